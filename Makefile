@@ -1,0 +1,79 @@
+# `make` lists the targets. `make demo` and `make test` need nothing before them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+CARGO ?= cargo
+KERNELS ?= 5.10 newest
+BENCH_ARGS ?=
+SCRIPTS := $(shell grep -lE '^.!.*\<(ba)?sh$$' scripts/* tests/kernels/* .ci/run)
+export CLANGS ?= 14 15 16 19
+export TESTS ALLOWED_FAIL
+
+# Root tests say so when they are skipped; only --show-output lets that be seen.
+SHOW_SKIPPED := $(if $(filter-out 0,$(shell id -u)),-- --show-output)
+
+.PHONY: help
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+.PHONY: setup
+setup: ## install what is missing: compiler, headers, protoc, ...
+	@scripts/setup
+
+.PHONY: build
+build: setup ## the release binaries, in target/release
+	$(CARGO) build --release --workspace --bins
+
+.PHONY: demo
+demo: build ## the firewall at work between network namespaces (root)
+	@scripts/demo
+
+.PHONY: test
+test: setup ## all tests; those that need root are skipped without it
+	@scripts/tally $(CARGO) test --workspace --no-fail-fast $(SHOW_SKIPPED)
+
+.PHONY: test-pure
+test-pure: ## the half without kernel: no root, no clang, any OS
+	@scripts/tally $(CARGO) test -p xdpgate --no-default-features --no-fail-fast
+
+.PHONY: test-kernels
+test-kernels: ## the data-plane tests on real kernels in QEMU (KERNELS="5.10 6.1 newest")
+	@scripts/setup --kernels
+	@tests/kernels/test $(KERNELS)
+
+.PHONY: test-clangs
+test-clangs: ## compile with each clang, load, compare (root; CLANGS="14 19")
+	@scripts/setup --clangs
+	@scripts/clang-matrix
+
+.PHONY: bench
+bench: setup ## the datapath benchmark (root; BENCH_ARGS="...")
+	$(CARGO) bench -p xdpgate --bench datapath -- $(BENCH_ARGS)
+
+.PHONY: lint
+lint: ## formatting, clippy, shellcheck if it is there
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p xdpgate --no-default-features --all-targets -- -D warnings
+	@! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
+
+.PHONY: deny
+deny: ## licences, advisories and sources of all dependencies (needs cargo-deny)
+	@$(CARGO) deny --version >/dev/null 2>&1 || \
+		{ echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny check
+
+.PHONY: fmt
+fmt: ## format the Rust sources
+	$(CARGO) fmt --all
+
+.PHONY: docs
+docs: ## the library's documentation, in target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
+
+.PHONY: clean
+clean: ## all that was built
+	$(CARGO) clean

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the C program and the Rust library share: the layout of the policy image, of the counters
+ * and of the small tables beside it. src/abi.rs mirrors every struct; both sides assert the sizes.
+ *
+ * The policy image is an array of 64-byte lines (one cache line each). Line 0 and on hold
+ * struct shape; every other section is found by the line number that the shape gives. All numbers
+ * are in the byte order of the host: an image is made on the node that runs it.
+ */
+#ifndef XDPGATE_ABI_H
+#define XDPGATE_ABI_H
+
+#define IMAGE_MAGIC 0x67706478 /* "xdpg" */
+#define IMAGE_LAYOUT 1
+
+#define LINE_BYTES 64
+#define HOST_HOPS 4 /* a host or prefix lies at most this many lines from its home, its home included */
+#define HOST4_SLOTS 7
+#define HOST6_SLOTS 3
+#define LENGTH_STEPS 8 /* binary search over at most 128 prefix lengths */
+#define BLOCK_LINES 16 /* 256 entries of 4 bytes */
+#define ENTRY_BLOCK 0x80000000u /* trie entry: the number of a block, not an outcome */
+#define OUTCOME_BITS 24
+#define NO_RULE 0xffffffffu
+#define MAX_STRUCTURED 4096 /* one summary word over 64 words */
+#define MAX_SSH_PREFIXES 16
+
+#define MAX_VLAN_TAGS 2
+#define MAX_EXTENSION_HEADERS 8
+
+#define INTERFACE_ENTRIES 4096
+#define INTERFACE_HOPS 8
+#define REASON_SLOTS 16 /* room for more reasons without a new layout */
+#define DISPOSITION_SLOTS 4
+
+/* Why a frame got its verdict. The same numbers as xdpgate::Reason. */
+enum reason {
+	REASON_DEFAULT = 0,
+	REASON_RULE = 1,
+	REASON_FAILSAFE = 2,
+	REASON_NON_IP = 3,
+	REASON_MALFORMED = 4,
+	REASON_VLAN_DEPTH = 5,
+	REASON_RATE_LIMIT = 6,
+	REASON_BAN = 7,
+	REASON_NO_POLICY = 8,
+	REASON_BUG = 9, /* an image that contradicts itself; the frame passes as XDP_ABORTED never is a policy */
+	REASON_COUNT = 10,
+};
+
+/* What became of a frame. */
+enum disposition {
+	DISPOSITION_PASS = 0,
+	DISPOSITION_DROP = 1,
+	DISPOSITION_WOULD_DROP = 2, /* judged as drop, passed because of dry run */
+};
+
+/* The fields that structured rules are classified by. */
+enum axis {
+	AXIS_SRC = 0,
+	AXIS_DST = 1,
+	AXIS_PROTOCOL = 2,
+	AXIS_SPORT = 3,
+	AXIS_DPORT = 4,
+	AXIS_TCP_FLAGS = 5,
+	AXIS_ICMP = 6,
+	AXIS_LENGTH = 7,
+	AXIS_STATE = 8, /* fragment state and anomalies */
+	AXIS_VLAN = 9,
+	AXIS_TTL = 10,
+	AXIS_DSCP = 11,
+	AXIS_COUNT = 12,
+};
+
+/* How many values a table axis has; the last one stands for "the packet has no such field". */
+#define PROTOCOL_VALUES 257
+#define PORT_VALUES 65537
+#define TCP_FLAGS_VALUES 257
+#define ICMP_VALUES 65537 /* type << 8 | code */
+#define LENGTH_VALUES 65576 /* 40 + 65,535 is the longest */
+#define STATE_VALUES 16 /* fragment state | bad_fragment << 2 | invalid << 3 */
+#define VLAN_VALUES 4097
+#define TTL_VALUES 256
+#define DSCP_VALUES 64
+
+#define FEATURE_SSH (1u << 1) /* the failsafe has SSH prefixes */
+#define FEATURE_FAILSAFE (1u << 2)
+#define FEATURE_DEFAULT_DROP (1u << 3)
+#define FEATURE_MALFORMED_DROP (1u << 4)
+#define FEATURE_STRUCTURED (1u << 5)
+
+#define RULE_DROP (1u << 0)
+
+/* How the addresses of one family and direction are looked up. A line number of 0: no such part. */
+struct address_index {
+	__u32 hosts; /* table of full-length entries, first line */
+	__u32 host_lines; /* home lines; HOST_HOPS - 1 spare ones follow */
+	__u32 root; /* IPv4: 65,536 trie entries. IPv6: nodes of the search over prefix lengths */
+	__u32 blocks; /* IPv4: trie blocks. IPv6: table of prefixes and markers, first line */
+	__u32 block_count; /* IPv4: blocks. IPv6: home lines */
+	__u32 miss; /* the outcome of an address that nothing above knows */
+};
+
+/* A direction: its addresses, the outcomes that they lead to, and the rows for structured rules. */
+struct address_axis {
+	struct address_index v4;
+	struct address_index v6;
+	__u32 outcomes; /* struct outcome, first line */
+	__u32 rows; /* first line of this axis's rows */
+};
+
+/* A field with a table from its value to a row. */
+struct table_axis {
+	__u32 table; /* u16 row numbers, first line */
+	__u32 rows; /* first line of this axis's rows */
+};
+
+/* The header of an image, and, as rodata, what the program is specialised for. */
+struct shape {
+	__u32 magic;
+	__u32 layout;
+	__u32 lines; /* in the whole image */
+	__u32 features;
+	__u64 checksum; /* over all lines after this header */
+	__u64 seed[2]; /* of the hash tables: attackers choose keys */
+	struct address_axis address[2]; /* AXIS_SRC, AXIS_DST */
+	struct table_axis table[AXIS_COUNT];
+	__u32 axes; /* bit set of the axes that structured rules use */
+	__u32 row_lines; /* lines of one row: a summary word, then one bit per structured rule */
+	__u32 structured; /* u32 rule numbers of the structured rules, in order, first line */
+	__u32 structured_count;
+	__u32 rules; /* struct rule_record, first line */
+	__u32 rule_count;
+	__u32 ssh; /* struct ssh_prefix, first line */
+	__u32 ssh_count;
+	__u32 ssh_v4_count; /* the first ones are IPv4 */
+	__u32 reserved;
+};
+
+/* What is known from one address alone. Outcome 0 means "no entry". */
+struct outcome {
+	__u32 best; /* the first rule that this address alone decides, or NO_RULE */
+	__u32 row; /* the structured rules in which this address can still match */
+};
+
+/* A step of the search over IPv6 prefix lengths. Node 0 is where the search ends, 1 its root. */
+struct length_node {
+	__u64 mask_hi, mask_lo;
+	__u32 length;
+	__u32 after_hit; /* the next node, for longer prefixes */
+	__u32 after_miss; /* the next node, for shorter prefixes */
+	__u32 reserved;
+};
+
+/* A rule, found by its number; numbers are in evaluation order. */
+struct rule_record {
+	__u32 flags; /* RULE_* */
+	__u32 counter; /* its slot in rule_counters */
+	__u32 reserved[6];
+};
+
+/* A prefix; an IPv4 one stands in the low 32 bits of lo. */
+struct ssh_prefix {
+	__u64 hi, lo;
+	__u64 mask_hi, mask_lo;
+};
+
+/* rodata: sizes that belong to the host, not to a policy. */
+struct host_shape {
+	__u32 interface_slots;
+	__u32 rule_slots;
+	__u32 evaluate; /* 1: write the evaluation, count nothing */
+	__u32 reserved;
+};
+
+/* One line that user space may change at any time. */
+struct control {
+	__u32 dry_run; /* 1: nothing is dropped, only counted */
+	__u32 reserved;
+	__u64 zero; /* always 0, which the verifier cannot know: see forget() */
+	__u32 reserved2[12];
+};
+
+struct interface_entry {
+	__u32 ifindex; /* 0: free */
+	__u16 slot; /* of verdict_counters; slot 0 counts frames of interfaces not listed */
+	__u16 flags;
+};
+
+/* Per CPU, interface slot, reason and disposition. */
+struct verdict_counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Per CPU and rule slot. */
+struct rule_counter {
+	__u64 packets; /* that the rule decided */
+	__u64 bytes;
+	__u64 dropped_packets; /* of these, dropped for real */
+	__u64 dropped_bytes;
+};
+
+/* What the evaluating program says of one frame. */
+struct evaluation {
+	__u32 reason;
+	__u32 drop; /* the verdict before dry run */
+	__u32 rule; /* number, or NO_RULE */
+	__u32 reserved[13];
+};
+
+_Static_assert(sizeof(struct address_index) == 24, "address_index");
+_Static_assert(sizeof(struct address_axis) == 56, "address_axis");
+_Static_assert(sizeof(struct shape) == 288, "shape");
+_Static_assert(sizeof(struct outcome) == 8, "outcome");
+_Static_assert(sizeof(struct length_node) == 32, "length_node");
+_Static_assert(sizeof(struct rule_record) == 32, "rule_record");
+_Static_assert(sizeof(struct ssh_prefix) == 32, "ssh_prefix");
+_Static_assert(sizeof(struct control) == 64, "control");
+_Static_assert(sizeof(struct interface_entry) == 8, "interface_entry");
+_Static_assert(sizeof(struct verdict_counter) == 16, "verdict_counter");
+_Static_assert(sizeof(struct rule_counter) == 32, "rule_counter");
+_Static_assert(sizeof(struct evaluation) == 64, "evaluation");
+_Static_assert(REASON_COUNT <= REASON_SLOTS, "reasons");
+
+#endif

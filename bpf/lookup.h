@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Lookups in the policy image. src/image/reader.rs mirrors this file line by line.
+ *
+ * The cost is the number of cold cache lines: a host is found in the one line that its hash names,
+ * seldom in a following one.
+ */
+#ifndef XDPGATE_LOOKUP_H
+#define XDPGATE_LOOKUP_H
+
+/*
+ * Makes the verifier forget what it knows of a value, at the cost of one instruction. Without it
+ * every way through the parser (this protocol, no port, ...) would be followed through all of the
+ * classification again. `zero` is 0, read from a map that user space could write to.
+ */
+#define forget(value)                                                                              \
+	do {                                                                                       \
+		__u64 forgotten = (value);                                                         \
+		/* volatile: else clang moves it to where the value is used */                     \
+		asm volatile("%0 ^= %1" : "+r"(forgotten) : "r"(zero));                            \
+		(value) = forgotten;                                                               \
+	} while (0)
+
+/* counter++, hidden from the compiler: it would count by another value that runs along, one whose
+ * end the verifier does not know (clang 14 does so). */
+static __always_inline void count_up(__u64 *counter)
+{
+	__u64 value = *counter;
+
+	asm volatile("%0 += 1" : "+r"(value));
+	*counter = value;
+}
+
+static __always_inline __u64 unknown_zero(void)
+{
+	__u32 key = 0;
+	struct control *line = bpf_map_lookup_elem(&control, &key);
+
+	return line ? *(volatile __u64 *)&line->zero : 0;
+}
+
+static __always_inline struct line *image_line(__u32 number)
+{
+	return bpf_map_lookup_elem(&image, &number);
+}
+
+/* Murmur3's 64-bit finalizer constants, keyed: collisions depend on the seed. */
+#define MIX_1 0xff51afd7ed558ccdull
+#define MIX_2 0xc4ceb9fe1a85ec53ull
+
+static __always_inline __u64 hash4(__u32 address)
+{
+	__u64 h = (address ^ shape.seed[0]) * MIX_1;
+
+	h = (h ^ h >> 32 ^ shape.seed[1]) * MIX_2;
+	return h ^ h >> 29;
+}
+
+static __always_inline __u64 hash6(__u64 hi, __u64 lo, __u32 length)
+{
+	__u64 h = (hi ^ shape.seed[0]) * MIX_1;
+
+	h = (h ^ h >> 32 ^ lo) * MIX_2;
+	h = (h ^ h >> 29 ^ shape.seed[1] ^ length) * MIX_1;
+	return h ^ h >> 32;
+}
+
+/* Maps the high half of the hash onto [0, lines) without a division. */
+static __always_inline __u32 home_line(__u64 hash, __u32 lines)
+{
+	return ((hash >> 32) * lines) >> 32;
+}
+
+/* All ones if the word is 0, else 0. Without a branch: which slot holds a key cannot be predicted,
+ * and every branch doubles the ways for the verifier. */
+static __always_inline __u32 if_zero(__u64 word)
+{
+	word |= word >> 32;
+	word = (__s64)((word & 0xffffffff) - 1) >> 63;
+	asm volatile("" : "+r"(word));
+	return word;
+}
+
+/*
+ * A line of IPv4 hosts: a word of overflow marks, then seven slots {address, outcome}. The mark
+ * hash % 64 says that some key with that mark went on to a following line. 0: not there. An empty
+ * slot is all 0; it lies behind the used ones of a line that has not overflowed, so to find it for
+ * address 0 is right too.
+ */
+static __always_inline __u32 find_host4(const volatile struct address_index *index, __u32 address)
+{
+	__u64 hash = hash4(address);
+	__u64 mark = 1ull << (hash & 63);
+	__u32 number = index->hosts + home_line(hash, index->host_lines);
+
+	for (__u64 hop = 0; hop < HOST_HOPS; count_up(&hop)) {
+		struct line *line = image_line(number++);
+
+		if (!line)
+			return 0;
+#pragma unroll
+		for (int i = 2; i < 2 + 2 * HOST4_SLOTS; i += 2)
+			if (line->w[i] == address)
+				return line->w[i + 1];
+		if (!(*(__u64 *)line->w & mark))
+			return 0;
+	}
+	return 0;
+}
+
+/*
+ * A line of IPv6 hosts or prefixes: 32 overflow marks, three values, three 16-byte keys. A value
+ * is an outcome, with the prefix length above it in the table of prefixes (0 in that of hosts).
+ */
+static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo, __u32 length)
+{
+	__u64 hash = hash6(hi, lo, length);
+	__u32 mark = 1u << (hash & 31);
+	__u32 number = first + home_line(hash, lines);
+	__u32 found = 0;
+
+	for (__u64 hop = 0; hop < HOST_HOPS; count_up(&hop)) {
+		struct line *line = image_line(number++);
+		__u64 *key;
+
+		if (!line)
+			break;
+		key = (__u64 *)(line->w + 4);
+#pragma unroll
+		for (int i = 0; i < HOST6_SLOTS; i++)
+			found |= line->w[1 + i] &
+				 if_zero((key[2 * i] ^ hi) | (key[2 * i + 1] ^ lo) |
+					 (line->w[1 + i] >> OUTCOME_BITS ^ length));
+		if (found || !(line->w[0] & mark))
+			break;
+	}
+	return found;
+}
+
+/* Multibit trie with strides 16-8-8; leaves are pushed, so the entry found is the outcome. */
+static __always_inline __u32 find_prefix4(const volatile struct address_index *index,
+					  __u32 address)
+{
+	struct line *line = image_line(index->root + (address >> 20));
+	__u32 entry;
+
+	if (!line)
+		return 0;
+	entry = line->w[address >> 16 & 15];
+	if (!(entry & ENTRY_BLOCK))
+		return entry;
+	line = image_line(index->blocks + (entry & ~ENTRY_BLOCK) * BLOCK_LINES +
+			  (address >> 12 & 15));
+	if (!line)
+		return 0;
+	entry = line->w[address >> 8 & 15];
+	if (!(entry & ENTRY_BLOCK))
+		return entry;
+	line = image_line(index->blocks + (entry & ~ENTRY_BLOCK) * BLOCK_LINES +
+			  (address >> 4 & 15));
+	return line ? line->w[address & 15] : 0;
+}
+
+/*
+ * Binary search over the prefix lengths that exist (Waldvogel et al., SIGCOMM 1997): an entry says
+ * that a prefix or a marker of this length is there, so a longer one may be. Markers carry the
+ * outcome of the longest prefix that covers them, so nothing is ever looked up again.
+ */
+static __always_inline __u32 find_prefix6(const volatile struct address_index *index, __u64 hi,
+					  __u64 lo, __u64 zero)
+{
+	__u64 node = 1, best = 0;
+
+	for (int step = 0; step < LENGTH_STEPS; step++) {
+		struct line *line = image_line(index->root + (node >> 1));
+		struct length_node *at;
+		__u64 found, missed;
+
+		if (!line)
+			break;
+		at = (struct length_node *)line + (node & 1);
+		found = find6(index->blocks, index->block_count, hi & at->mask_hi,
+			      lo & at->mask_lo, at->length);
+		missed = if_zero(found);
+		node = (at->after_miss & missed) | (at->after_hit & ~missed);
+		best = (best & missed) | (found & ((1u << OUTCOME_BITS) - 1));
+		forget(node);
+		forget(best);
+		if (!node)
+			break;
+	}
+	return best;
+}
+
+/* The outcome of one address. The rodata values remove what this policy has not. */
+static __always_inline __u32 find_outcome(const volatile struct address_axis *axis,
+					  const struct address *address, __u32 v6,
+					  __u64 zero)
+{
+	__u32 outcome = 0;
+
+	if (v6) {
+		if (axis->v6.host_lines)
+			outcome = find6(axis->v6.hosts, axis->v6.host_lines, address->hi,
+					address->lo, 0);
+		if (!outcome && axis->v6.root)
+			outcome = find_prefix6(&axis->v6, address->hi, address->lo, zero);
+		outcome = outcome ? outcome : axis->v6.miss;
+		forget(outcome);
+		return outcome;
+	}
+	if (axis->v4.host_lines)
+		outcome = find_host4(&axis->v4, address->lo);
+	if (!outcome && axis->v4.root)
+		outcome = find_prefix4(&axis->v4, address->lo);
+	outcome = outcome ? outcome : axis->v4.miss;
+	forget(outcome);
+	return outcome;
+}
+
+/* The position of the lowest set bit, which there must be: de Bruijn multiplication (Leiserson,
+ * Prokop, Randall 1998), because branches here would be 64 ways for the verifier. */
+static const __u8 de_bruijn_bit[64] = {
+	0,  1,  2,  53, 3,  7,  54, 27, 4,  38, 41, 8,  34, 55, 48, 28,
+	62, 5,  39, 46, 44, 42, 22, 9,  24, 35, 59, 56, 49, 18, 29, 11,
+	63, 52, 6,  26, 37, 40, 33, 47, 61, 45, 43, 21, 23, 58, 17, 10,
+	51, 25, 36, 32, 60, 20, 57, 16, 50, 31, 19, 15, 30, 14, 13, 12,
+};
+
+static __always_inline __u32 lowest_bit(__u64 word)
+{
+	return de_bruijn_bit[(word & -word) * 0x022fdd63cc95386dull >> 58];
+}
+
+/* The AND of word `word` of the rows of all axes in use. Returns false if a line is missing, which
+ * only a broken image can bring about. */
+static __always_inline bool and_rows(const __u32 *rows, __u32 word, __u64 *all)
+{
+	*all = ~0ull;
+#pragma unroll
+	for (int axis = 0; axis < AXIS_COUNT; axis++) {
+		struct line *line;
+
+		if (!(shape.axes & 1u << axis))
+			continue;
+		line = image_line(rows[axis] + (word >> 3));
+		if (!line)
+			return false;
+		*all &= ((__u64 *)line->w)[word & 7];
+	}
+	return true;
+}
+
+/*
+ * The first structured rule that every field of the packet allows, or NO_RULE. Bit vectors over
+ * classes with a summary word (Lakshman and Stiliadis, SIGCOMM 1998; Baboescu and Varghese,
+ * SIGCOMM 2001): bit w of word 0 says that word 1 + w of the row is not 0.
+ */
+static __always_inline __u32 find_structured(const struct packet *packet, __u32 src_row,
+					     __u32 dst_row, __u64 zero)
+{
+	__u32 rows[AXIS_COUNT] = {};
+	__u64 summary, all;
+	struct line *line;
+
+	rows[AXIS_SRC] = shape.address[AXIS_SRC].rows + src_row * shape.row_lines;
+	rows[AXIS_DST] = shape.address[AXIS_DST].rows + dst_row * shape.row_lines;
+#define TABLE_ROW(axis, value)                                                                     \
+	if (shape.axes & 1u << (axis)) {                                                           \
+		line = image_line(shape.table[axis].table + ((value) >> 5));                       \
+		if (!line)                                                                         \
+			return NO_RULE;                                                            \
+		rows[axis] = shape.table[axis].rows +                                              \
+			     ((__u16 *)line->w)[(value) & 31] * shape.row_lines;                   \
+	}
+	TABLE_ROW(AXIS_PROTOCOL, packet->protocol)
+	TABLE_ROW(AXIS_SPORT, packet->sport)
+	TABLE_ROW(AXIS_DPORT, packet->dport)
+	TABLE_ROW(AXIS_TCP_FLAGS, packet->tcp_flags)
+	TABLE_ROW(AXIS_ICMP, packet->icmp)
+	TABLE_ROW(AXIS_LENGTH, packet->length)
+	TABLE_ROW(AXIS_STATE,
+		  packet->fragment | packet->bad_fragment << 2 | packet->invalid << 3)
+	TABLE_ROW(AXIS_VLAN, packet->vlan)
+	TABLE_ROW(AXIS_TTL, packet->ttl)
+	TABLE_ROW(AXIS_DSCP, packet->dscp)
+#undef TABLE_ROW
+
+	if (!and_rows(rows, 0, &summary))
+		return NO_RULE;
+	for (int i = 0; i < 64; i++) {
+		__u32 word, number;
+
+		if (!summary)
+			return NO_RULE;
+		word = lowest_bit(summary);
+		summary &= summary - 1;
+		forget(summary);
+		if (!and_rows(rows, word + 1, &all))
+			return NO_RULE;
+		if (!all)
+			continue;
+		number = word * 64 + lowest_bit(all);
+		line = image_line(shape.structured + (number >> 4));
+		return line ? line->w[number & 15] : NO_RULE;
+	}
+	return NO_RULE;
+}
+
+/* The rule that decides: the first of those that one address decides alone and those that need
+ * more fields. Rules are numbered in evaluation order, so first is least. */
+static __always_inline __u32 find_rule(const struct packet *packet, __u64 zero)
+{
+	__u32 rule = NO_RULE, src_row = 0, dst_row = 0;
+
+	if (shape.address[AXIS_SRC].outcomes) {
+		__u32 outcome = find_outcome(&shape.address[AXIS_SRC], &packet->src, packet->v6, zero);
+		struct line *line = image_line(shape.address[AXIS_SRC].outcomes + (outcome >> 3));
+
+		if (line) {
+			rule = line->w[(outcome & 7) * 2];
+			src_row = line->w[(outcome & 7) * 2 + 1];
+		}
+	}
+	if (shape.address[AXIS_DST].outcomes) {
+		__u32 outcome = find_outcome(&shape.address[AXIS_DST], &packet->dst, packet->v6, zero);
+		struct line *line = image_line(shape.address[AXIS_DST].outcomes + (outcome >> 3));
+
+		if (line) {
+			__u32 best = line->w[(outcome & 7) * 2];
+
+			rule = best < rule ? best : rule;
+			dst_row = line->w[(outcome & 7) * 2 + 1];
+		}
+	}
+	if (shape.features & FEATURE_STRUCTURED) {
+		__u32 best = find_structured(packet, src_row, dst_row, zero);
+
+		rule = best < rule ? best : rule;
+	}
+	forget(rule);
+	return rule;
+}
+
+#endif

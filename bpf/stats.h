@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Counting. Each CPU writes its own region, without atomics: XDP runs with softirqs off, so
+ * nothing on this CPU comes between load and store.
+ */
+#ifndef XDPGATE_STATS_H
+#define XDPGATE_STATS_H
+
+struct decision {
+	enum reason reason;
+	bool drop;
+	__u32 rule; /* number, or NO_RULE */
+};
+
+/* The counter slot of an interface; 0 for one that is not listed. */
+static __always_inline __u32 interface_slot(__u32 ifindex)
+{
+	for (__u32 hop = 0; hop < INTERFACE_HOPS; hop++) {
+		__u32 key = (ifindex + hop) & (INTERFACE_ENTRIES - 1);
+		struct interface_entry *entry = bpf_map_lookup_elem(&interfaces, &key);
+
+		if (!entry)
+			break;
+		if (entry->ifindex == ifindex)
+			return entry->slot;
+	}
+	return 0;
+}
+
+static __always_inline void count_verdict(struct xdp_md *ctx, __u32 cpu, __u32 bytes,
+					  enum reason reason, enum disposition disposition)
+{
+	__u32 slot = cpu * host.interface_slots + interface_slot(ctx->ingress_ifindex);
+	__u32 key = (slot * REASON_SLOTS + reason) * DISPOSITION_SLOTS + disposition;
+	struct verdict_counter *counter = bpf_map_lookup_elem(&verdict_counters, &key);
+
+	if (counter) {
+		counter->packets++;
+		counter->bytes += bytes;
+	}
+}
+
+static __always_inline void count_rule(__u32 cpu, __u32 bytes, __u32 slot, bool dropped)
+{
+	__u32 key = cpu * host.rule_slots + slot;
+	struct rule_counter *counter = bpf_map_lookup_elem(&rule_counters, &key);
+
+	if (!counter)
+		return;
+	counter->packets++;
+	counter->bytes += bytes;
+	if (dropped) {
+		counter->dropped_packets++;
+		counter->dropped_bytes += bytes;
+	}
+}
+
+static __always_inline bool is_dry_run(void)
+{
+	__u32 zero = 0;
+	struct control *line = bpf_map_lookup_elem(&control, &zero);
+
+	return line && line->dry_run;
+}
+
+/* Tells the evaluator instead of counting. */
+static __always_inline int report(const struct decision *decision)
+{
+	__u32 zero = 0;
+	struct evaluation *answer = bpf_map_lookup_elem(&evaluation, &zero);
+
+	if (answer) {
+		answer->reason = decision->reason;
+		answer->drop = decision->drop;
+		answer->rule = decision->rule;
+	}
+	return decision->drop ? XDP_DROP : XDP_PASS;
+}
+
+/* The one exit: every frame ends in exactly one verdict counter. */
+static __always_inline int finish(struct xdp_md *ctx, const struct decision *decision,
+				  __u32 counter_slot)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	__u32 bytes = frame_bytes(ctx);
+	enum disposition disposition = DISPOSITION_PASS;
+
+	if (host.evaluate)
+		return report(decision);
+	if (decision->drop)
+		disposition = is_dry_run() ? DISPOSITION_WOULD_DROP : DISPOSITION_DROP;
+	if (decision->rule != NO_RULE)
+		count_rule(cpu, bytes, counter_slot, disposition == DISPOSITION_DROP);
+	count_verdict(ctx, cpu, bytes, decision->reason, disposition);
+	return disposition == DISPOSITION_DROP ? XDP_DROP : XDP_PASS;
+}
+
+#endif

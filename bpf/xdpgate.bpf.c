@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The pipeline: parse -> failsafe -> classify -> count.
+ *
+ * Two programs. `xdpgate` is what interfaces run; it only jumps to the program in policy_slot.
+ * `xdpgate_policy` judges: one instance per generation of the policy, specialised for its shape
+ * and bound to its own image. Replacing the one slot switches all interfaces at once; a packet
+ * stays with the instance it entered, so it is judged by the old policy or by the new one.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <stdbool.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+#include "maps.h"
+#include "packet.h"
+#include "parsing.h"
+#include "lookup.h"
+#include "failsafe.h"
+#include "stats.h"
+
+SEC("xdp")
+int xdpgate(struct xdp_md *ctx)
+{
+	bpf_tail_call(ctx, &policy_slot, 0);
+	/* Nothing published yet. */
+	count_verdict(ctx, bpf_get_smp_processor_id(), frame_bytes(ctx), REASON_NO_POLICY,
+		      DISPOSITION_PASS);
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int xdpgate_policy(struct xdp_md *ctx)
+{
+	struct decision decision = { .rule = NO_RULE };
+	struct packet packet = {};
+	__u32 counter_slot = 0;
+	struct line *line;
+	__u64 zero;
+
+	switch (parse(ctx, &packet)) {
+	case PARSED_NON_IP:
+		decision.reason = REASON_NON_IP;
+		return finish(ctx, &decision, 0);
+	case PARSED_VLAN_DEPTH:
+		decision.reason = REASON_VLAN_DEPTH;
+		decision.drop = shape.features & FEATURE_MALFORMED_DROP;
+		return finish(ctx, &decision, 0);
+	case PARSED_MALFORMED:
+		decision.reason = REASON_MALFORMED;
+		decision.drop = shape.features & FEATURE_MALFORMED_DROP;
+		return finish(ctx, &decision, 0);
+	default:
+		break;
+	}
+	if (shape.features & FEATURE_FAILSAFE && is_failsafe(&packet)) {
+		decision.reason = REASON_FAILSAFE;
+		return finish(ctx, &decision, 0);
+	}
+	zero = unknown_zero();
+	forget(packet.src.hi);
+	forget(packet.src.lo);
+	forget(packet.dst.hi);
+	forget(packet.dst.lo);
+	forget(packet.protocol);
+	forget(packet.sport);
+	forget(packet.dport);
+	forget(packet.tcp_flags);
+	forget(packet.icmp);
+	forget(packet.length);
+	forget(packet.vlan);
+	forget(packet.ttl);
+	forget(packet.dscp);
+	forget(packet.fragment);
+	forget(packet.bad_fragment);
+	forget(packet.invalid);
+	forget(packet.malformed);
+	decision.rule = find_rule(&packet, zero);
+	if (decision.rule != NO_RULE) {
+		decision.reason = REASON_RULE;
+		line = image_line(shape.rules + (decision.rule >> 1));
+		if (line) {
+			__u32 *record = &line->w[(decision.rule & 1) * 8];
+
+			decision.drop = record[0] & RULE_DROP;
+			counter_slot = record[1];
+		}
+	} else if (packet.malformed) {
+		decision.reason = REASON_MALFORMED;
+		decision.drop = shape.features & FEATURE_MALFORMED_DROP;
+	} else {
+		decision.reason = REASON_DEFAULT;
+		decision.drop = shape.features & FEATURE_DEFAULT_DROP;
+	}
+	return finish(ctx, &decision, counter_slot);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,146 @@
+//! Mirrors of the structs in `bpf/abi.h`. The sizes are asserted on both sides, and under the
+//! `kernel` feature the offsets against the BTF of the compiled program (`src/kernel/skeleton.rs`).
+
+use bytemuck::{Pod, Zeroable};
+
+pub(crate) const IMAGE_MAGIC: u32 = 0x6770_6478;
+pub(crate) const IMAGE_LAYOUT: u32 = 1;
+pub(crate) const LINE_BYTES: usize = 64;
+pub(crate) const HOST_HOPS: u32 = 4;
+pub(crate) const HOST4_SLOTS: usize = 7;
+pub(crate) const HOST6_SLOTS: usize = 3;
+pub(crate) const LENGTH_STEPS: u32 = 8;
+pub(crate) const BLOCK_LINES: u32 = 16;
+pub(crate) const ENTRY_BLOCK: u32 = 0x8000_0000;
+pub(crate) const OUTCOME_BITS: u32 = 24;
+pub(crate) const NO_RULE: u32 = u32::MAX;
+pub(crate) const MAX_STRUCTURED: usize = 4096;
+
+pub(crate) const AXIS_SRC: usize = 0;
+pub(crate) const AXIS_DST: usize = 1;
+pub(crate) const AXIS_PROTOCOL: usize = 2;
+pub(crate) const AXIS_SPORT: usize = 3;
+pub(crate) const AXIS_DPORT: usize = 4;
+pub(crate) const AXIS_TCP_FLAGS: usize = 5;
+pub(crate) const AXIS_ICMP: usize = 6;
+pub(crate) const AXIS_LENGTH: usize = 7;
+pub(crate) const AXIS_STATE: usize = 8;
+pub(crate) const AXIS_VLAN: usize = 9;
+pub(crate) const AXIS_TTL: usize = 10;
+pub(crate) const AXIS_DSCP: usize = 11;
+pub(crate) const AXIS_COUNT: usize = 12;
+
+/// How many values each table axis has; the last stands for "the packet has no such field" where
+/// a packet may lack it.
+pub(crate) const AXIS_VALUES: [u32; AXIS_COUNT] = [
+    0, 0, 257, 65_537, 65_537, 257, 65_537, 65_576, 16, 4097, 256, 64,
+];
+
+pub(crate) const FEATURE_SSH: u32 = 1 << 1;
+pub(crate) const FEATURE_FAILSAFE: u32 = 1 << 2;
+pub(crate) const FEATURE_DEFAULT_DROP: u32 = 1 << 3;
+pub(crate) const FEATURE_MALFORMED_DROP: u32 = 1 << 4;
+pub(crate) const FEATURE_STRUCTURED: u32 = 1 << 5;
+
+pub(crate) const RULE_DROP: u32 = 1 << 0;
+
+/// One line of the image: a cache line.
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub [u32; 16]);
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct AddressIndex {
+    pub hosts: u32,
+    pub host_lines: u32,
+    pub root: u32,
+    pub blocks: u32,
+    pub block_count: u32,
+    pub miss: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct AddressAxis {
+    pub v4: AddressIndex,
+    pub v6: AddressIndex,
+    pub outcomes: u32,
+    pub rows: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct TableAxis {
+    pub table: u32,
+    pub rows: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Shape {
+    pub magic: u32,
+    pub layout: u32,
+    pub lines: u32,
+    pub features: u32,
+    pub checksum: u64,
+    pub seed: [u64; 2],
+    pub address: [AddressAxis; 2],
+    pub table: [TableAxis; AXIS_COUNT],
+    pub axes: u32,
+    pub row_lines: u32,
+    pub structured: u32,
+    pub structured_count: u32,
+    pub rules: u32,
+    pub rule_count: u32,
+    pub ssh: u32,
+    pub ssh_count: u32,
+    pub ssh_v4_count: u32,
+    pub reserved: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub(crate) struct Outcome {
+    pub best: u32,
+    pub row: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct LengthNode {
+    pub mask_hi: u64,
+    pub mask_lo: u64,
+    pub length: u32,
+    pub after_hit: u32,
+    pub after_miss: u32,
+    pub reserved: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct RuleRecord {
+    pub flags: u32,
+    pub counter: u32,
+    pub reserved: [u32; 6],
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct SshPrefix {
+    pub hi: u64,
+    pub lo: u64,
+    pub mask_hi: u64,
+    pub mask_lo: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Line>() == LINE_BYTES);
+    assert!(size_of::<AddressIndex>() == 24);
+    assert!(size_of::<AddressAxis>() == 56);
+    assert!(size_of::<Shape>() == 288);
+    assert!(size_of::<Outcome>() == 8);
+    assert!(size_of::<LengthNode>() == 32);
+    assert!(size_of::<RuleRecord>() == 32);
+    assert!(size_of::<SshPrefix>() == 32);
+};

@@ -1,0 +1,81 @@
+//! The policy image: what the compiler makes of a policy and the XDP program reads.
+
+mod reader;
+mod writer;
+
+pub use reader::{ImageError, ImageReader};
+pub(crate) use writer::ImageWriter;
+
+use crate::abi::{Line, Shape};
+use crate::policy::RuleId;
+
+/// XXH3 over the lines behind the header: finds images that were cut off or altered.
+fn checksum(lines: &[Line]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytemuck::cast_slice(lines))
+}
+
+/// The hash of an IPv4 address in the table of hosts. The constants are those of Murmur3's
+/// finalizer; the seed makes collisions unpredictable. Mirrors `hash4` in `bpf/lookup.h`.
+pub(crate) fn hash4(seed: [u64; 2], address: u32) -> u64 {
+    let h = (u64::from(address) ^ seed[0]).wrapping_mul(MIX_1);
+    let h = (h ^ (h >> 32) ^ seed[1]).wrapping_mul(MIX_2);
+    h ^ (h >> 29)
+}
+
+/// The hash of an IPv6 address (length 0) or prefix. Mirrors `hash6` in `bpf/lookup.h`.
+pub(crate) fn hash6(seed: [u64; 2], address: u128, length: u32) -> u64 {
+    let (hi, lo) = ((address >> 64) as u64, address as u64);
+    let h = (hi ^ seed[0]).wrapping_mul(MIX_1);
+    let h = (h ^ (h >> 32) ^ lo).wrapping_mul(MIX_2);
+    let h = (h ^ (h >> 29) ^ seed[1] ^ u64::from(length)).wrapping_mul(MIX_1);
+    h ^ (h >> 32)
+}
+
+/// Maps the high half of a hash onto `0..lines`.
+pub(crate) fn home_line(hash: u64, lines: u32) -> u32 {
+    (((hash >> 32) * u64::from(lines)) >> 32) as u32
+}
+
+const MIX_1: u64 = 0xff51_afd7_ed55_8ccd;
+const MIX_2: u64 = 0xc4ce_b9fe_1a85_ec53;
+
+/// A compiled policy: one flat, position-independent array of 64-byte lines.
+///
+/// The same policy, seed and counter slots give the same bytes. The layout is that of
+/// `bpf/abi.h`; byte order is the host's, because an image is made on the node that runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) shape: Shape,
+    pub(crate) rules: Vec<RuleId>,
+}
+
+impl Image {
+    /// The image as bytes, a multiple of 64.
+    pub fn as_bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    /// How many 64-byte lines the image has.
+    pub fn line_count(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The rules that the image holds, in evaluation order; the position is the rule's number.
+    pub fn rules(&self) -> &[RuleId] {
+        &self.rules
+    }
+
+    /// How many rules need more than one address to be decided.
+    pub fn structured_count(&self) -> usize {
+        self.shape.structured_count as usize
+    }
+
+    #[cfg_attr(
+        not(feature = "kernel"),
+        allow(dead_code, reason = "rodata of the program")
+    )]
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+}

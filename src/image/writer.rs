@@ -1,0 +1,54 @@
+//! Lays out the sections of an image.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Image, checksum};
+use crate::abi::{IMAGE_LAYOUT, IMAGE_MAGIC, LINE_BYTES, Line, Shape};
+use crate::policy::RuleId;
+
+/// Appends sections behind room for the header.
+pub(crate) struct ImageWriter {
+    lines: Vec<Line>,
+}
+
+impl ImageWriter {
+    pub(crate) fn new() -> Self {
+        Self {
+            lines: vec![Line::zeroed(); header_lines()],
+        }
+    }
+
+    /// Appends the items, back to back, and returns the number of the first line. Items never
+    /// straddle lines: their size divides that of a line.
+    pub(crate) fn section<T: Pod>(&mut self, items: &[T]) -> u32 {
+        const { assert!(LINE_BYTES.is_multiple_of(size_of::<T>())) };
+        let first = self.lines.len();
+        let bytes: &[u8] = bytemuck::cast_slice(items);
+        self.lines
+            .resize(first + bytes.len().div_ceil(LINE_BYTES), Line::zeroed());
+        bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines[first..])[..bytes.len()]
+            .copy_from_slice(bytes);
+        first as u32
+    }
+
+    /// Puts the header in front and seals the image.
+    pub(crate) fn finish(mut self, mut shape: Shape, rules: Vec<RuleId>) -> Image {
+        let header = header_lines();
+        shape.magic = IMAGE_MAGIC;
+        shape.layout = IMAGE_LAYOUT;
+        shape.lines = self.lines.len() as u32;
+        shape.checksum = checksum(&self.lines[header..]);
+        let bytes = bytemuck::bytes_of(&shape);
+        bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines[..header])[..bytes.len()]
+            .copy_from_slice(bytes);
+        Image {
+            lines: self.lines,
+            shape,
+            rules,
+        }
+    }
+}
+
+pub(super) const fn header_lines() -> usize {
+    size_of::<Shape>().div_ceil(LINE_BYTES)
+}

@@ -1,0 +1,94 @@
+//! Mirrors of the structs in `bpf/abi.h` that lie beside the policy image.
+
+use bytemuck::{Pod, Zeroable};
+
+pub(super) const INTERFACE_ENTRIES: u32 = 4096;
+pub(super) const INTERFACE_HOPS: u32 = 8;
+pub(super) const REASON_SLOTS: usize = 16;
+pub(super) const DISPOSITION_SLOTS: usize = 4;
+/// Counters of one interface slot on one CPU.
+pub(super) const COUNTERS_PER_INTERFACE: usize = REASON_SLOTS * DISPOSITION_SLOTS;
+
+/// rodata: sizes that belong to the host, not to a policy.
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct HostShape {
+    pub interface_slots: u32,
+    pub rule_slots: u32,
+    pub evaluate: u32,
+    pub reserved: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Control {
+    pub dry_run: u32,
+    pub reserved: u32,
+    pub zero: u64,
+    pub reserved2: [u32; 12],
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Default)]
+#[repr(C)]
+pub(super) struct InterfaceEntry {
+    pub ifindex: u32,
+    pub slot: u16,
+    pub flags: u16,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Default)]
+#[repr(C)]
+pub(super) struct VerdictCounter {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Default)]
+#[repr(C)]
+pub(super) struct RuleCounter {
+    pub packets: u64,
+    pub bytes: u64,
+    pub dropped_packets: u64,
+    pub dropped_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct EvaluationLine {
+    pub reason: u32,
+    pub drop: u32,
+    pub rule: u32,
+    pub reserved: [u32; 13],
+}
+
+impl VerdictCounter {
+    pub(super) fn add(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+
+    pub(super) fn since(self, baseline: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_sub(baseline.packets),
+            bytes: self.bytes.wrapping_sub(baseline.bytes),
+        }
+    }
+}
+
+impl RuleCounter {
+    pub(super) fn add(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.dropped_packets = self.dropped_packets.wrapping_add(other.dropped_packets);
+        self.dropped_bytes = self.dropped_bytes.wrapping_add(other.dropped_bytes);
+    }
+
+    pub(super) fn since(self, baseline: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_sub(baseline.packets),
+            bytes: self.bytes.wrapping_sub(baseline.bytes),
+            dropped_packets: self.dropped_packets.wrapping_sub(baseline.dropped_packets),
+            dropped_bytes: self.dropped_bytes.wrapping_sub(baseline.dropped_bytes),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! All unsafe code of the library: system calls that libbpf-rs does not offer, and shared memory.
+
+#![allow(unsafe_code, reason = "the one module that may")]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::skel::OpenSkel;
+use libbpf_rs::{AsRawLibbpf, OpenProgramMut};
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::skeleton::{OpenXdpgateSkel, XdpgateSkel};
+
+/// Loads an opened skeleton; the verifier's log goes to `log` and not to stderr.
+///
+/// libbpf keeps the pointer to the log for as long as the object lives, which is why both have the
+/// same lifetime.
+pub(super) fn load_logged<'o>(
+    open: OpenXdpgateSkel<'o>,
+    log: &'o mut [u8],
+    level: u32,
+) -> libbpf_rs::Result<XdpgateSkel<'o>> {
+    let mut open = open;
+    for program in [&mut open.progs.xdpgate, &mut open.progs.xdpgate_policy] {
+        if program.autoload() {
+            program.set_log_level(level);
+            set_log_buffer(program, log)?;
+        }
+    }
+    open.load()
+}
+
+/// The caller keeps `log` alive for as long as the program: see [`load_logged`].
+fn set_log_buffer(program: &mut OpenProgramMut<'_>, log: &mut [u8]) -> libbpf_rs::Result<()> {
+    let program = program.as_libbpf_object().as_ptr();
+    // SAFETY: the program is open and not loaded; pointer and length are of one live slice, and
+    // `load_logged` ties its lifetime to that of the object.
+    let ret = unsafe {
+        libbpf_sys::bpf_program__set_log_buf(
+            program,
+            log.as_mut_ptr().cast(),
+            log.len() as libbpf_sys::size_t,
+        )
+    };
+    match ret {
+        0 => Ok(()),
+        error => Err(libbpf_rs::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Attaches an XDP program to an interface with a `bpf_link`; `flags` are `XDP_FLAGS_*_MODE`.
+pub(super) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: the options outlive the call, which does not keep them; an ifindex stands in the
+    // place of the target's file descriptor, as for every XDP link.
+    let fd = unsafe {
+        libbpf_sys::bpf_link_create(
+            program.as_raw_fd(),
+            ifindex as i32,
+            libbpf_sys::BPF_XDP,
+            &options,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: a new file descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Detaches a link now, even if a forked child still holds a copy of its file descriptor.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes a number only.
+    match unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Runs a program once over a frame (`BPF_PROG_TEST_RUN`); returns its return value.
+pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    let length = u32::try_from(frame.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: length,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: the options and the frame outlive the call; the kernel only reads the frame, and
+    // writes nothing back but numbers in the options, as no output buffers are given.
+    match unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) } {
+        0 => Ok(options.retval),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// What the kernel tells of a loaded program; fields that it does not know stay 0.
+pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<libbpf_sys::bpf_prog_info> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is as long as `length` says, and all its pointers are null, so that the
+    // kernel writes nowhere else.
+    match unsafe {
+        libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut length)
+    } {
+        0 => Ok(info),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Memory shared with the kernel: the values of an mmapable array map.
+///
+/// The data path changes them at any time, so they are seen as atomics only.
+pub(super) struct SharedWords<A> {
+    map: MmapRaw,
+    words: usize,
+    _atomic: std::marker::PhantomData<A>,
+}
+
+impl<A: Word> SharedWords<A> {
+    /// Maps the first `words` words of a map.
+    pub(super) fn new(map: impl AsFd, words: usize) -> io::Result<Self> {
+        let fd = map.as_fd().as_raw_fd();
+        let map = MmapOptions::new().len(words * size_of::<A>()).map_raw(fd)?;
+        Ok(Self { map, words, _atomic: std::marker::PhantomData })
+    }
+
+    pub(super) fn words(&self) -> &[A] {
+        // SAFETY: the mapping is page-aligned, writable, as long as `words` and lives as long as
+        // `self`. A map's memory is never truncated. All bit patterns are words, and whoever else
+        // writes is the kernel or another process, which atomics allow.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast::<A>(), self.words) }
+    }
+}
+
+impl<A> fmt::Debug for SharedWords<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedWords").field("words", &self.words).finish_non_exhaustive()
+    }
+}
+
+/// A word that may be shared with the kernel.
+///
+/// # Safety
+/// The type is an atomic integer: any bit pattern is valid, and it may change under a reference.
+pub(super) unsafe trait Word: Sized {}
+
+// SAFETY: an atomic integer.
+unsafe impl Word for AtomicU32 {}
+// SAFETY: an atomic integer.
+unsafe impl Word for AtomicU64 {}

@@ -1,0 +1,12 @@
+//! What several test binaries share; each uses a part of it.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test binary compiles all of it"
+)]
+
+pub mod corpus;
+pub mod frame_strategy;
+pub mod packet;
+pub mod policy_strategy;
+pub mod pool;
