@@ -14,14 +14,14 @@
 #define IMAGE_LAYOUT 1
 
 #define LINE_BYTES 64
-#define HOST_HOPS 4 /* a host or prefix lies at most this many lines from its home, its home included */
+#define HOST_CHOICES 2 /* a host or prefix lies in its home line or in one other */
 #define HOST4_SLOTS 7
 #define HOST6_SLOTS 3
 #define LENGTH_STEPS 8 /* binary search over at most 128 prefix lengths */
 #define BLOCK_LINES 16 /* 256 entries of 4 bytes */
 #define ENTRY_BLOCK 0x80000000u /* trie entry: the number of a block, not an outcome */
 #define OUTCOME_BITS 24
-#define NO_RULE 0xffffffffu
+#define NO_RULE 0x00fffffeu /* above every rule's number; + 1 it still fits an outcome */
 #define MAX_STRUCTURED 4096 /* one summary word over 64 words */
 #define MAX_SSH_PREFIXES 16
 
@@ -30,6 +30,7 @@
 
 #define INTERFACE_ENTRIES 4096
 #define INTERFACE_HOPS 8
+#define INTERFACE_GONE 0xffffffffu /* an entry that was taken out; may be used again */
 #define REASON_SLOTS 16 /* room for more reasons without a new layout */
 #define DISPOSITION_SLOTS 4
 
@@ -88,16 +89,19 @@ enum axis {
 #define FEATURE_DEFAULT_DROP (1u << 3)
 #define FEATURE_MALFORMED_DROP (1u << 4)
 #define FEATURE_STRUCTURED (1u << 5)
+#define FEATURE_SRC (1u << 0) /* some rule looks at source addresses */
+#define FEATURE_DST (1u << 7)
+#define FEATURE_FIELDS (1u << 6) /* some structured rule looks at more than addresses */
 
 #define RULE_DROP (1u << 0)
 
 /* How the addresses of one family and direction are looked up. A line number of 0: no such part. */
 struct address_index {
 	__u32 hosts; /* table of full-length entries, first line */
-	__u32 host_lines; /* home lines; HOST_HOPS - 1 spare ones follow */
+	__u32 host_lines; /* how many lines the table has */
 	__u32 root; /* IPv4: 65,536 trie entries. IPv6: nodes of the search over prefix lengths */
 	__u32 blocks; /* IPv4: trie blocks. IPv6: table of prefixes and markers, first line */
-	__u32 block_count; /* IPv4: blocks. IPv6: home lines */
+	__u32 block_count; /* IPv4: blocks. IPv6: lines of that table */
 	__u32 miss; /* the outcome of an address that nothing above knows */
 };
 
@@ -182,7 +186,7 @@ struct control {
 };
 
 struct interface_entry {
-	__u32 ifindex; /* 0: free */
+	__u32 ifindex; /* 0: free, INTERFACE_GONE: was taken out */
 	__u16 slot; /* of verdict_counters; slot 0 counts frames of interfaces not listed */
 	__u16 flags;
 };

@@ -29,20 +29,24 @@ __noinline int ssh_allowed(__u64 hi, __u64 lo, __u32 v6)
 	return 0;
 }
 
-/* Management traffic that passes before any rule: see xdpgate::policy::Failsafe. */
+/* Management traffic that passes before any rule: see xdpgate::policy::Failsafe. What is seldom
+ * true comes first: ports, not the protocol. */
 static __always_inline bool is_failsafe(const struct packet *packet)
 {
-	if (packet->protocol == IPPROTO_UDP) {
-		if (!packet->v6)
-			return is_dhcp4(packet->sport) && is_dhcp4(packet->dport);
-		return (packet->dport == 546 || packet->dport == 547) &&
-		       packet->src.hi >> 54 == 0xfe80 >> 6; /* fe80::/10 */
+	__u32 first = packet->first, second = packet->second;
+
+	if (!packet->l4)
+		return false;
+	if (!packet->v6) {
+		if (is_dhcp4(second) && is_dhcp4(first) && packet->protocol == IPPROTO_UDP)
+			return true;
+	} else {
+		if ((second == 546 || second == 547) && packet->protocol == IPPROTO_UDP)
+			return packet->src.hi >> 54 == 0xfe80 >> 6; /* fe80::/10 */
+		if (first >> 8 >= 133 && first >> 8 <= 137 && packet->protocol == IPPROTO_ICMPV6)
+			return packet->ttl == 255;
 	}
-	if (packet->v6 && packet->protocol == IPPROTO_ICMPV6)
-		return packet->icmp != NO_ICMP && packet->icmp >> 8 >= 133 &&
-		       packet->icmp >> 8 <= 137 && packet->ttl == 255;
-	if (shape.features & FEATURE_SSH && packet->protocol == IPPROTO_TCP &&
-	    packet->dport == SSH_PORT)
+	if (shape.features & FEATURE_SSH && second == SSH_PORT && packet->protocol == IPPROTO_TCP)
 		return ssh_allowed(packet->src.hi, packet->src.lo, packet->v6);
 	return false;
 }

@@ -44,6 +44,32 @@ static __always_inline struct line *image_line(__u32 number)
 	return bpf_map_lookup_elem(&image, &number);
 }
 
+/* Forgets what the parser's ways said of the fields that the lookups of this policy read. */
+static __always_inline void forget_packet(struct packet *packet, __u64 zero)
+{
+	if (shape.features & FEATURE_SRC) {
+		forget(packet->src.hi);
+		forget(packet->src.lo);
+	}
+	if (shape.features & FEATURE_DST) {
+		forget(packet->dst.hi);
+		forget(packet->dst.lo);
+	}
+	if (WANT_FIELDS) {
+		forget(packet->protocol);
+		forget(packet->l4);
+		forget(packet->first);
+		forget(packet->second);
+		forget(packet->tcp_flags);
+		forget(packet->length);
+		forget(packet->state);
+		forget(packet->vlan);
+		forget(packet->ttl);
+		forget(packet->dscp);
+	}
+	forget(packet->malformed);
+}
+
 /* Murmur3's 64-bit finalizer constants, keyed: collisions depend on the seed. */
 #define MIX_1 0xff51afd7ed558ccdull
 #define MIX_2 0xc4ceb9fe1a85ec53ull
@@ -65,47 +91,60 @@ static __always_inline __u64 hash6(__u64 hi, __u64 lo, __u32 length)
 	return h ^ h >> 32;
 }
 
-/* Maps the high half of the hash onto [0, lines) without a division. */
+/* The home line of a key by the high half of its hash, the other line by the low half: a half is
+ * mapped onto [0, lines) without a division. */
 static __always_inline __u32 home_line(__u64 hash, __u32 lines)
 {
-	return ((hash >> 32) * lines) >> 32;
+	return (hash >> 32) * lines >> 32;
+}
+
+static __always_inline __u32 other_line(__u64 hash, __u32 lines)
+{
+	return (hash & 0xffffffff) * lines >> 32;
 }
 
 /* All ones if the word is 0, else 0. Without a branch: which slot holds a key cannot be predicted,
  * and every branch doubles the ways for the verifier. */
-static __always_inline __u32 if_zero(__u64 word)
+static __always_inline __u32 if_zero(__u32 word)
 {
-	word |= word >> 32;
-	word = (__s64)((word & 0xffffffff) - 1) >> 63;
-	asm volatile("" : "+r"(word));
-	return word;
+	__u64 mask = (__s64)((__u64)word - 1) >> 63;
+
+	asm volatile("" : "+r"(mask));
+	return mask;
+}
+
+static __always_inline __u32 if_zero64(__u64 word)
+{
+	return if_zero(word | word >> 32);
 }
 
 /*
  * A line of IPv4 hosts: a word of overflow marks, then seven slots {address, outcome}. The mark
- * hash % 64 says that some key with that mark went on to a following line. 0: not there. An empty
- * slot is all 0; it lies behind the used ones of a line that has not overflowed, so to find it for
- * address 0 is right too.
+ * hash % 64 says that some key with that mark lies in its other line (cuckoo hashing with buckets:
+ * Erlingsson, Manasse, McSherry 2006), so that most misses touch one line. 0: not there. An empty
+ * slot is all 0 and lies behind the used ones of a line; no key has a home line with an empty slot
+ * and lies elsewhere, so to find it for address 0 is right too.
  */
 static __always_inline __u32 find_host4(const volatile struct address_index *index, __u32 address)
 {
 	__u64 hash = hash4(address);
 	__u64 mark = 1ull << (hash & 63);
 	__u32 number = index->hosts + home_line(hash, index->host_lines);
+	__u32 found = 0;
 
-	for (__u64 hop = 0; hop < HOST_HOPS; count_up(&hop)) {
-		struct line *line = image_line(number++);
+	for (__u64 choice = 0; choice < HOST_CHOICES; count_up(&choice)) {
+		struct line *line = image_line(number);
 
 		if (!line)
-			return 0;
+			break;
 #pragma unroll
 		for (int i = 2; i < 2 + 2 * HOST4_SLOTS; i += 2)
-			if (line->w[i] == address)
-				return line->w[i + 1];
-		if (!(*(__u64 *)line->w & mark))
-			return 0;
+			found |= line->w[i + 1] & if_zero(line->w[i] ^ address);
+		if (found || !(*(__u64 *)line->w & mark))
+			break;
+		number = index->hosts + other_line(hash, index->host_lines);
 	}
-	return 0;
+	return found;
 }
 
 /*
@@ -119,8 +158,8 @@ static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo,
 	__u32 number = first + home_line(hash, lines);
 	__u32 found = 0;
 
-	for (__u64 hop = 0; hop < HOST_HOPS; count_up(&hop)) {
-		struct line *line = image_line(number++);
+	for (__u64 choice = 0; choice < HOST_CHOICES; count_up(&choice)) {
+		struct line *line = image_line(number);
 		__u64 *key;
 
 		if (!line)
@@ -129,10 +168,11 @@ static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo,
 #pragma unroll
 		for (int i = 0; i < HOST6_SLOTS; i++)
 			found |= line->w[1 + i] &
-				 if_zero((key[2 * i] ^ hi) | (key[2 * i + 1] ^ lo) |
+				 if_zero64((key[2 * i] ^ hi) | (key[2 * i + 1] ^ lo) |
 					 (line->w[1 + i] >> OUTCOME_BITS ^ length));
 		if (found || !(line->w[0] & mark))
 			break;
+		number = first + other_line(hash, lines);
 	}
 	return found;
 }
@@ -265,22 +305,24 @@ static __always_inline __u32 find_structured(const struct packet *packet, __u32 
 
 	rows[AXIS_SRC] = shape.address[AXIS_SRC].rows + src_row * shape.row_lines;
 	rows[AXIS_DST] = shape.address[AXIS_DST].rows + dst_row * shape.row_lines;
-#define TABLE_ROW(axis, value)                                                                     \
+#define TABLE_ROW(axis, field)                                                                     \
 	if (shape.axes & 1u << (axis)) {                                                           \
-		line = image_line(shape.table[axis].table + ((value) >> 5));                       \
+		__u32 value = field;                                                               \
+                                                                                                   \
+		forget(value);                                                                     \
+		line = image_line(shape.table[axis].table + (value >> 5));                         \
 		if (!line)                                                                         \
 			return NO_RULE;                                                            \
 		rows[axis] = shape.table[axis].rows +                                              \
-			     ((__u16 *)line->w)[(value) & 31] * shape.row_lines;                   \
+			     ((__u16 *)line->w)[value & 31] * shape.row_lines;                     \
 	}
 	TABLE_ROW(AXIS_PROTOCOL, packet->protocol)
-	TABLE_ROW(AXIS_SPORT, packet->sport)
-	TABLE_ROW(AXIS_DPORT, packet->dport)
+	TABLE_ROW(AXIS_SPORT, packet->l4 & L4_PORTS ? packet->first : PORT_VALUES - 1)
+	TABLE_ROW(AXIS_DPORT, packet->l4 & L4_PORTS ? packet->second : PORT_VALUES - 1)
 	TABLE_ROW(AXIS_TCP_FLAGS, packet->tcp_flags)
-	TABLE_ROW(AXIS_ICMP, packet->icmp)
+	TABLE_ROW(AXIS_ICMP, packet->l4 & L4_ICMP ? packet->first : ICMP_VALUES - 1)
 	TABLE_ROW(AXIS_LENGTH, packet->length)
-	TABLE_ROW(AXIS_STATE,
-		  packet->fragment | packet->bad_fragment << 2 | packet->invalid << 3)
+	TABLE_ROW(AXIS_STATE, packet->state)
 	TABLE_ROW(AXIS_VLAN, packet->vlan)
 	TABLE_ROW(AXIS_TTL, packet->ttl)
 	TABLE_ROW(AXIS_DSCP, packet->dscp)
@@ -307,36 +349,41 @@ static __always_inline __u32 find_structured(const struct packet *packet, __u32 
 	return NO_RULE;
 }
 
+/* The rule that one address alone decides, and the row of its structured rules. Without structured
+ * rules an outcome is a rule's number + 1, and needs no table. */
+static __always_inline __u32 find_by_address(const volatile struct address_axis *axis,
+					     const struct address *address, __u32 v6, __u32 *row,
+					     __u64 zero)
+{
+	__u32 outcome = find_outcome(axis, address, v6, zero);
+	struct line *line;
+
+	if (!(shape.features & FEATURE_STRUCTURED))
+		return outcome - 1;
+	line = image_line(axis->outcomes + (outcome >> 3));
+	if (!line)
+		return NO_RULE;
+	*row = line->w[(outcome & 7) * 2 + 1];
+	return line->w[(outcome & 7) * 2];
+}
+
 /* The rule that decides: the first of those that one address decides alone and those that need
  * more fields. Rules are numbered in evaluation order, so first is least. */
 static __always_inline __u32 find_rule(const struct packet *packet, __u64 zero)
 {
-	__u32 rule = NO_RULE, src_row = 0, dst_row = 0;
+	__u32 rule = NO_RULE, src_row = 0, dst_row = 0, other;
 
-	if (shape.address[AXIS_SRC].outcomes) {
-		__u32 outcome = find_outcome(&shape.address[AXIS_SRC], &packet->src, packet->v6, zero);
-		struct line *line = image_line(shape.address[AXIS_SRC].outcomes + (outcome >> 3));
-
-		if (line) {
-			rule = line->w[(outcome & 7) * 2];
-			src_row = line->w[(outcome & 7) * 2 + 1];
-		}
-	}
-	if (shape.address[AXIS_DST].outcomes) {
-		__u32 outcome = find_outcome(&shape.address[AXIS_DST], &packet->dst, packet->v6, zero);
-		struct line *line = image_line(shape.address[AXIS_DST].outcomes + (outcome >> 3));
-
-		if (line) {
-			__u32 best = line->w[(outcome & 7) * 2];
-
-			rule = best < rule ? best : rule;
-			dst_row = line->w[(outcome & 7) * 2 + 1];
-		}
+	if (shape.features & FEATURE_SRC)
+		rule = find_by_address(&shape.address[AXIS_SRC], &packet->src, packet->v6,
+				       &src_row, zero);
+	if (shape.features & FEATURE_DST) {
+		other = find_by_address(&shape.address[AXIS_DST], &packet->dst, packet->v6,
+					&dst_row, zero);
+		rule = other < rule ? other : rule;
 	}
 	if (shape.features & FEATURE_STRUCTURED) {
-		__u32 best = find_structured(packet, src_row, dst_row, zero);
-
-		rule = best < rule ? best : rule;
+		other = find_structured(packet, src_row, dst_row, zero);
+		rule = other < rule ? other : rule;
 	}
 	forget(rule);
 	return rule;

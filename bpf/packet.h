@@ -20,21 +20,54 @@ struct address {
 	__u64 hi, lo;
 };
 
-/* The packet descriptor: filled once by parsing.h, the lookups never touch packet bytes. Field
- * values that a packet lacks are the last value of their axis (abi.h). */
+/*
+ * The packet descriptor: filled once by parsing.h, the lookups never touch packet bytes. It is kept
+ * in memory on purpose (see new_packet): as values in registers its fields would be stored again on
+ * every way through the parser.
+ */
 struct packet {
 	struct address src, dst;
 	__u32 v6; /* 0 or 1 */
 	__u32 protocol;
-	__u32 sport, dport; /* host byte order */
-	__u32 tcp_flags;
-	__u32 icmp; /* type << 8 | code */
+	__u32 state; /* fragment state | STATE_BAD_FRAGMENT | STATE_INVALID */
+	__u32 malformed; /* 0 or 1: something behind the L3 header is cut off; no L4 header then */
+	__u32 l4; /* what kind of L4 header was read: L4_* bits, 0 for none */
+	__u32 first, second; /* its first two 16-bit words: ports, or ICMP type << 8 | code */
+	__u32 ttl;
+	/* Filled only where FEATURE_FIELDS is set. */
 	__u32 length;
-	__u32 vlan;
-	__u32 ttl, dscp;
-	__u32 fragment;
-	__u32 bad_fragment, invalid, malformed; /* 0 or 1 */
+	__u32 dscp;
+	__u32 vlan; /* VLAN_VALUES - 1 for none */
+	__u32 tcp_flags; /* TCP_FLAGS_VALUES - 1 for none */
 };
+
+#define L4_MINIMUM 31 /* the bytes that the header must have */
+#define L4_PORTS (1 << 5)
+#define L4_ICMP (1 << 6)
+
+#define STATE_FRAGMENT 3
+#define STATE_BAD_FRAGMENT (1 << 2)
+#define STATE_INVALID (1 << 3)
+
+/* Whether some rule looks at more than addresses. If not, the verifier removes what parses it. */
+#define WANT_FIELDS (shape.features & FEATURE_FIELDS)
+
+static __always_inline void new_packet(struct packet *packet)
+{
+	packet->src.hi = 0;
+	packet->dst.hi = 0;
+	packet->v6 = 0;
+	packet->protocol = PROTOCOL_VALUES - 1;
+	packet->state = 0;
+	packet->malformed = 0;
+	packet->l4 = 0;
+	packet->first = packet->second = 0;
+	if (WANT_FIELDS) {
+		packet->tcp_flags = TCP_FLAGS_VALUES - 1;
+		packet->vlan = VLAN_VALUES - 1;
+	}
+	asm volatile("" : : "r"(packet) : "memory");
+}
 
 /* The bytes from one packet pointer to another. The barrier keeps the subtraction 64 bits wide:
  * the verifier refuses arithmetic on half a pointer. */
@@ -52,9 +85,5 @@ static __always_inline __u32 frame_bytes(struct xdp_md *ctx)
 }
 
 #define NO_PROTOCOL (PROTOCOL_VALUES - 1)
-#define NO_PORT (PORT_VALUES - 1)
-#define NO_TCP_FLAGS (TCP_FLAGS_VALUES - 1)
-#define NO_ICMP (ICMP_VALUES - 1)
-#define NO_VLAN (VLAN_VALUES - 1)
 
 #endif

@@ -89,58 +89,55 @@ __noinline __u64 parse_extensions(struct xdp_md *ctx, __u32 offset, __u32 next, 
 	return ext_result(next, fragment, bad, 0, offset);
 }
 
-/* The bytes of L4 header that a protocol must show; 0 for those that are not looked into. */
-static __always_inline __u32 l4_minimum(__u32 protocol, __u32 v6)
-{
-	switch (protocol) {
-	case IPPROTO_TCP:
-		return 20;
-	case IPPROTO_UDP:
-	case IPPROTO_UDPLITE:
-		return 8;
-	case IPPROTO_SCTP:
-	case IPPROTO_DCCP:
-		return 12;
-	case IPPROTO_ICMP:
-		return v6 ? 0 : 8;
-	case IPPROTO_ICMPV6:
-		return v6 ? 8 : 0;
-	default:
-		return 0;
-	}
-}
+/* What is read of an L4 header, by protocol, IPv6 in the second half. A table, because the
+ * protocol of the next packet cannot be predicted. */
+static const __u8 l4_kind[512] = {
+	[IPPROTO_TCP] = 20 | L4_PORTS,
+	[IPPROTO_UDP] = 8 | L4_PORTS,
+	[IPPROTO_UDPLITE] = 8 | L4_PORTS,
+	[IPPROTO_SCTP] = 12 | L4_PORTS,
+	[IPPROTO_DCCP] = 12 | L4_PORTS,
+	[IPPROTO_ICMP] = 8 | L4_ICMP,
+	[256 + IPPROTO_TCP] = 20 | L4_PORTS,
+	[256 + IPPROTO_UDP] = 8 | L4_PORTS,
+	[256 + IPPROTO_UDPLITE] = 8 | L4_PORTS,
+	[256 + IPPROTO_SCTP] = 12 | L4_PORTS,
+	[256 + IPPROTO_DCCP] = 12 | L4_PORTS,
+	[256 + IPPROTO_ICMPV6] = 8 | L4_ICMP,
+};
 
 /* room: bytes from offset to the end of the packet, by the frame and by the IP header. */
-static __always_inline void parse_l4(struct xdp_md *ctx, struct packet *packet, __u32 offset,
+static __always_inline void parse_l4(struct xdp_md *ctx, struct packet *packet, bool v6,
+				     __u32 protocol, __u32 fragment, __u32 offset,
 				     __u32 room)
 {
-	__u32 minimum = l4_minimum(packet->protocol, packet->v6);
+	__u32 kind = l4_kind[(protocol & 0xff) | (v6 ? 256 : 0)];
 	void *end = (void *)(long)ctx->data_end;
-	__u8 *l4;
+	__u8 *header;
 
-	if (!minimum)
+	if (!kind)
 		return;
-	if (room < minimum || offset > MAX_OFFSET)
+	if (room < (kind & L4_MINIMUM) || offset > MAX_OFFSET)
 		goto truncated;
-	l4 = (void *)(long)ctx->data + offset;
-	if ((void *)(l4 + 8) > end)
+	header = (void *)(long)ctx->data + offset;
+	if ((void *)(header + 8) > end)
 		goto truncated;
-	if (packet->protocol == IPPROTO_ICMP || packet->protocol == IPPROTO_ICMPV6) {
-		packet->icmp = l4[0] << 8 | l4[1];
-		return;
-	}
-	if (packet->protocol == IPPROTO_TCP) {
-		if ((void *)(l4 + 20) > end)
+	packet->l4 = kind;
+	packet->first = bpf_ntohs(*(__be16 *)header);
+	packet->second = bpf_ntohs(*(__be16 *)(header + 2));
+	if (WANT_FIELDS && protocol == IPPROTO_TCP) {
+		if ((void *)(header + 20) > end)
 			goto truncated;
-		packet->tcp_flags = l4[13];
-		packet->invalid |= l4[12] < 5 << 4;
+		packet->tcp_flags = header[13];
+		if (header[12] < 5 << 4)
+			packet->state |= STATE_INVALID;
 	}
-	packet->sport = bpf_ntohs(*(__be16 *)l4);
-	packet->dport = bpf_ntohs(*(__be16 *)(l4 + 2));
 	return;
 truncated:
+	packet->l4 = 0;
 	packet->malformed = 1;
-	packet->bad_fragment |= packet->fragment == FRAGMENT_FIRST;
+	if (fragment == FRAGMENT_FIRST)
+		packet->state |= STATE_BAD_FRAGMENT;
 }
 
 static __always_inline enum parsed parse_ipv4(struct xdp_md *ctx, struct packet *packet,
@@ -148,37 +145,43 @@ static __always_inline enum parsed parse_ipv4(struct xdp_md *ctx, struct packet 
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct iphdr *ip = (void *)(long)ctx->data + offset;
-	__u32 header, total, available, fragment;
+	__u32 header, total, available, fragment, position, protocol;
 
 	if ((void *)(ip + 1) > end || ip->version != 4)
 		return PARSED_MALFORMED;
 	available = bytes_between(ip, end);
 	header = ip->ihl * 4;
 	total = bpf_ntohs(ip->tot_len);
-	fragment = bpf_ntohs(ip->frag_off);
+	position = bpf_ntohs(ip->frag_off);
+	protocol = ip->protocol;
 	packet->src.lo = bpf_ntohl(ip->saddr);
 	packet->dst.lo = bpf_ntohl(ip->daddr);
-	packet->protocol = ip->protocol;
-	packet->length = total;
+	packet->protocol = protocol;
 	packet->ttl = ip->ttl;
-	packet->dscp = ip->tos >> 2;
-	if (fragment & IP_FRAGMENT_OFFSET)
-		packet->fragment = FRAGMENT_LATER;
-	else if (fragment & IP_MORE_FRAGMENTS)
-		packet->fragment = FRAGMENT_FIRST;
+	if (WANT_FIELDS) {
+		packet->length = total;
+		packet->dscp = ip->tos >> 2;
+	}
+	fragment = FRAGMENT_NONE;
+	if (__builtin_expect(position & (IP_FRAGMENT_OFFSET | IP_MORE_FRAGMENTS), 0)) {
+		position &= IP_FRAGMENT_OFFSET;
+		fragment = position ? FRAGMENT_LATER : FRAGMENT_FIRST;
+		packet->state = fragment;
+		if (header >= sizeof(*ip) && total >= header &&
+		    position * 8 + total - header > 65535)
+			packet->state |= STATE_BAD_FRAGMENT;
+	}
 	if (header < sizeof(*ip) || total < header) {
-		packet->invalid = packet->malformed = 1;
+		packet->malformed = 1;
+		packet->state |= STATE_INVALID;
 		return PARSED_IP;
 	}
-	if (packet->fragment &&
-	    (fragment & IP_FRAGMENT_OFFSET) * 8 + total - header > 65535)
-		packet->bad_fragment = 1;
 	if (header > available) {
 		packet->malformed = 1;
 		return PARSED_IP;
 	}
-	if (packet->fragment != FRAGMENT_LATER)
-		parse_l4(ctx, packet, offset + header,
+	if (fragment != FRAGMENT_LATER)
+		parse_l4(ctx, packet, false, protocol, fragment, offset + header,
 			 (total < available ? total : available) - header);
 	return PARSED_IP;
 }
@@ -189,7 +192,7 @@ static __always_inline enum parsed parse_ipv6(struct xdp_md *ctx, struct packet 
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	struct ipv6hdr *ip = data + offset;
-	__u32 payload, frame_end, ip_end, limit;
+	__u32 payload, frame_end, ip_end, limit, protocol, fragment = FRAGMENT_NONE;
 	__be64 *address;
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
@@ -200,30 +203,34 @@ static __always_inline enum parsed parse_ipv6(struct xdp_md *ctx, struct packet 
 	packet->src.lo = bpf_be64_to_cpu(address[1]);
 	packet->dst.hi = bpf_be64_to_cpu(address[2]);
 	packet->dst.lo = bpf_be64_to_cpu(address[3]);
-	packet->protocol = ip->nexthdr;
-	packet->ttl = ip->hop_limit;
-	packet->dscp = bpf_ntohs(*(__be16 *)ip) >> 6 & 63;
+	protocol = ip->nexthdr;
 	payload = bpf_ntohs(ip->payload_len);
-	packet->length = payload + sizeof(*ip);
+	packet->ttl = ip->hop_limit;
+	if (WANT_FIELDS) {
+		packet->length = payload + sizeof(*ip);
+		packet->dscp = bpf_ntohs(*(__be16 *)ip) >> 6 & 63;
+	}
 
 	frame_end = frame_bytes(ctx);
 	ip_end = offset + sizeof(*ip) + payload;
-	if (!payload && packet->protocol == IPPROTO_HOPOPTS)
+	if (!payload && protocol == IPPROTO_HOPOPTS)
 		ip_end = frame_end; /* a jumbogram (RFC 2675) */
 	limit = ip_end < frame_end ? ip_end : frame_end;
 	offset += sizeof(*ip);
-	if (is_extension(packet->protocol)) {
-		__u64 found = parse_extensions(ctx, offset, packet->protocol, limit, ip_end);
+	if (__builtin_expect(is_extension(protocol), 0)) {
+		__u64 found = parse_extensions(ctx, offset, protocol, limit, ip_end);
 
-		packet->protocol = EXT_PROTOCOL(found);
-		packet->fragment = EXT_FRAGMENT(found);
-		packet->bad_fragment = EXT_BAD_FRAGMENT(found);
+		protocol = EXT_PROTOCOL(found);
+		fragment = EXT_FRAGMENT(found);
+		packet->protocol = protocol;
+		packet->state = fragment | EXT_BAD_FRAGMENT(found) << 2;
 		packet->malformed = EXT_MALFORMED(found);
 		offset = EXT_OFFSET(found);
-		if (packet->malformed || packet->fragment == FRAGMENT_LATER)
+		if (EXT_MALFORMED(found) || fragment == FRAGMENT_LATER)
 			return PARSED_IP;
 	}
-	parse_l4(ctx, packet, offset, limit - offset);
+	packet->protocol = protocol;
+	parse_l4(ctx, packet, true, protocol, fragment, offset, limit - offset);
 	return PARSED_IP;
 }
 
@@ -234,26 +241,24 @@ static __always_inline enum parsed parse(struct xdp_md *ctx, struct packet *pack
 	__u32 offset = sizeof(struct ethhdr);
 	__u16 type;
 
-	packet->protocol = NO_PROTOCOL;
-	packet->sport = packet->dport = NO_PORT;
-	packet->tcp_flags = NO_TCP_FLAGS;
-	packet->icmp = NO_ICMP;
-	packet->vlan = NO_VLAN;
 	if (data + sizeof(struct ethhdr) > end)
 		return PARSED_MALFORMED;
-	type = ((struct ethhdr *)data)->h_proto;
+	/* struct ethhdr is packed, which would be read byte by byte. */
+	type = *(__be16 *)(data + offsetof(struct ethhdr, h_proto));
+	if (__builtin_expect(is_tag(type), 0)) {
 #pragma unroll
-	for (int i = 0; i < MAX_VLAN_TAGS; i++) {
-		__be16 *tag = data + offset;
+		for (int i = 0; i < MAX_VLAN_TAGS; i++) {
+			__be16 *tag = data + offset;
 
-		if (!is_tag(type))
-			break;
-		if ((void *)(tag + 2) > end)
-			return PARSED_MALFORMED;
-		if (i == 0)
-			packet->vlan = bpf_ntohs(tag[0]) & 0xfff;
-		type = tag[1];
-		offset += 4;
+			if ((void *)(tag + 2) > end)
+				return PARSED_MALFORMED;
+			if (i == 0)
+				packet->vlan = bpf_ntohs(tag[0]) & 0xfff;
+			type = tag[1];
+			offset += 4;
+			if (!is_tag(type))
+				break;
+		}
 	}
 	if (type == bpf_htons(ETH_P_IP))
 		return parse_ipv4(ctx, packet, offset);

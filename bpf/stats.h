@@ -12,14 +12,15 @@ struct decision {
 	__u32 rule; /* number, or NO_RULE */
 };
 
-/* The counter slot of an interface; 0 for one that is not listed. */
+/* The counter slot of an interface; 0 for one that is not listed. A free entry ends the search, so
+ * user space leaves INTERFACE_GONE where it takes one out. */
 static __always_inline __u32 interface_slot(__u32 ifindex)
 {
 	for (__u32 hop = 0; hop < INTERFACE_HOPS; hop++) {
 		__u32 key = (ifindex + hop) & (INTERFACE_ENTRIES - 1);
 		struct interface_entry *entry = bpf_map_lookup_elem(&interfaces, &key);
 
-		if (!entry)
+		if (!entry || !entry->ifindex)
 			break;
 		if (entry->ifindex == ifindex)
 			return entry->slot;

@@ -13,6 +13,7 @@
 #include <linux/in6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <stddef.h>
 #include <stdbool.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -39,11 +40,12 @@ SEC("xdp")
 int xdpgate_policy(struct xdp_md *ctx)
 {
 	struct decision decision = { .rule = NO_RULE };
-	struct packet packet = {};
+	struct packet packet;
 	__u32 counter_slot = 0;
 	struct line *line;
 	__u64 zero;
 
+	new_packet(&packet);
 	switch (parse(ctx, &packet)) {
 	case PARSED_NON_IP:
 		decision.reason = REASON_NON_IP;
@@ -64,23 +66,7 @@ int xdpgate_policy(struct xdp_md *ctx)
 		return finish(ctx, &decision, 0);
 	}
 	zero = unknown_zero();
-	forget(packet.src.hi);
-	forget(packet.src.lo);
-	forget(packet.dst.hi);
-	forget(packet.dst.lo);
-	forget(packet.protocol);
-	forget(packet.sport);
-	forget(packet.dport);
-	forget(packet.tcp_flags);
-	forget(packet.icmp);
-	forget(packet.length);
-	forget(packet.vlan);
-	forget(packet.ttl);
-	forget(packet.dscp);
-	forget(packet.fragment);
-	forget(packet.bad_fragment);
-	forget(packet.invalid);
-	forget(packet.malformed);
+	forget_packet(&packet, zero);
 	decision.rule = find_rule(&packet, zero);
 	if (decision.rule != NO_RULE) {
 		decision.reason = REASON_RULE;

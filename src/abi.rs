@@ -6,14 +6,13 @@ use bytemuck::{Pod, Zeroable};
 pub(crate) const IMAGE_MAGIC: u32 = 0x6770_6478;
 pub(crate) const IMAGE_LAYOUT: u32 = 1;
 pub(crate) const LINE_BYTES: usize = 64;
-pub(crate) const HOST_HOPS: u32 = 4;
 pub(crate) const HOST4_SLOTS: usize = 7;
 pub(crate) const HOST6_SLOTS: usize = 3;
 pub(crate) const LENGTH_STEPS: u32 = 8;
 pub(crate) const BLOCK_LINES: u32 = 16;
 pub(crate) const ENTRY_BLOCK: u32 = 0x8000_0000;
 pub(crate) const OUTCOME_BITS: u32 = 24;
-pub(crate) const NO_RULE: u32 = u32::MAX;
+pub(crate) const NO_RULE: u32 = 0x00ff_fffe;
 pub(crate) const MAX_STRUCTURED: usize = 4096;
 
 pub(crate) const AXIS_SRC: usize = 0;
@@ -41,6 +40,9 @@ pub(crate) const FEATURE_FAILSAFE: u32 = 1 << 2;
 pub(crate) const FEATURE_DEFAULT_DROP: u32 = 1 << 3;
 pub(crate) const FEATURE_MALFORMED_DROP: u32 = 1 << 4;
 pub(crate) const FEATURE_STRUCTURED: u32 = 1 << 5;
+pub(crate) const FEATURE_SRC: u32 = 1 << 0;
+pub(crate) const FEATURE_DST: u32 = 1 << 7;
+pub(crate) const FEATURE_FIELDS: u32 = 1 << 6;
 
 pub(crate) const RULE_DROP: u32 = 1 << 0;
 

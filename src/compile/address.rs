@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 
-use super::hosts::{self, HostTable};
+use super::hosts;
 use super::rows::{Row, RowPool};
 use super::trie;
 use super::{Kind, allows};
-use crate::abi::{AXIS_SRC, AddressAxis, AddressIndex, NO_RULE, OUTCOME_BITS, Outcome};
+use crate::abi::{AXIS_SRC, AddressAxis, AddressIndex, Line, NO_RULE, OUTCOME_BITS, Outcome};
 use crate::image::ImageWriter;
 use crate::policy::{AddressItem, AddressMatch, Family, Policy, PolicyError, Rule, SetName};
 
@@ -174,17 +174,19 @@ impl<'p> AddressAxisBuilder<'p> {
             .mend("use fewer rules with nested or overlapping prefixes"));
         }
         let host4 = hosts::build4(&v4.hosts, seed);
-        let host6 = hosts::build6(v6.hosts.iter().map(|f| (f.address, 0, f.outcome)), seed);
+        let hosts6: Vec<_> = v6.hosts.iter().map(|f| (f.address, 0, f.outcome)).collect();
+        let host6 = hosts::build6(&hosts6, seed);
         let mut axis = AddressAxis {
             v4: write_hosts(&host4, v4.miss, image),
             v6: write_hosts(&host6, v6.miss, image),
-            outcomes: image.section(&outcomes.list),
+            outcomes: 0,
             rows: 0,
         };
         drop((host4, host6));
         trie::write4(&v4.prefixes, &mut axis.v4, image);
         trie::write6(&v6.prefixes, &mut axis.v6, seed, image);
         if self.structured > 0 {
+            axis.outcomes = image.section(&outcomes.list);
             axis.rows = outcomes.pool.write(image);
         }
         Ok(axis)
@@ -362,7 +364,8 @@ impl<'p> AddressAxisBuilder<'p> {
     }
 }
 
-/// The distinct outcomes of a direction. Number 0 means "no entry" and is never handed out.
+/// The distinct outcomes of a direction. Number 0 means "no entry" and is never handed out. Without
+/// structured rules an outcome needs no record: its number is that of its rule + 1.
 struct Outcomes {
     list: Vec<Outcome>,
     numbers: HashMap<Outcome, u32>,
@@ -382,10 +385,22 @@ impl Outcomes {
     }
 
     fn intern(&mut self, outcome: Outcome) -> u32 {
+        if self.pool.is_trivial() {
+            return outcome.best + 1;
+        }
         *self.numbers.entry(outcome).or_insert_with(|| {
             self.list.push(outcome);
             (self.list.len() - 1) as u32
         })
+    }
+}
+
+impl Outcomes {
+    fn get(&self, number: u32) -> Outcome {
+        if self.pool.is_trivial() {
+            return Outcome { best: number - 1, row: 0 };
+        }
+        self.list[number as usize]
     }
 }
 
@@ -407,7 +422,7 @@ impl Steps {
         let effects = &self.effects;
         let to = *self.known.entry((from, label)).or_insert_with(|| {
             let effect = &effects[label as usize];
-            let Outcome { best, row } = outcomes.list[from as usize];
+            let Outcome { best, row } = outcomes.get(from);
             let best = effect.best.map_or(best, |n| n.min(best));
             let row = if effect.set.is_empty() && effect.clear.is_empty() {
                 row
@@ -424,18 +439,8 @@ impl Steps {
     }
 }
 
-fn write_hosts(table: &HostTable, miss: u32, image: &mut ImageWriter) -> AddressIndex {
-    let hosts = if table.home_lines > 0 {
-        image.section(&table.lines)
-    } else {
-        0
-    };
-    AddressIndex {
-        hosts,
-        host_lines: table.home_lines,
-        root: 0,
-        blocks: 0,
-        block_count: 0,
-        miss,
-    }
+fn write_hosts(table: &[Line], miss: u32, image: &mut ImageWriter) -> AddressIndex {
+    let hosts = if table.is_empty() { 0 } else { image.section(table) };
+    let host_lines = table.len() as u32;
+    AddressIndex { hosts, host_lines, root: 0, blocks: 0, block_count: 0, miss }
 }

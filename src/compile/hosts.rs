@@ -1,90 +1,115 @@
 //! Hash tables of 64-byte lines: hosts of both families, and IPv6 prefixes with their length.
 //!
-//! A key lies in its home line or at most [`HOST_HOPS`] - 1 lines behind it; lines that it skipped
-//! carry an overflow mark for its hash, so that most misses touch one line.
+//! A key lies in its home line or in one other (cuckoo hashing with buckets: Erlingsson, Manasse,
+//! McSherry 2006). A home line carries an overflow mark for each of its keys that lies elsewhere,
+//! so that most misses touch one line.
 
 use bytemuck::Zeroable;
 
 use super::address::Found;
-use crate::abi::{HOST_HOPS, HOST4_SLOTS, HOST6_SLOTS, Line, OUTCOME_BITS};
-use crate::image::{hash4, hash6, home_line};
+use crate::abi::{HOST4_SLOTS, HOST6_SLOTS, Line, OUTCOME_BITS};
+use crate::image::{hash4, hash6, home_line, other_line};
 
-/// Average keys per line, times 16: at this load one key in ten lies behind its home line, and a
-/// million hosts take 14 bytes each (IPv6: 32).
+/// Average keys per line, times 16: a million hosts take 13.8 bytes each (IPv6: 31), and more than
+/// nine keys in ten lie in their home line.
 const LOAD4: u64 = 74;
 const LOAD6: u64 = 33;
 
-#[derive(Debug, Default)]
-pub(super) struct HostTable {
-    pub(super) lines: Vec<Line>,
-    /// Lines that hashes lead to; spare ones follow.
-    pub(super) home_lines: u32,
-}
+/// Moves before a table counts as too small. At these loads a handful does.
+const MAX_MOVES: usize = 1000;
+const EMPTY: u32 = u32::MAX;
 
 /// The table of IPv4 hosts.
-pub(super) fn build4(hosts: &[Found<u32>], seed: [u64; 2]) -> HostTable {
-    grow(hosts.len(), LOAD4, |lines, home_lines| {
-        hosts.iter().all(|host| {
-            let hash = hash4(seed, host.address);
-            let mark = 1u64 << (hash & 63);
-            let home = home_line(hash, home_lines) as usize;
-            place(lines, home, |line| {
-                let slots = &mut line.0[2..2 + 2 * HOST4_SLOTS];
-                if let Some(slot) = slots.chunks_exact_mut(2).find(|s| s[1] == 0) {
-                    slot.copy_from_slice(&[host.address, host.outcome]);
-                    return true;
-                }
-                line.0[0] |= mark as u32;
-                line.0[1] |= (mark >> 32) as u32;
-                false
-            })
-        })
+pub(super) fn build4(hosts: &[Found<u32>], seed: [u64; 2]) -> Vec<Line> {
+    let hashes: Vec<u64> = hosts.iter().map(|h| hash4(seed, h.address)).collect();
+    let table = Table::<HOST4_SLOTS>::build(&hashes, LOAD4);
+    table.write(&hashes, 64, |line, slot, key| {
+        let Found { address, outcome, .. } = hosts[key];
+        line.0[2 + 2 * slot] = address;
+        line.0[3 + 2 * slot] = outcome;
     })
 }
 
 /// The table of IPv6 hosts (length 0) or of prefixes: address, length, outcome.
-pub(super) fn build6(
-    keys: impl ExactSizeIterator<Item = (u128, u8, u32)> + Clone,
-    seed: [u64; 2],
-) -> HostTable {
-    grow(keys.len(), LOAD6, |lines, home_lines| {
-        keys.clone().all(|(address, len, outcome)| {
-            let hash = hash6(seed, address, u32::from(len));
-            let home = home_line(hash, home_lines) as usize;
-            place(lines, home, |line| {
-                if let Some(i) = (0..HOST6_SLOTS).find(|i| line.0[1 + i] == 0) {
-                    line.0[1 + i] = u32::from(len) << OUTCOME_BITS | outcome;
-                    let words: [u32; 4] = bytemuck::cast([(address >> 64) as u64, address as u64]);
-                    line.0[4 + 4 * i..8 + 4 * i].copy_from_slice(&words);
-                    return true;
-                }
-                line.0[0] |= 1 << (hash & 31);
-                false
-            })
-        })
+pub(super) fn build6(keys: &[(u128, u8, u32)], seed: [u64; 2]) -> Vec<Line> {
+    let hashes: Vec<u64> = keys.iter().map(|k| hash6(seed, k.0, u32::from(k.1))).collect();
+    let table = Table::<HOST6_SLOTS>::build(&hashes, LOAD6);
+    table.write(&hashes, 32, |line, slot, key| {
+        let (address, len, outcome) = keys[key];
+        line.0[1 + slot] = u32::from(len) << OUTCOME_BITS | outcome;
+        let words: [u32; 4] = bytemuck::cast([(address >> 64) as u64, address as u64]);
+        line.0[4 + 4 * slot..8 + 4 * slot].copy_from_slice(&words);
     })
 }
 
-/// Tries ever larger tables until every key finds its place.
-fn grow(keys: usize, load: u64, fill: impl Fn(&mut [Line], u32) -> bool) -> HostTable {
-    if keys == 0 {
-        return HostTable::default();
-    }
-    let mut home_lines = (keys as u64 * 16).div_ceil(load);
-    loop {
-        let mut lines = vec![Line::zeroed(); home_lines as usize + HOST_HOPS as usize - 1];
-        if fill(&mut lines, home_lines as u32) {
-            return HostTable {
-                lines,
-                home_lines: home_lines as u32,
-            };
-        }
-        home_lines += home_lines / 16 + 1;
-    }
-}
+/// Which key lies in which slot of which line.
+struct Table<const SLOTS: usize>(Vec<[u32; SLOTS]>);
 
-fn place(lines: &mut [Line], home: usize, mut put: impl FnMut(&mut Line) -> bool) -> bool {
-    lines[home..home + HOST_HOPS as usize]
-        .iter_mut()
-        .any(&mut put)
+impl<const SLOTS: usize> Table<SLOTS> {
+    /// Tries ever larger tables until every key finds its place.
+    fn build(hashes: &[u64], load: u64) -> Self {
+        if hashes.is_empty() {
+            return Self(Vec::new());
+        }
+        let mut lines = (hashes.len() as u64 * 16).div_ceil(load);
+        loop {
+            let mut table = Self(vec![[EMPTY; SLOTS]; lines as usize]);
+            if (0..hashes.len()).all(|key| table.insert(key as u32, hashes)) {
+                return table;
+            }
+            lines += lines / 16 + 1;
+        }
+    }
+
+    /// Puts a key into its home line, else into its other one, else moves keys around.
+    fn insert(&mut self, key: u32, hashes: &[u64]) -> bool {
+        let lines = self.0.len() as u32;
+        let mut key = key;
+        let mut at = home_line(hashes[key as usize], lines);
+        if self.put(key, at) {
+            return true;
+        }
+        at = other_line(hashes[key as usize], lines);
+        for moves in 0..MAX_MOVES {
+            if self.put(key, at) {
+                return true;
+            }
+            std::mem::swap(&mut key, &mut self.0[at as usize][moves % SLOTS]);
+            let hash = hashes[key as usize];
+            let home = home_line(hash, lines);
+            at = if at == home { other_line(hash, lines) } else { home };
+        }
+        false
+    }
+
+    fn put(&mut self, key: u32, line: u32) -> bool {
+        match self.0[line as usize].iter_mut().find(|slot| **slot == EMPTY) {
+            Some(slot) => *slot = key,
+            None => return false,
+        }
+        true
+    }
+
+    /// The lines, with an overflow mark (of `marks`) in the home line of each key that lies
+    /// elsewhere.
+    fn write(
+        &self,
+        hashes: &[u64],
+        marks: u64,
+        put: impl Fn(&mut Line, usize, usize),
+    ) -> Vec<Line> {
+        let mut out = vec![Line::zeroed(); self.0.len()];
+        for (number, slots) in self.0.iter().enumerate() {
+            for (slot, key) in slots.iter().enumerate().filter(|(_, key)| **key != EMPTY) {
+                let hash = hashes[*key as usize];
+                let home = home_line(hash, self.0.len() as u32) as usize;
+                put(&mut out[number], slot, *key as usize);
+                if home != number {
+                    let mark = hash % marks;
+                    out[home].0[(mark / 32) as usize] |= 1 << (mark % 32);
+                }
+            }
+        }
+        out
+    }
 }

@@ -53,6 +53,12 @@ pub fn compile(policy: &Policy, options: &CompileOptions) -> Result<Image, Polic
         .filter(|(_, k)| **k == Kind::Structured)
         .map(|(n, _)| n)
         .collect();
+    if rules.len() >= abi::NO_RULE as usize {
+        return Err(PolicyError::limit(
+            None,
+            format!("{} rules, the limit is {}", rules.len(), abi::NO_RULE),
+        ));
+    }
     if structured.len() > abi::MAX_STRUCTURED {
         return Err(PolicyError::limit(
             None,
@@ -72,9 +78,14 @@ pub fn compile(policy: &Policy, options: &CompileOptions) -> Result<Image, Polic
     shape.row_lines = rows::row_lines(structured.len());
     shape.structured_count = structured.len() as u32;
     shape.axes = axis::axes_in_use(structured.iter().map(|n| rules[*n as usize]));
+    if shape.axes >> (AXIS_DST + 1) != 0 {
+        shape.features |= abi::FEATURE_FIELDS;
+    }
     for direction in [AXIS_SRC, AXIS_DST] {
         let builder = AddressAxisBuilder::new(policy, &rules, &kinds, &structured, direction);
         if builder.is_needed(shape.axes) {
+            shape.features |=
+                if direction == AXIS_SRC { abi::FEATURE_SRC } else { abi::FEATURE_DST };
             shape.address[direction] = builder.build(&mut image, options.seed)?;
         }
     }

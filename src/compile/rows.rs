@@ -56,6 +56,11 @@ impl RowPool {
         }
     }
 
+    /// Whether there is only the empty row, because no rule is structured.
+    pub(super) fn is_trivial(&self) -> bool {
+        self.structured == 0
+    }
+
     /// The number of this row in the axis.
     pub(super) fn intern(&mut self, row: &Row) -> u32 {
         if let Some(number) = self.numbers.get(row) {

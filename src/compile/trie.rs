@@ -103,10 +103,10 @@ pub(super) fn write6(
         .map(|((address, len), outcome)| (address, len, outcome))
         .collect();
     keys.sort_unstable();
-    let table = hosts::build6(keys.into_iter(), seed);
+    let table = hosts::build6(&keys, seed);
     index.root = image.section(&nodes);
-    index.blocks = image.section(&table.lines);
-    index.block_count = table.home_lines;
+    index.blocks = image.section(&table);
+    index.block_count = table.len() as u32;
 }
 
 /// Appends a balanced search tree over the lengths and returns its root, 0 for none.

@@ -31,9 +31,14 @@ pub(crate) fn hash6(seed: [u64; 2], address: u128, length: u32) -> u64 {
     h ^ (h >> 32)
 }
 
-/// Maps the high half of a hash onto `0..lines`.
+/// The home line of a key in a table of `lines`, by the high half of its hash.
 pub(crate) fn home_line(hash: u64, lines: u32) -> u32 {
     (((hash >> 32) * u64::from(lines)) >> 32) as u32
+}
+
+/// The other line where a key may lie, by the low half of its hash.
+pub(crate) fn other_line(hash: u64, lines: u32) -> u32 {
+    (((hash & 0xffff_ffff) * u64::from(lines)) >> 32) as u32
 }
 
 const MIX_1: u64 = 0xff51_afd7_ed55_8ccd;

@@ -3,10 +3,10 @@
 use bytemuck::Pod;
 
 use super::writer::header_lines;
-use super::{checksum, hash4, hash6, home_line};
+use super::{checksum, hash4, hash6, home_line, other_line};
 use crate::abi::{
     self, AXIS_COUNT, AXIS_DST, AXIS_SRC, AddressAxis, AddressIndex, BLOCK_LINES, ENTRY_BLOCK,
-    HOST_HOPS, HOST4_SLOTS, HOST6_SLOTS, LENGTH_STEPS, Line, NO_RULE, OUTCOME_BITS, RuleRecord,
+    HOST4_SLOTS, HOST6_SLOTS, LENGTH_STEPS, Line, NO_RULE, OUTCOME_BITS, RuleRecord,
     Shape, SshPrefix,
 };
 use crate::packet::{Fragment, Packet, Parsed};
@@ -167,14 +167,22 @@ impl<'i> ImageReader<'i> {
     fn find_rule(&self, packet: &Packet) -> u32 {
         let mut rule = NO_RULE;
         let mut rows = [0; AXIS_COUNT];
-        for (direction, addr) in [(AXIS_SRC, packet.src), (AXIS_DST, packet.dst)] {
+        let directions = [
+            (AXIS_SRC, abi::FEATURE_SRC, packet.src),
+            (AXIS_DST, abi::FEATURE_DST, packet.dst),
+        ];
+        let structured = self.shape.features & abi::FEATURE_STRUCTURED != 0;
+        for (direction, feature, addr) in directions {
+            if self.shape.features & feature == 0 {
+                continue;
+            }
             let axis = &self.shape.address[direction];
-            if axis.outcomes != 0 {
-                let number = self.find_outcome(axis, address(addr));
-                if let Some(outcome) = self.item::<abi::Outcome>(axis.outcomes, number) {
-                    rule = rule.min(outcome.best);
-                    rows[direction] = outcome.row;
-                }
+            let outcome = self.find_outcome(axis, address(addr));
+            if !structured {
+                rule = rule.min(outcome.wrapping_sub(1));
+            } else if let Some(found) = self.item::<abi::Outcome>(axis.outcomes, outcome) {
+                rule = rule.min(found.best);
+                rows[direction] = found.row;
             }
         }
         if self.shape.features & abi::FEATURE_STRUCTURED != 0 {
@@ -206,9 +214,9 @@ impl<'i> ImageReader<'i> {
     fn find_host4(&self, index: &AddressIndex, address: u32) -> u32 {
         let hash = hash4(self.shape.seed, address);
         let mark = 1u64 << (hash & 63);
-        let home = index.hosts.wrapping_add(home_line(hash, index.host_lines));
-        for hop in 0..HOST_HOPS {
-            let Some(Line(w)) = self.line(home.wrapping_add(hop)) else {
+        let lines = index.host_lines;
+        for number in [home_line(hash, lines), other_line(hash, lines)] {
+            let Some(Line(w)) = self.line(index.hosts.wrapping_add(number)) else {
                 return 0;
             };
             let slots = w[2..2 + 2 * HOST4_SLOTS].chunks_exact(2);
@@ -224,10 +232,9 @@ impl<'i> ImageReader<'i> {
 
     fn find6(&self, first: u32, lines: u32, address: u128, length: u32) -> u32 {
         let hash = hash6(self.shape.seed, address, length);
-        let home = first.wrapping_add(home_line(hash, lines));
         let key: [u32; 4] = bytemuck::cast([(address >> 64) as u64, address as u64]);
-        for hop in 0..HOST_HOPS {
-            let Some(Line(w)) = self.line(home.wrapping_add(hop)) else {
+        for number in [home_line(hash, lines), other_line(hash, lines)] {
+            let Some(Line(w)) = self.line(first.wrapping_add(number)) else {
                 return 0;
             };
             let found = (0..HOST6_SLOTS)

@@ -1,0 +1,147 @@
+//! Network namespaces, veth pairs and raw frames, for tests that need root.
+//!
+//! Nothing here touches the machine's own interfaces: everything happens in a namespace that is
+//! gone with its thread.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+    sockopt::ReceiveTimeout,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use xdpgate::IfIndex;
+
+/// Says that a test is skipped if it cannot run here; use as `if netns::skipped() { return; }`.
+pub fn skipped() -> bool {
+    let skipped = !nix::unistd::geteuid().is_root();
+    if skipped {
+        println!("skipped: needs root");
+    }
+    skipped
+}
+
+/// Runs a test on a thread of its own, in a new network namespace. Threads and commands that it
+/// starts are in the same one.
+pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let body = || {
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("unshare");
+            sh("mount --make-rprivate /");
+            // Neighbour discovery and the like would be counted as well.
+            for conf in ["all", "default"] {
+                let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/disable_ipv6"), "1");
+            }
+            sh("ip link set lo up");
+            test()
+        };
+        scope
+            .spawn(body)
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Runs a command; fails if it fails.
+pub fn sh(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let program = words.next().expect("a command");
+    let output = Command::new(program).args(words).output().expect(program);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Makes two interfaces that are joined by a wire, both up.
+pub fn veth(a: &str, b: &str) {
+    sh(&format!("ip link add {a} type veth peer name {b}"));
+    for name in [a, b] {
+        sh(&format!("ip link set {name} up"));
+    }
+    // The carrier comes a moment after both ends are up; frames before it are lost.
+    wait_until("carrier", || {
+        [a, b]
+            .iter()
+            .all(|name| sh(&format!("ip link show {name}")).contains("LOWER_UP"))
+    });
+}
+
+/// The index of an interface that is there.
+pub fn index(name: &str) -> IfIndex {
+    IfIndex::from_name(name).unwrap()
+}
+
+/// Waits for something that comes soon or never.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: did not come");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A packet socket on one interface: sends raw frames, and sees those that came past XDP.
+pub struct Wire(OwnedFd);
+
+impl Wire {
+    pub fn open(interface: &str) -> Self {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let protocol = Some(SockProtocol::EthAll);
+        let fd = socket(AddressFamily::Packet, SockType::Raw, flags, protocol).expect("socket");
+        bind(&fd, interface).expect("bind");
+        let wire = Self(fd);
+        setsockopt(&wire.0, &ReceiveTimeout, &TimeVal::milliseconds(50)).expect("setsockopt");
+        // What other interfaces received between socket and bind.
+        while wire.receive().is_some() {}
+        wire
+    }
+
+    pub fn send(&self, frame: &[u8]) {
+        loop {
+            match send(self.0.as_raw_fd(), frame, MsgFlags::empty()) {
+                Ok(_) => return,
+                Err(Errno::ENOBUFS | Errno::EINTR) => thread::sleep(Duration::from_micros(100)),
+                Err(errno) => panic!("send: {errno}"),
+            }
+        }
+    }
+
+    /// The next frame that came in, or `None` after 50 ms without one.
+    pub fn receive(&self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 2048];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => return Some(buffer[..length].to_vec()),
+                Err(Errno::EAGAIN) => return None,
+                Err(Errno::EINTR) => {}
+                Err(errno) => panic!("recv: {errno}"),
+            }
+        }
+    }
+}
+
+fn bind(socket: &OwnedFd, interface: &str) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: index(interface).get() as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address is a whole sockaddr_ll, as long as `length` says.
+    match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
