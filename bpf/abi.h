@@ -45,8 +45,7 @@ enum reason {
 	REASON_RATE_LIMIT = 6,
 	REASON_BAN = 7,
 	REASON_NO_POLICY = 8,
-	REASON_BUG = 9, /* an image that contradicts itself; the frame passes as XDP_ABORTED never is a policy */
-	REASON_COUNT = 10,
+	REASON_COUNT = 9,
 };
 
 /* What became of a frame. */

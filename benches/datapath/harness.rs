@@ -1,13 +1,12 @@
 //! Runs programs over tables of flows, interleaved, and takes medians.
 
-use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, Program, ProgramInput};
+use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput, ProgramMut};
 use xdpgate::policy::Prefix;
 
 const FRAME: usize = 14 + 64;
@@ -19,7 +18,6 @@ pub struct Harness {
 
 /// What one program takes for one packet, in nanoseconds.
 pub struct Measured {
-    pub name: &'static str,
     pub rounds: Vec<f64>,
 }
 
@@ -120,10 +118,8 @@ impl Harness {
         rounds: usize,
     ) -> Vec<Measured> {
         let objects: Vec<Object> = subjects.iter().map(|s| self.replay(s, flows)).collect();
-        let mut out: Vec<Measured> = subjects
-            .iter()
-            .map(|s| Measured { name: s.name, rounds: Vec::new() })
-            .collect();
+        let mut out: Vec<Measured> =
+            subjects.iter().map(|_| Measured { rounds: Vec::new() }).collect();
         let repeat = 400_000.max(flows.len() as u32);
         for (object, subject) in objects.iter().zip(subjects) {
             // Every flow once alone: the verdict of each; and warms what can be warmed.
@@ -160,7 +156,7 @@ impl Harness {
     }
 }
 
-fn program<'o>(object: &'o Object, name: &str) -> (libbpf_rs::ProgramMut<'o>, OwnedFd) {
+fn program<'o>(object: &'o Object, name: &str) -> (ProgramMut<'o>, OwnedFd) {
     use std::os::fd::AsFd;
     let program = object.progs_mut().find(|p| p.name() == name).expect("a program of the harness");
     let fd = program.as_fd().try_clone_to_owned().expect("dup");
@@ -168,7 +164,7 @@ fn program<'o>(object: &'o Object, name: &str) -> (libbpf_rs::ProgramMut<'o>, Ow
 }
 
 /// Nanoseconds a packet as the kernel reports them, and the last verdict.
-fn run(program: &Program<'_>, repeat: u32, v6: bool) -> (f64, u32) {
+fn run(program: &ProgramMut<'_>, repeat: u32, v6: bool) -> (f64, u32) {
     let mut frame = [2; FRAME];
     frame[12..14].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
     let mut input = ProgramInput::default();
@@ -180,10 +176,8 @@ fn run(program: &Program<'_>, repeat: u32, v6: bool) -> (f64, u32) {
 
 /// Keeps the bench on one CPU. A failure only makes the figures noisier.
 pub fn settle() {
-    let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &{
-        let mut set = nix::sched::CpuSet::new();
-        let _ = set.set(nix::sched::CpuSet::count().min(2) - 1);
-        set
-    });
-    drop(File::open("/proc/self/stat"));
+    let mut set = nix::sched::CpuSet::new();
+    if set.set(1).is_ok() {
+        let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+    }
 }

@@ -4,6 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 pub(super) const INTERFACE_ENTRIES: u32 = 4096;
 pub(super) const INTERFACE_HOPS: u32 = 8;
+/// An entry that was taken out: unlike a free one it does not end the search.
+pub(super) const INTERFACE_GONE: u32 = u32::MAX;
 pub(super) const REASON_SLOTS: usize = 16;
 pub(super) const DISPOSITION_SLOTS: usize = 4;
 /// Counters of one interface slot on one CPU.

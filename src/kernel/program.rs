@@ -5,11 +5,13 @@ use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use bytemuck::bytes_of;
 use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{ErrorKind, MapHandle, ProgramHandle};
 
+use super::error::VerifierLog;
 use super::layout::{COUNTERS_PER_INTERFACE, HostShape};
-use super::skeleton::{OpenXdpgateSkel, XdpgateSkelBuilder, types};
+use super::skeleton::{OpenXdpgateSkel, XdpgateSkel, XdpgateSkelBuilder, types};
 use super::stats::ProgramFacts;
 use super::sys;
 use crate::abi::Shape;
@@ -35,13 +37,22 @@ pub(super) struct LoadedProgram {
 /// Why a program is not in the kernel; each public error has its own form of it.
 #[derive(Debug)]
 pub(super) enum ProgramError {
-    Verifier { summary: String, log: String },
-    Syscall { call: &'static str, source: io::Error },
+    Verifier {
+        summary: String,
+        log: VerifierLog,
+    },
+    Syscall {
+        call: &'static str,
+        source: io::Error,
+    },
 }
 
 impl ProgramError {
     pub(super) fn syscall(call: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
-        move |error| Self::Syscall { call, source: to_io(&error) }
+        move |error| Self::Syscall {
+            call,
+            source: to_io(&error),
+        }
     }
 }
 
@@ -64,15 +75,27 @@ pub(super) fn load_entry(
     cpus: u32,
 ) -> Result<(LoadedProgram, SharedMaps), ProgramError> {
     let verdicts = cpus * host.interface_slots * COUNTERS_PER_INTERFACE as u32;
-    load(|open| {
+    let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate_policy.set_autoload(false);
         open.maps.image.set_autocreate(false)?;
         open.maps.verdict_counters.set_max_entries(verdicts)?;
-        open.maps.rule_counters.set_max_entries(cpus * host.rule_slots)?;
-        write_host(open, host);
+        open.maps
+            .rule_counters
+            .set_max_entries(cpus * host.rule_slots)?;
+        write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         Ok(())
+    };
+    load(open, |skeleton| {
+        let maps = SharedMaps {
+            policy_slot: MapHandle::try_from(&skeleton.maps.policy_slot)?,
+            control: MapHandle::try_from(&skeleton.maps.control)?,
+            interfaces: MapHandle::try_from(&skeleton.maps.interfaces)?,
+            verdict_counters: MapHandle::try_from(&skeleton.maps.verdict_counters)?,
+            rule_counters: MapHandle::try_from(&skeleton.maps.rule_counters)?,
+            evaluation: MapHandle::try_from(&skeleton.maps.evaluation)?,
+        };
+        Ok((ProgramHandle::try_from(&skeleton.progs.xdpgate)?, maps))
     })
-    .map(|(entry, maps)| (entry.expect("the entry program is loaded"), maps))
 }
 
 /// Loads an instance of the judging program, specialised for an image.
@@ -82,5 +105,136 @@ pub(super) fn load_policy(
     shape: &Shape,
     image: &MapHandle,
 ) -> Result<LoadedProgram, ProgramError> {
-    todo!()
+    let open = |open: &mut OpenXdpgateSkel<'_>| {
+        open.progs.xdpgate.set_autoload(false);
+        open.maps.policy_slot.set_autocreate(false)?;
+        open.maps.image.reuse_fd(image.as_fd())?;
+        open.maps.control.reuse_fd(shared.control.as_fd())?;
+        open.maps.interfaces.reuse_fd(shared.interfaces.as_fd())?;
+        open.maps
+            .verdict_counters
+            .reuse_fd(shared.verdict_counters.as_fd())?;
+        open.maps
+            .rule_counters
+            .reuse_fd(shared.rule_counters.as_fd())?;
+        open.maps.evaluation.reuse_fd(shared.evaluation.as_fd())?;
+        write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
+        write_rodata(open, offset_of!(types::rodata, shape), bytes_of(shape));
+        Ok(())
+    };
+    load(open, |skeleton| {
+        Ok((ProgramHandle::try_from(&skeleton.progs.xdpgate_policy)?, ()))
+    })
+    .map(|(program, ())| program)
+}
+
+fn write_rodata(open: &mut OpenXdpgateSkel<'_>, offset: usize, bytes: &[u8]) {
+    let rodata = open
+        .maps
+        .rodata
+        .initial_value_mut()
+        .expect("rodata has a value before load");
+    rodata[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+/// BPF_LOG_STATS: how many instructions were verified, also where the kernel keeps no such number.
+const LOG_STATS: u32 = 4;
+const STATS_LOG_BYTES: usize = 16 << 10;
+/// BPF_LOG_LEVEL1: every instruction that the verifier walked.
+const LOG_INSTRUCTIONS: u32 = 1;
+const FULL_LOG_BYTES: usize = 16 << 20;
+
+fn load<T>(
+    configure: impl Fn(&mut OpenXdpgateSkel<'_>) -> libbpf_rs::Result<()>,
+    extract: impl Fn(&XdpgateSkel<'_>) -> libbpf_rs::Result<(ProgramHandle, T)>,
+) -> Result<(LoadedProgram, T), ProgramError> {
+    let attempt = |log: &mut [u8], level| {
+        let mut storage = MaybeUninit::uninit();
+        let mut open = XdpgateSkelBuilder::default().open(&mut storage)?;
+        configure(&mut open)?;
+        extract(&sys::load_logged(open, log, level)?)
+    };
+    let started = Instant::now();
+    let mut log = vec![0; STATS_LOG_BYTES];
+    let error = match attempt(&mut log, LOG_STATS) {
+        Ok((handle, rest)) => {
+            let facts = facts(&handle, &text(&log), started.elapsed())?;
+            return Ok((LoadedProgram { handle, facts }, rest));
+        }
+        Err(error) => error,
+    };
+    if log[0] == 0 {
+        // The verifier was not reached.
+        return Err(ProgramError::syscall("bpf(BPF_PROG_LOAD)")(error));
+    }
+    let mut full = vec![0; FULL_LOG_BYTES];
+    let log = match attempt(&mut full, LOG_INSTRUCTIONS) {
+        Err(_) if full[0] != 0 => text(&full),
+        _ => text(&log),
+    };
+    Err(ProgramError::Verifier {
+        summary: summary(&log),
+        log: VerifierLog(log),
+    })
+}
+
+fn facts(program: &ProgramHandle, log: &str, load: Duration) -> Result<ProgramFacts, ProgramError> {
+    let info = sys::program_info(program.as_fd()).map_err(|source| ProgramError::Syscall {
+        call: "bpf(BPF_OBJ_GET_INFO_BY_FD)",
+        source,
+    })?;
+    let verified = Some(info.verified_insns).filter(|n| *n > 0);
+    Ok(ProgramFacts {
+        id: info.id,
+        name: program.name().to_string_lossy().into_owned(),
+        verified_insns: verified.or_else(|| processed(log)),
+        translated_bytes: info.xlated_prog_len,
+        machine_bytes: info.jited_prog_len,
+        load,
+    })
+}
+
+fn text(log: &[u8]) -> String {
+    let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+    String::from_utf8_lossy(&log[..end]).into_owned()
+}
+
+/// N of the log's line `processed N insns (limit 1000000) ...`.
+fn processed(log: &str) -> Option<u32> {
+    let line = log
+        .lines()
+        .rev()
+        .find_map(|l| l.strip_prefix("processed "))?;
+    line.split(' ').next()?.parse().ok()
+}
+
+/// The line that says what was wrong: the last one before the statistics.
+fn summary(log: &str) -> String {
+    const STATISTICS: [&str; 4] = [
+        "processed ",
+        "verification time",
+        "stack depth",
+        "max_states",
+    ];
+    let is_reason = |l: &&str| !l.trim().is_empty() && !STATISTICS.iter().any(|s| l.starts_with(s));
+    log.lines()
+        .rev()
+        .find(is_reason)
+        .unwrap_or("no reason given")
+        .trim()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_gives_the_count_and_the_reason() {
+        let log = "0: (bf) r6 = r1\nR0 invalid mem access 'scalar'\nverification time 12 usec\n\
+                   stack depth 8\nprocessed 4711 insns (limit 1000000) max_states_per_insn 0\n";
+        assert_eq!(processed(log), Some(4711));
+        assert_eq!(summary(log), "R0 invalid mem access 'scalar'");
+        assert_eq!(processed(""), None);
+    }
 }

@@ -26,19 +26,60 @@ macro_rules! assert_mirror {
 }
 
 assert_mirror!(
-    abi::Shape, shape, magic, layout, lines, features, checksum, seed, address, table, axes,
-    row_lines, structured, structured_count, rules, rule_count, ssh, ssh_count, ssh_v4_count
+    abi::Shape,
+    shape,
+    magic,
+    layout,
+    lines,
+    features,
+    checksum,
+    seed,
+    address,
+    table,
+    axes,
+    row_lines,
+    structured,
+    structured_count,
+    rules,
+    rule_count,
+    ssh,
+    ssh_count,
+    ssh_v4_count
 );
 assert_mirror!(abi::AddressAxis, address_axis, v4, v6, outcomes, rows);
 assert_mirror!(
-    abi::AddressIndex, address_index, hosts, host_lines, root, blocks, block_count, miss
+    abi::AddressIndex,
+    address_index,
+    hosts,
+    host_lines,
+    root,
+    blocks,
+    block_count,
+    miss
 );
 assert_mirror!(abi::TableAxis, table_axis, table, rows);
-assert_mirror!(layout::HostShape, host_shape, interface_slots, rule_slots, evaluate);
+assert_mirror!(
+    layout::HostShape,
+    host_shape,
+    interface_slots,
+    rule_slots,
+    evaluate
+);
 assert_mirror!(layout::Control, control, dry_run, zero);
-assert_mirror!(layout::InterfaceEntry, interface_entry, ifindex, slot, flags);
+assert_mirror!(
+    layout::InterfaceEntry,
+    interface_entry,
+    ifindex,
+    slot,
+    flags
+);
 assert_mirror!(layout::VerdictCounter, verdict_counter, packets, bytes);
 assert_mirror!(
-    layout::RuleCounter, rule_counter, packets, bytes, dropped_packets, dropped_bytes
+    layout::RuleCounter,
+    rule_counter,
+    packets,
+    bytes,
+    dropped_packets,
+    dropped_bytes
 );
 assert_mirror!(layout::EvaluationLine, evaluation, reason, drop, rule);

@@ -130,7 +130,11 @@ impl<A: Word> SharedWords<A> {
     pub(super) fn new(map: impl AsFd, words: usize) -> io::Result<Self> {
         let fd = map.as_fd().as_raw_fd();
         let map = MmapOptions::new().len(words * size_of::<A>()).map_raw(fd)?;
-        Ok(Self { map, words, _atomic: std::marker::PhantomData })
+        Ok(Self {
+            map,
+            words,
+            _atomic: std::marker::PhantomData,
+        })
     }
 
     pub(super) fn words(&self) -> &[A] {
@@ -143,7 +147,9 @@ impl<A: Word> SharedWords<A> {
 
 impl<A> fmt::Debug for SharedWords<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedWords").field("words", &self.words).finish_non_exhaustive()
+        f.debug_struct("SharedWords")
+            .field("words", &self.words)
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,9 @@
 
 pub mod corpus;
 pub mod frame_strategy;
+#[cfg(feature = "kernel")]
+pub mod live;
 pub mod packet;
 pub mod policy_strategy;
 pub mod pool;
+pub mod rows;

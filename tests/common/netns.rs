@@ -34,8 +34,7 @@ pub fn skipped() -> bool {
 pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let body = || {
-            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("unshare");
-            sh("mount --make-rprivate /");
+            unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
             // Neighbour discovery and the like would be counted as well.
             for conf in ["all", "default"] {
                 let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/disable_ipv6"), "1");
@@ -48,6 +47,14 @@ pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Mounts a BPF file system that only this thread sees, at a directory that is made for it.
+pub fn mount_bpffs(dir: &std::path::Path) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
+    sh("mount --make-rprivate /");
+    fs::create_dir_all(dir).expect("a directory to mount at");
+    sh(&format!("mount -t bpf bpf {}", dir.display()));
 }
 
 /// Runs a command; fails if it fails.
@@ -98,7 +105,7 @@ impl Wire {
         let fd = socket(AddressFamily::Packet, SockType::Raw, flags, protocol).expect("socket");
         bind(&fd, interface).expect("bind");
         let wire = Self(fd);
-        setsockopt(&wire.0, &ReceiveTimeout, &TimeVal::milliseconds(50)).expect("setsockopt");
+        setsockopt(&wire.0, ReceiveTimeout, &TimeVal::milliseconds(50)).expect("setsockopt");
         // What other interfaces received between socket and bind.
         while wire.receive().is_some() {}
         wire

@@ -1,0 +1,74 @@
+//! The one seam to the kernel. It has two sides: `kernel` does it, `recorder` writes it down.
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::attach::AttachMode;
+use super::error::{ApplyError, EvaluateError, PinError};
+use super::ifindex::IfIndex;
+use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
+use super::stats::ProgramFacts;
+use crate::image::Image;
+
+/// The verdict counters of one interface slot, over all CPUs: `[reason][disposition]`, flat.
+pub(super) type VerdictCounters = [VerdictCounter; COUNTERS_PER_INTERFACE];
+
+/// What a firewall does to the world.
+pub(super) trait Backend: Debug + Send + Sync {
+    /// Makes an image the one that judges, on all interfaces at once. On error nothing changed.
+    fn publish(&self, image: &Image) -> Result<Arc<dyn Judge>, ApplyError>;
+
+    /// Returns when no packet is judged by a program or table that was replaced before the call.
+    fn wait_for_readers(&self) -> io::Result<()>;
+
+    fn set_dry_run(&self, dry_run: bool);
+    fn is_dry_run(&self) -> bool;
+
+    fn interface_name(&self, ifindex: IfIndex) -> Option<String>;
+    /// Writes one entry of the table from interface to counter slot.
+    fn write_interface(&self, position: u32, entry: InterfaceEntry);
+    fn link(&self, ifindex: IfIndex, mode: AttachMode) -> io::Result<Box<dyn XdpLink>>;
+    /// The program that an interface runs now, whoever attached it.
+    fn occupant(&self, ifindex: IfIndex) -> Option<Occupant>;
+
+    fn verdict_counters(&self, slot: u16) -> VerdictCounters;
+    fn rule_counter(&self, slot: u32) -> RuleCounter;
+
+    fn entry_program(&self) -> ProgramFacts;
+    fn pin(&self, dir: &Path) -> Result<(), PinError>;
+}
+
+/// A published generation; dropping it lets its memory go once no packet uses it.
+pub(super) trait Judge: Debug + Send + Sync {
+    /// Judges a frame of at least 14 bytes without counting it.
+    fn evaluate(&self, frame: &[u8]) -> Result<Answer, EvaluateError>;
+    fn program(&self) -> ProgramFacts;
+    /// The program that evaluates, if it was needed already.
+    fn evaluator(&self) -> Option<ProgramFacts>;
+}
+
+/// What the evaluating program says of a frame, in its own numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub reason: u32,
+    pub drop: bool,
+    /// `NO_RULE` unless a rule decided.
+    pub rule: u32,
+}
+
+/// An attachment; dropping it detaches.
+pub(super) trait XdpLink: Debug + Send + Sync {
+    fn id(&self) -> u32;
+    fn program_id(&self) -> u32;
+    /// Whether its interface is still there.
+    fn is_alive(&self) -> bool;
+}
+
+/// An XDP program found on an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Occupant {
+    pub program_id: u32,
+    pub name: String,
+}

@@ -1,0 +1,302 @@
+//! What can go wrong with the kernel half, by area.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::attach::AttachMode;
+use super::ifindex::IfIndex;
+use super::program::ProgramError;
+use crate::policy::PolicyError;
+
+/// What is needed to load and attach.
+pub(super) const CAPABILITIES: &str = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
+
+/// What the kernel's verifier said, instruction by instruction: many lines, shown by `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VerifierLog(pub(super) String);
+
+impl VerifierLog {
+    /// The log as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VerifierLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for VerifierLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifierLog({} lines)", self.0.lines().count())
+    }
+}
+
+/// Why the firewall could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The process may not load XDP programs.
+    #[error("no permission to load XDP programs: {0} are needed; run as root")]
+    Capability(&'static str),
+    /// A size that the kernel cannot hold.
+    #[error("{knob}({value}) is out of range: {reason}")]
+    Limit {
+        /// The method of [`Loader`](crate::Loader) that sets it.
+        knob: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// What it must be.
+        reason: String,
+    },
+    /// The kernel's verifier refused the entry program: a bug of xdpgate or of the compiler.
+    #[error("the kernel's verifier refused the entry program: {summary}; please report this")]
+    Verifier {
+        /// The verifier's reason.
+        summary: String,
+        /// All that the verifier said.
+        log: VerifierLog,
+    },
+    /// Another system call failed.
+    #[error("{call}: {source}")]
+    Syscall {
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
+/// Why a policy was not applied; what was in force before is still in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The policy cannot be compiled.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The policy is larger than what the firewall was loaded for.
+    #[error(
+        "the policy and the one it replaces have {count} {what} together, the firewall was loaded \
+         for {limit}: load it with {knob}({count}) or more"
+    )]
+    Limit {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: u32,
+        /// The method of [`Loader`](crate::Loader) that sets the limit.
+        knob: &'static str,
+    },
+    /// The kernel's verifier refused the program for this policy: a bug of xdpgate.
+    #[error(
+        "the kernel's verifier refused the program for this policy: {summary}; please report this"
+    )]
+    Verifier {
+        /// The verifier's reason.
+        summary: String,
+        /// All that the verifier said.
+        log: VerifierLog,
+    },
+    /// Another system call failed.
+    #[error("{call}: {source}; the policy in force is unchanged")]
+    Syscall {
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
+/// Why an interface was not attached or detached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// There is no interface with this number.
+    #[error("there is no interface with index {0}; `ip link` lists them")]
+    NoSuchInterface(IfIndex),
+    /// There is no interface with this name.
+    #[error("there is no interface {name:?}; `ip link` lists them")]
+    NoSuchName {
+        /// The name.
+        name: String,
+    },
+    /// Another XDP program runs on the interface; it is never replaced.
+    #[error(
+        "{interface} already runs the XDP program {program:?} (id {program_id}), which is not ours: \
+         stop its owner, or remove it with `ip link set dev {interface} xdp off`"
+    )]
+    Foreign {
+        /// The interface.
+        interface: String,
+        /// The number of the program there.
+        program_id: u32,
+        /// Its name; empty if it has none.
+        program: String,
+    },
+    /// This firewall is attached there already.
+    #[error("{interface} is attached already; detach it first to change its mode")]
+    AlreadyAttached {
+        /// The interface.
+        interface: String,
+    },
+    /// This firewall is not attached there.
+    #[error("the interface with index {0} is not attached")]
+    NotAttached(IfIndex),
+    /// The interface cannot run XDP in this mode, and no other mode was allowed.
+    #[error("{interface} cannot run XDP in {mode} mode: {reason}")]
+    ModeUnsupported {
+        /// The interface.
+        interface: String,
+        /// The last mode that was tried.
+        mode: AttachMode,
+        /// What the error of the kernel means here.
+        reason: &'static str,
+        /// The error of the kernel.
+        source: io::Error,
+    },
+    /// All interface slots are taken.
+    #[error(
+        "no counters left for {interface}: load the firewall with more than max_interfaces({limit})"
+    )]
+    Full {
+        /// The interface.
+        interface: String,
+        /// How many interfaces there may be.
+        limit: u16,
+    },
+    /// The process may not attach XDP programs.
+    #[error("no permission to attach to {interface}: {needed} are needed; run as root")]
+    Capability {
+        /// The interface.
+        interface: String,
+        /// The capabilities.
+        needed: &'static str,
+    },
+    /// Another system call failed.
+    #[error("{interface}: {call}: {source}")]
+    Syscall {
+        /// The interface.
+        interface: String,
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
+/// Why a frame was not evaluated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// The kernel takes test frames up to less than a page only.
+    #[error("a frame of {bytes} bytes is too long to be evaluated: the limit is {limit}")]
+    TooLong {
+        /// The length of the frame.
+        bytes: usize,
+        /// The longest frame that is taken.
+        limit: usize,
+    },
+    /// The kernel's verifier refused the evaluating program: a bug of xdpgate.
+    #[error("the kernel's verifier refused the evaluating program: {summary}; please report this")]
+    Verifier {
+        /// The verifier's reason.
+        summary: String,
+        /// All that the verifier said.
+        log: VerifierLog,
+    },
+    /// The program gave an answer that makes no sense: a bug of xdpgate.
+    #[error(
+        "the evaluating program answered reason {reason} and rule number {rule}; please report this"
+    )]
+    Answer {
+        /// The number of the reason.
+        reason: u32,
+        /// The number of the rule.
+        rule: u32,
+    },
+    /// Another system call failed.
+    #[error("{call}: {source}")]
+    Syscall {
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
+/// Why pins were not made or removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PinError {
+    /// The directory is not on a BPF file system.
+    #[error("{}: not on a BPF file system; mount one there: mount -t bpf bpf /sys/fs/bpf", .dir.display())]
+    NotBpffs {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory holds something that is not a pin of xdpgate.
+    #[error("{}: holds {name:?}, which is not ours: choose another directory", .dir.display())]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// The first such entry.
+        name: String,
+    },
+    /// The directory holds pins already.
+    #[error("{}: holds pins already; remove them with `xdpgate unload --pin {}`", .dir.display(), .dir.display())]
+    Exists {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There is no such directory.
+    #[error("{}: no pins there: no such directory", .dir.display())]
+    NotPinned {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Another system call failed.
+    #[error("{}: {source}", .path.display())]
+    Syscall {
+        /// The file.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+}
+
+impl From<ProgramError> for LoadError {
+    fn from(error: ProgramError) -> Self {
+        match error {
+            ProgramError::Syscall { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Self::Capability(CAPABILITIES)
+            }
+            ProgramError::Verifier { summary, log } => Self::Verifier { summary, log },
+            ProgramError::Syscall { call, source } => Self::Syscall { call, source },
+        }
+    }
+}
+
+impl From<ProgramError> for ApplyError {
+    fn from(error: ProgramError) -> Self {
+        match error {
+            ProgramError::Verifier { summary, log } => Self::Verifier { summary, log },
+            ProgramError::Syscall { call, source } => Self::Syscall { call, source },
+        }
+    }
+}
+
+impl From<ProgramError> for EvaluateError {
+    fn from(error: ProgramError) -> Self {
+        match error {
+            ProgramError::Verifier { summary, log } => Self::Verifier { summary, log },
+            ProgramError::Syscall { call, source } => Self::Syscall { call, source },
+        }
+    }
+}

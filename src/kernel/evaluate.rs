@@ -1,0 +1,60 @@
+//! From the numbers of the evaluating program to an [`Evaluation`].
+
+use super::backend::Answer;
+use super::error::EvaluateError;
+use crate::abi::NO_RULE;
+use crate::policy::{Policy, RuleId, Verdict};
+use crate::verdict::{Evaluation, Reason};
+
+/// The shortest frame that the kernel takes for a test run: an Ethernet header.
+pub(super) const SHORTEST: usize = 14;
+
+/// The longest frame that is evaluated. All kernels take it in one piece: a page of 4096 bytes less
+/// the headroom of 256 and what `struct skb_shared_info` may take at the end. Newer kernels take
+/// longer ones too, but would show the program only their beginning.
+pub(super) const LONGEST: usize = 3072;
+
+/// Before the first policy every frame passes.
+pub(super) fn no_policy() -> Evaluation {
+    plain(Verdict::Pass, Reason::NoPolicy)
+}
+
+/// What the program says of a frame that is shorter than an Ethernet header.
+pub(super) fn too_short(policy: &Policy) -> Evaluation {
+    plain(policy.malformed(), Reason::Malformed)
+}
+
+fn plain(verdict: Verdict, reason: Reason) -> Evaluation {
+    Evaluation {
+        verdict,
+        reason,
+        rule: None,
+        monitored: Vec::new(),
+    }
+}
+
+pub(super) fn evaluation(
+    answer: Answer,
+    rule: impl Fn(usize) -> Option<RuleId>,
+) -> Result<Evaluation, EvaluateError> {
+    let nonsense = EvaluateError::Answer {
+        reason: answer.reason,
+        rule: answer.rule,
+    };
+    let Some(reason) = Reason::ALL.into_iter().find(|r| *r as u32 == answer.reason) else {
+        return Err(nonsense);
+    };
+    let rule = match answer.rule {
+        NO_RULE => None,
+        number => Some(rule(number as usize).ok_or(nonsense)?),
+    };
+    let verdict = if answer.drop {
+        Verdict::Drop
+    } else {
+        Verdict::Pass
+    };
+    Ok(Evaluation {
+        rule,
+        ..plain(verdict, reason)
+    })
+}

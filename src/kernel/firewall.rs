@@ -1,0 +1,353 @@
+//! The firewall: what is loaded, and everything that can be done with it.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::attach::{self, Attachment, ModePreference};
+use super::backend::{Backend, Judge};
+use super::error::{ApplyError, AttachError, EvaluateError, PinError};
+use super::ifindex::IfIndex;
+use super::interfaces::{Interfaces, OTHER};
+use super::loader::Loader;
+use super::slots::{Assignment, RuleSlot, RuleSlots};
+use super::stats::{ProgramInfo, RuleStats, Stats, VerdictCounts};
+use super::{build_info, evaluate};
+use crate::compile::{CompileOptions, active_rules, compile};
+use crate::image::Image;
+use crate::plan::Plan;
+use crate::policy::{AddressItem, AddressMatch, Policy, PolicyError, RuleId};
+use crate::verdict::Evaluation;
+
+/// A loaded firewall. Dropping it detaches all its interfaces.
+///
+/// Every method takes `&self` and may be called from any thread. Interface numbers are those of
+/// the network namespace of the calling thread; use one firewall per namespace.
+///
+/// ```no_run
+/// use xdpgate::{Firewall, IfIndex, ModePreference, Policy};
+///
+/// let firewall = Firewall::loader().load()?;
+/// let policy = Policy::from_yaml(&std::fs::read_to_string("policy.yaml")?)?;
+/// println!("{}", firewall.plan(&policy)?);
+/// firewall.apply(&policy)?;
+/// firewall.attach(IfIndex::from_name("eth0")?, ModePreference::BestAvailable)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Firewall {
+    backend: Box<dyn Backend>,
+    /// The secret from which the seeds of the images come.
+    secret: RandomState,
+    active: RwLock<Option<Arc<Active>>>,
+    /// Held for a whole transaction, so that there is one at a time.
+    slots: Mutex<RuleSlots>,
+    interfaces: Mutex<Interfaces>,
+}
+
+/// The policy in force.
+#[derive(Debug)]
+struct Active {
+    generation: Generation,
+    policy: Arc<Policy>,
+    /// The active rules in evaluation order: the position is the rule's number.
+    rules: Vec<(RuleId, RuleSlot)>,
+    judge: Arc<dyn Judge>,
+}
+
+/// The number of a policy that was applied: 1 for the first, one more for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What [`Firewall::apply`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Applied {
+    /// The number of the policy that is in force now.
+    pub generation: Generation,
+    /// How long it took to compile the policy into its image.
+    pub compile: Duration,
+    /// How long it took to bring the image into the kernel, to load its program and to switch.
+    pub publish: Duration,
+    /// The size of the image.
+    pub image_bytes: usize,
+    /// How many addresses and prefixes the policy names, in its sets and in its rules.
+    pub entries: usize,
+    /// How many instructions the kernel's verifier walked.
+    pub verified_insns: Option<u32>,
+}
+
+impl Firewall {
+    /// The settings of a firewall to be loaded.
+    pub fn loader() -> Loader {
+        Loader::default()
+    }
+
+    pub(super) fn new(backend: Box<dyn Backend>, max_interfaces: u16, max_rules: u32) -> Self {
+        Self {
+            backend,
+            secret: RandomState::new(),
+            active: RwLock::new(None),
+            slots: Mutex::new(RuleSlots::new(max_rules)),
+            interfaces: Mutex::new(Interfaces::new(max_interfaces)),
+        }
+    }
+
+    /// What [`Firewall::apply`] would change. Touches nothing.
+    ///
+    /// # Errors
+    /// Those that [`Firewall::apply`] would give for the policy.
+    pub fn plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
+        lock(&self.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
+        let slots = vec![0; active_rules(policy).len()];
+        let image = self.compile(policy, slots)?;
+        let mut plan = Plan::between(self.policy().as_deref(), policy);
+        plan.image_bytes = Some(image.as_bytes().len());
+        Ok(plan)
+    }
+
+    /// Puts a policy in force on all interfaces at once: each packet is judged by the old policy
+    /// or by the new one, never by both.
+    ///
+    /// A rule whose id the old policy had keeps its counters. Transactions queue up behind each
+    /// other; statistics and evaluations go on meanwhile.
+    ///
+    /// # Errors
+    /// On any error the policy before it is still in force, whole.
+    pub fn apply(&self, policy: &Policy) -> Result<Applied, ApplyError> {
+        let mut slots = lock(&self.slots);
+        let assignment = slots.assign(&*self.backend, policy.rules().iter().map(|r| &r.id))?;
+        let rules = numbered(policy, &assignment);
+
+        let started = Instant::now();
+        let image = self.compile(policy, rules.iter().map(|(_, slot)| slot.number).collect())?;
+        let compiled = Instant::now();
+        let judge = self.backend.publish(&image)?;
+        let published = Instant::now();
+
+        let applied = Applied {
+            generation: Generation(self.generation().map_or(0, Generation::get) + 1),
+            compile: compiled - started,
+            publish: published - compiled,
+            image_bytes: image.as_bytes().len(),
+            entries: entries(policy),
+            verified_insns: judge.program().verified_insns,
+        };
+        log::info!(
+            "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
+            applied.generation,
+            rules.len(),
+            applied.entries,
+            applied.image_bytes,
+            applied.compile + applied.publish,
+        );
+        let active = Active {
+            generation: applied.generation,
+            policy: Arc::new(policy.clone()),
+            rules,
+            judge,
+        };
+        let mut in_force = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let before = in_force.replace(Arc::new(active));
+        drop(in_force);
+        slots.commit(assignment);
+        drop(before);
+        Ok(applied)
+    }
+
+    fn compile(&self, policy: &Policy, counter_slots: Vec<u32>) -> Result<Image, PolicyError> {
+        let hash = policy.hash();
+        let seed = [0u8, 1].map(|half| self.secret.hash_one((half, hash)));
+        compile(
+            policy,
+            &CompileOptions {
+                seed,
+                counter_slots,
+            },
+        )
+    }
+
+    /// Attaches an interface. Its frames are judged and counted from now on.
+    ///
+    /// # Errors
+    /// Another XDP program runs there, the interface lacks the mode, or is not there.
+    pub fn attach(
+        &self,
+        ifindex: IfIndex,
+        preference: ModePreference,
+    ) -> Result<Attachment, AttachError> {
+        let backend = &*self.backend;
+        let no_such_interface = AttachError::NoSuchInterface(ifindex);
+        let name = backend.interface_name(ifindex).ok_or(no_such_interface)?;
+        let mut interfaces = lock(&self.interfaces);
+        interfaces.sweep();
+        if interfaces.attachment(ifindex).is_some() {
+            return Err(AttachError::AlreadyAttached { interface: name });
+        }
+        let slot = interfaces.reserve(backend, ifindex, &name)?;
+        let (link, mode, fell_back) = attach::link(backend, ifindex, &name, preference)?;
+        let attachment = interfaces.keep(slot, link, mode, fell_back);
+        match &attachment.fell_back {
+            None => log::info!("{name}: attached in {mode} mode"),
+            Some(fallback) => log::warn!("{name}: attached in {mode} mode: {fallback}"),
+        }
+        Ok(attachment)
+    }
+
+    /// Detaches an interface: its frames pass unseen from now on. Its counters stay readable.
+    ///
+    /// # Errors
+    /// It was not attached by this firewall, or is gone.
+    pub fn detach(&self, ifindex: IfIndex) -> Result<Attachment, AttachError> {
+        let mut interfaces = lock(&self.interfaces);
+        interfaces.sweep();
+        let attachment = interfaces
+            .release(ifindex)
+            .ok_or(AttachError::NotAttached(ifindex))?;
+        log::info!("{}: detached", attachment.name);
+        Ok(attachment)
+    }
+
+    /// The attached interfaces, by index. One that was removed from the system is not among them.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        let mut interfaces = lock(&self.interfaces);
+        interfaces.sweep();
+        let mut attachments: Vec<Attachment> = interfaces.attachments().cloned().collect();
+        attachments.sort_by_key(|a| a.ifindex);
+        attachments
+    }
+
+    /// Switches dry run on or off, at once and for all interfaces.
+    pub fn set_dry_run(&self, dry_run: bool) {
+        self.backend.set_dry_run(dry_run);
+    }
+
+    /// Whether frames are only judged and counted, and never dropped.
+    pub fn dry_run(&self) -> bool {
+        self.backend.is_dry_run()
+    }
+
+    /// What the policy in force says of a frame, from the XDP program itself. Dry run makes no
+    /// difference, and nothing is counted.
+    ///
+    /// The first evaluation of a generation loads a second instance of its program. The kernel
+    /// takes no test frames of less than 14 bytes; they are answered as malformed, which is what
+    /// the program would say.
+    ///
+    /// # Errors
+    /// The frame is longer than 3072 bytes, or the kernel refused to run the program.
+    pub fn evaluate(&self, frame: &[u8]) -> Result<Evaluation, EvaluateError> {
+        let Some(active) = self.active() else {
+            return Ok(evaluate::no_policy());
+        };
+        if frame.len() < evaluate::SHORTEST {
+            return Ok(evaluate::too_short(&active.policy));
+        }
+        if frame.len() > evaluate::LONGEST {
+            return Err(EvaluateError::TooLong {
+                bytes: frame.len(),
+                limit: evaluate::LONGEST,
+            });
+        }
+        let answer = active.judge.evaluate(frame)?;
+        evaluate::evaluation(answer, |number| Some(active.rules.get(number)?.0.clone()))
+    }
+
+    /// All counters.
+    pub fn stats(&self) -> Stats {
+        let backend = &*self.backend;
+        let active = self.active();
+        let rules = active.iter().flat_map(|a| &a.rules).map(|(id, slot)| {
+            let counter = backend.rule_counter(slot.number);
+            RuleStats::new(id.clone(), counter.since(slot.baseline))
+        });
+        Stats {
+            generation: active.as_ref().map(|a| a.generation),
+            interfaces: lock(&self.interfaces).stats(backend),
+            other: VerdictCounts::new(&backend.verdict_counters(OTHER), None),
+            rules: rules.collect(),
+        }
+    }
+
+    /// The policy in force; `None` before the first.
+    pub fn policy(&self) -> Option<Arc<Policy>> {
+        Some(Arc::clone(&self.active()?.policy))
+    }
+
+    /// The number of the policy in force; `None` before the first.
+    pub fn generation(&self) -> Option<Generation> {
+        Some(self.active()?.generation)
+    }
+
+    /// What the kernel says of the programs.
+    pub fn program_info(&self) -> ProgramInfo {
+        ProgramInfo {
+            entry: self.backend.entry_program(),
+            policy: self.active().map(|a| a.judge.program()),
+            evaluator: self.active().and_then(|a| a.judge.evaluator()),
+            clang: build_info().clang,
+        }
+    }
+
+    /// Pins the entry program as `DIR/xdpgate`, with the maps that it needs beside it: they stay
+    /// in the kernel when this process is gone, judging by the policy in force, for whoever
+    /// attaches or tail-calls the program. The directory is made if need be.
+    ///
+    /// [`unpin`](crate::unpin) removes the pins. Interfaces attached by this firewall are not kept.
+    ///
+    /// # Errors
+    /// Not on a BPF file system, or the directory holds something. Then nothing is pinned.
+    pub fn pin(&self, dir: impl AsRef<Path>) -> Result<(), PinError> {
+        self.backend.pin(dir.as_ref())
+    }
+
+    fn active(&self) -> Option<Arc<Active>> {
+        self.active
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Every transaction is finished by one assignment, so what a panic left behind is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The active rules, in evaluation order, with their slots.
+fn numbered(policy: &Policy, assignment: &Assignment) -> Vec<(RuleId, RuleSlot)> {
+    let rules = active_rules(policy).into_iter();
+    rules
+        .map(|rule| (rule.id.clone(), assignment.slot(&rule.id)))
+        .collect()
+}
+
+fn entries(policy: &Policy) -> usize {
+    let named = |address: &Option<AddressMatch>| {
+        let items = address.iter().flat_map(|a| &a.items);
+        items
+            .filter(|item| matches!(item, AddressItem::Prefix(_)))
+            .count()
+    };
+    let rules = policy.rules().iter();
+    policy.sets().values().map(|set| set.len()).sum::<usize>()
+        + rules
+            .map(|r| named(&r.matches.src) + named(&r.matches.dst))
+            .sum::<usize>()
+}

@@ -1,0 +1,333 @@
+//! Which interface counts in which slot.
+//!
+//! The table in the kernel maps an interface number to a slot; it is searched from
+//! `ifindex % 4096` over at most eight places, up to the first that was never used. An entry is written before its interface is attached
+//! and stays after it was detached, so that frames still on their way find it: it goes when another
+//! interface needs the slot or the place, and not before a grace period has passed.
+
+use super::attach::{Attachment, Fallback};
+use super::backend::{Backend, VerdictCounters, XdpLink};
+use super::error::AttachError;
+use super::ifindex::IfIndex;
+use super::layout::{INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, InterfaceEntry};
+use super::stats::{InterfaceStats, VerdictCounts};
+
+/// Slot 0 counts the frames of interfaces that are not in the table.
+pub(super) const OTHER: u16 = 0;
+
+/// The interfaces that have a slot.
+#[derive(Debug)]
+pub(super) struct Interfaces {
+    limit: u16,
+    /// Slot n is at n - 1.
+    slots: Vec<Slot>,
+    /// Grows with every detachment, to know which slot has been free for longest.
+    detachments: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    ifindex: IfIndex,
+    name: String,
+    position: u32,
+    /// What was counted here before this interface had the slot.
+    baseline: VerdictCounters,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Attached {
+        link: Box<dyn XdpLink>,
+        attachment: Attachment,
+    },
+    Detached {
+        since: u64,
+    },
+}
+
+impl Slot {
+    fn is_attached(&self) -> bool {
+        matches!(self.state, State::Attached { .. })
+    }
+
+    fn detached_since(&self) -> Option<u64> {
+        match self.state {
+            State::Detached { since } => Some(since),
+            State::Attached { .. } => None,
+        }
+    }
+}
+
+impl Interfaces {
+    pub(super) fn new(limit: u16) -> Self {
+        Self {
+            limit,
+            slots: Vec::new(),
+            detachments: 0,
+        }
+    }
+
+    /// The attachment of an interface, if it is there and attached.
+    pub(super) fn attachment(&self, ifindex: IfIndex) -> Option<&Attachment> {
+        self.attachments().find(|a| a.ifindex == ifindex)
+    }
+
+    pub(super) fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.slots.iter().filter_map(|slot| match &slot.state {
+            State::Attached { attachment, .. } => Some(attachment),
+            State::Detached { .. } => None,
+        })
+    }
+
+    /// Forgets the attachments of interfaces that are gone.
+    pub(super) fn sweep(&mut self) {
+        for slot in &mut self.slots {
+            if let State::Attached { link, .. } = &slot.state
+                && !link.is_alive()
+            {
+                self.detachments += 1;
+                slot.state = State::Detached {
+                    since: self.detachments,
+                };
+            }
+        }
+    }
+
+    /// Gives an interface a slot and enters it in the table; returns the slot.
+    pub(super) fn reserve(
+        &mut self,
+        backend: &dyn Backend,
+        ifindex: IfIndex,
+        name: &str,
+    ) -> Result<u16, AttachError> {
+        let failed = |source| AttachError::Syscall {
+            interface: name.to_owned(),
+            call: "waiting for packets in flight",
+            source,
+        };
+        if let Some(index) = self.slots.iter().position(|s| s.ifindex == ifindex) {
+            let slot = number(index);
+            if self.slots[index].name != name {
+                // The number went to another interface, whose counters start at zero.
+                backend.wait_for_readers().map_err(failed)?;
+                self.slots[index].baseline = backend.verdict_counters(slot);
+                self.slots[index].name = name.to_owned();
+            }
+            return Ok(slot);
+        }
+        let full = || AttachError::Full {
+            interface: name.to_owned(),
+            limit: self.limit,
+        };
+        let place = self.free_position(ifindex);
+        let index = match place {
+            Some(_) if self.slots.len() < usize::from(self.limit) => self.slots.len(),
+            // Either no slot is unused or no place in reach is.
+            Some(_) => self.oldest_detached(|_| true).ok_or_else(full)?,
+            None => self
+                .oldest_detached(|s| is_near(ifindex, s.position))
+                .ok_or_else(full)?,
+        };
+        let (slot, position) = (
+            number(index),
+            place.or_else(|| Some(self.slots[index].position)),
+        );
+        let position = position.expect("a free place or that of the slot taken over");
+        if let Some(old) = self.slots.get(index) {
+            backend.wait_for_readers().map_err(failed)?;
+            let gone = InterfaceEntry {
+                ifindex: INTERFACE_GONE,
+                ..InterfaceEntry::default()
+            };
+            backend.write_interface(old.position, gone);
+        }
+        let entry = Slot {
+            ifindex,
+            name: name.to_owned(),
+            position,
+            baseline: backend.verdict_counters(slot),
+            state: State::Detached {
+                since: self.detachments,
+            },
+        };
+        if index < self.slots.len() {
+            self.slots[index] = entry;
+        } else {
+            self.slots.push(entry);
+        }
+        let entry = InterfaceEntry {
+            ifindex: ifindex.get(),
+            slot,
+            flags: 0,
+        };
+        backend.write_interface(position, entry);
+        Ok(slot)
+    }
+
+    /// Keeps the link of an interface that has this slot.
+    pub(super) fn keep(
+        &mut self,
+        slot: u16,
+        link: Box<dyn XdpLink>,
+        mode: super::attach::AttachMode,
+        fell_back: Option<Fallback>,
+    ) -> Attachment {
+        let slot = &mut self.slots[usize::from(slot) - 1];
+        let attachment = Attachment {
+            ifindex: slot.ifindex,
+            name: slot.name.clone(),
+            mode,
+            fell_back,
+            program_id: link.program_id(),
+            link_id: link.id(),
+        };
+        slot.state = State::Attached {
+            link,
+            attachment: attachment.clone(),
+        };
+        attachment
+    }
+
+    /// Detaches an interface; its counters stay.
+    pub(super) fn release(&mut self, ifindex: IfIndex) -> Option<Attachment> {
+        let slot = self
+            .slots
+            .iter_mut()
+            .find(|s| s.ifindex == ifindex && s.is_attached())?;
+        self.detachments += 1;
+        let state = State::Detached {
+            since: self.detachments,
+        };
+        match std::mem::replace(&mut slot.state, state) {
+            State::Attached { attachment, .. } => Some(attachment),
+            State::Detached { .. } => None,
+        }
+    }
+
+    pub(super) fn stats(&self, backend: &dyn Backend) -> Vec<InterfaceStats> {
+        let mut stats: Vec<InterfaceStats> = self
+            .slots
+            .iter()
+            .enumerate()
+            .map(|(index, slot)| InterfaceStats {
+                ifindex: slot.ifindex,
+                name: slot.name.clone(),
+                attached: slot.is_attached(),
+                counts: VerdictCounts::new(
+                    &backend.verdict_counters(number(index)),
+                    Some(&slot.baseline),
+                ),
+            })
+            .collect();
+        stats.sort_by_key(|s| s.ifindex);
+        stats
+    }
+
+    fn free_position(&self, ifindex: IfIndex) -> Option<u32> {
+        positions(ifindex).find(|p| self.slots.iter().all(|s| s.position != *p))
+    }
+
+    /// The index of the slot that has been free for longest, among those that are free.
+    fn oldest_detached(&self, which: impl Fn(&Slot) -> bool) -> Option<usize> {
+        let free = self.slots.iter().enumerate().filter(|(_, s)| which(s));
+        let dated = free.filter_map(|(index, s)| Some((s.detached_since()?, index)));
+        dated.min().map(|(_, index)| index)
+    }
+}
+
+fn number(index: usize) -> u16 {
+    u16::try_from(index + 1).expect("at most as many slots as max_interfaces, a u16")
+}
+
+/// Where the program looks for an interface.
+fn positions(ifindex: IfIndex) -> impl Iterator<Item = u32> {
+    (0..INTERFACE_HOPS).map(move |hop| ifindex.get().wrapping_add(hop) % INTERFACE_ENTRIES)
+}
+
+fn is_near(ifindex: IfIndex, position: u32) -> bool {
+    positions(ifindex).any(|p| p == position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::attach::AttachMode;
+    use crate::kernel::recorder::Recorder;
+
+    fn index(number: u32) -> IfIndex {
+        IfIndex::new(number).unwrap()
+    }
+
+    fn attach(table: &mut Interfaces, backend: &Recorder, number: u32) -> Result<u16, AttachError> {
+        let slot = table.reserve(backend, index(number), &format!("if{number}"))?;
+        let link = backend.link(index(number), AttachMode::Native).unwrap();
+        table.keep(slot, link, AttachMode::Native, None);
+        Ok(slot)
+    }
+
+    /// Looks an interface up as the program does.
+    fn slot_of(backend: &Recorder, number: u32) -> u16 {
+        let table = backend.interface_table();
+        for position in positions(index(number)) {
+            match table.get(&position) {
+                None => break,
+                Some(entry) if entry.ifindex == number => return entry.slot,
+                Some(_) => {}
+            }
+        }
+        OTHER
+    }
+
+    #[test]
+    fn interfaces_that_share_a_home_are_found() {
+        let (mut table, backend) = (Interfaces::new(100), Recorder::default());
+        for n in 0..INTERFACE_HOPS {
+            assert_eq!(
+                attach(&mut table, &backend, 5 + n * INTERFACE_ENTRIES).unwrap(),
+                n as u16 + 1
+            );
+        }
+        for n in 0..INTERFACE_HOPS {
+            assert_eq!(slot_of(&backend, 5 + n * INTERFACE_ENTRIES), n as u16 + 1);
+        }
+        let ninth = 5 + INTERFACE_HOPS * INTERFACE_ENTRIES;
+        assert!(matches!(
+            attach(&mut table, &backend, ninth),
+            Err(AttachError::Full { .. })
+        ));
+        table.release(index(5 + 3 * INTERFACE_ENTRIES)).unwrap();
+        assert_eq!(
+            attach(&mut table, &backend, ninth).unwrap(),
+            4,
+            "in the place of the one that left"
+        );
+        assert_eq!(slot_of(&backend, ninth), 4);
+        assert_eq!(slot_of(&backend, 5 + 7 * INTERFACE_ENTRIES), 8);
+    }
+
+    #[test]
+    fn the_slot_that_was_left_first_is_taken_first() {
+        let (mut table, backend) = (Interfaces::new(3), Recorder::default());
+        for number in [10, 11, 12] {
+            attach(&mut table, &backend, number).unwrap();
+        }
+        assert!(matches!(
+            attach(&mut table, &backend, 13),
+            Err(AttachError::Full { limit: 3, .. })
+        ));
+        table.release(index(11)).unwrap();
+        table.release(index(10)).unwrap();
+        assert_eq!(
+            attach(&mut table, &backend, 11).unwrap(),
+            2,
+            "its own, left or not"
+        );
+        assert_eq!(attach(&mut table, &backend, 13).unwrap(), 1, "that of 10");
+        for (number, slot) in [(10, OTHER), (11, 2), (12, 3), (13, 1)] {
+            assert_eq!(slot_of(&backend, number), slot, "if{number}");
+        }
+        let attached: Vec<u32> = table.attachments().map(|a| a.ifindex.get()).collect();
+        assert_eq!(attached, [13, 11, 12]);
+    }
+}

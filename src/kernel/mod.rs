@@ -1,0 +1,58 @@
+//! The kernel half: loading, publishing, attaching, counting.
+//!
+//! ```text
+//! Loader -> Firewall -> Backend (the one seam) -> live: programs and maps in the kernel
+//!                                              -> recorder: what would have been done
+//! ```
+
+mod attach;
+mod backend;
+mod error;
+mod evaluate;
+mod firewall;
+mod ifindex;
+mod interfaces;
+mod layout;
+mod live;
+mod loader;
+mod pin;
+mod probe;
+mod program;
+mod recorder;
+mod skeleton;
+mod slots;
+mod stats;
+mod sys;
+
+pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
+pub use error::{ApplyError, AttachError, EvaluateError, LoadError, PinError, VerifierLog};
+pub use firewall::{Applied, Firewall, Generation};
+pub use ifindex::IfIndex;
+pub use loader::Loader;
+pub use pin::unpin;
+pub use recorder::{Operation, Rehearsal};
+pub use stats::{
+    Count, Disposition, InterfaceStats, ProgramFacts, ProgramInfo, RuleStats, Stats, VerdictCount,
+    VerdictCounts,
+};
+
+/// What this library was built from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BuildInfo {
+    /// The version of the library.
+    pub version: &'static str,
+    /// The version of the clang that compiled the XDP program.
+    pub clang: &'static str,
+    /// The version of the layout of policy images.
+    pub image_layout: u32,
+}
+
+/// What this library was built from.
+pub fn build_info() -> BuildInfo {
+    BuildInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        clang: env!("XDPGATE_CLANG"),
+        image_layout: crate::abi::IMAGE_LAYOUT,
+    }
+}

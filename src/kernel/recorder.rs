@@ -1,0 +1,209 @@
+//! The backend that only writes down what it was asked to do: for tests without root.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::attach::AttachMode;
+use super::backend::{Answer, Backend, Judge, Occupant, VerdictCounters, XdpLink};
+use super::error::{ApplyError, EvaluateError, PinError};
+use super::ifindex::IfIndex;
+use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
+use super::stats::ProgramFacts;
+use crate::abi::NO_RULE;
+use crate::image::{Image, ImageReader};
+use crate::packet::Parsed;
+use crate::policy::{RuleId, Verdict};
+
+/// Something that a rehearsing firewall would have done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// A policy would have become the one in force.
+    Publish {
+        /// Its active rules, in evaluation order.
+        rules: Vec<RuleId>,
+        /// The size of its image.
+        image_bytes: usize,
+    },
+    /// An interface would have been attached.
+    Attach {
+        /// The interface.
+        ifindex: IfIndex,
+        /// The mode.
+        mode: AttachMode,
+    },
+    /// An interface would have been detached.
+    Detach {
+        /// The interface.
+        ifindex: IfIndex,
+    },
+    /// Dry run would have been switched.
+    DryRun(bool),
+    /// Pins would have been made.
+    Pin(PathBuf),
+}
+
+/// What a rehearsing firewall did so far.
+#[derive(Debug, Clone, Default)]
+pub struct Rehearsal(Arc<Mutex<Vec<Operation>>>);
+
+impl Rehearsal {
+    /// All operations, in order.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn push(&self, operation: Operation) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(operation);
+    }
+}
+
+/// Every interface exists, is named `ifN` and has all modes but offload; nothing is ever counted.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    rehearsal: Rehearsal,
+    dry_run: AtomicBool,
+    links: AtomicU32,
+    interfaces: Mutex<HashMap<u32, InterfaceEntry>>,
+}
+
+impl Recorder {
+    pub(super) fn rehearsal(&self) -> Rehearsal {
+        self.rehearsal.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn interface_table(&self) -> HashMap<u32, InterfaceEntry> {
+        self.interfaces.lock().unwrap().clone()
+    }
+}
+
+impl Backend for Recorder {
+    fn publish(&self, image: &Image) -> Result<Arc<dyn Judge>, ApplyError> {
+        self.rehearsal.push(Operation::Publish {
+            rules: image.rules().to_vec(),
+            image_bytes: image.as_bytes().len(),
+        });
+        Ok(Arc::new(Rehearsed(image.clone())))
+    }
+
+    fn wait_for_readers(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_dry_run(&self, dry_run: bool) {
+        self.rehearsal.push(Operation::DryRun(dry_run));
+        self.dry_run.store(dry_run, Ordering::SeqCst);
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.dry_run.load(Ordering::SeqCst)
+    }
+
+    fn interface_name(&self, ifindex: IfIndex) -> Option<String> {
+        Some(format!("if{ifindex}"))
+    }
+
+    fn write_interface(&self, position: u32, entry: InterfaceEntry) {
+        let mut table = self
+            .interfaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        table.insert(position, entry);
+    }
+
+    fn link(&self, ifindex: IfIndex, mode: AttachMode) -> io::Result<Box<dyn XdpLink>> {
+        if mode == AttachMode::Offload {
+            return Err(nix::errno::Errno::EOPNOTSUPP.into());
+        }
+        self.rehearsal.push(Operation::Attach { ifindex, mode });
+        Ok(Box::new(Link {
+            ifindex,
+            id: self.links.fetch_add(1, Ordering::SeqCst) + 1,
+            rehearsal: self.rehearsal(),
+        }))
+    }
+
+    fn occupant(&self, _: IfIndex) -> Option<Occupant> {
+        None
+    }
+
+    fn verdict_counters(&self, _: u16) -> VerdictCounters {
+        [VerdictCounter::default(); COUNTERS_PER_INTERFACE]
+    }
+
+    fn rule_counter(&self, _: u32) -> RuleCounter {
+        RuleCounter::default()
+    }
+
+    fn entry_program(&self) -> ProgramFacts {
+        ProgramFacts::default()
+    }
+
+    fn pin(&self, dir: &Path) -> Result<(), PinError> {
+        self.rehearsal.push(Operation::Pin(dir.to_owned()));
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Link {
+    ifindex: IfIndex,
+    id: u32,
+    rehearsal: Rehearsal,
+}
+
+impl XdpLink for Link {
+    fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn program_id(&self) -> u32 {
+        0
+    }
+
+    fn is_alive(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.rehearsal.push(Operation::Detach {
+            ifindex: self.ifindex,
+        });
+    }
+}
+
+/// Judges by the mirror of the program in Rust.
+#[derive(Debug)]
+struct Rehearsed(Image);
+
+impl Judge for Rehearsed {
+    fn evaluate(&self, frame: &[u8]) -> Result<Answer, EvaluateError> {
+        let reader = ImageReader::new(&self.0).expect("an image that the compiler just made");
+        let (verdict, reason, rule) = reader.judge(&Parsed::from_frame(frame));
+        Ok(Answer {
+            reason: reason as u32,
+            drop: verdict == Verdict::Drop,
+            rule: rule.unwrap_or(NO_RULE),
+        })
+    }
+
+    fn program(&self) -> ProgramFacts {
+        ProgramFacts::default()
+    }
+
+    fn evaluator(&self) -> Option<ProgramFacts> {
+        None
+    }
+}

@@ -1,0 +1,183 @@
+//! Which rule counts in which slot.
+//!
+//! A rule keeps its slot over all policies that have it. The slot of a rule that is gone rests:
+//! packets that entered before the policy was replaced may still count in it. Before it goes to
+//! another rule a grace period passes, and what was counted until then is the baseline of that
+//! rule, because a counter is written by its CPU alone and never reset.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::backend::Backend;
+use super::error::ApplyError;
+use super::layout::RuleCounter;
+use crate::policy::RuleId;
+
+/// The rules that have a slot.
+#[derive(Debug)]
+pub(super) struct RuleSlots {
+    limit: u32,
+    taken: HashMap<RuleId, RuleSlot>,
+    /// Slots of rules that are gone, longest first.
+    resting: VecDeque<u32>,
+    /// Slots from this one on were never used.
+    unused: u32,
+}
+
+/// A slot and what had been counted there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct RuleSlot {
+    pub number: u32,
+    pub baseline: RuleCounter,
+}
+
+/// The slots for the rules of a policy that is not in force yet.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    slots: HashMap<RuleId, RuleSlot>,
+    from_resting: usize,
+    from_unused: u32,
+}
+
+impl Assignment {
+    pub(super) fn slot(&self, rule: &RuleId) -> RuleSlot {
+        self.slots.get(rule).copied().unwrap_or_default()
+    }
+}
+
+impl RuleSlots {
+    pub(super) fn new(limit: u32) -> Self {
+        Self {
+            limit,
+            taken: HashMap::new(),
+            resting: VecDeque::new(),
+            unused: 0,
+        }
+    }
+
+    /// Finds a slot for every rule of a policy. Nothing changes before [`RuleSlots::commit`].
+    ///
+    /// The rules in force keep theirs until then, so that old and new rules count together.
+    pub(super) fn assign<'r>(
+        &self,
+        backend: &dyn Backend,
+        rules: impl Iterator<Item = &'r RuleId>,
+    ) -> Result<Assignment, ApplyError> {
+        let (mut slots, mut new) = (HashMap::new(), Vec::new());
+        for rule in rules {
+            match self.taken.get(rule) {
+                Some(slot) => {
+                    slots.insert(rule.clone(), *slot);
+                }
+                None => new.push(rule),
+            }
+        }
+        self.check(new.len())?;
+        let from_unused = (self.limit - self.unused).min(new.len() as u32);
+        let from_resting = new.len() - from_unused as usize;
+        if from_resting > 0 {
+            backend
+                .wait_for_readers()
+                .map_err(|source| ApplyError::Syscall {
+                    call: "waiting for packets in flight",
+                    source,
+                })?;
+        }
+        let unused = (self.unused..self.unused + from_unused).map(|number| RuleSlot {
+            number,
+            baseline: RuleCounter::default(),
+        });
+        let rested = self
+            .resting
+            .iter()
+            .take(from_resting)
+            .map(|&number| RuleSlot {
+                number,
+                baseline: backend.rule_counter(number),
+            });
+        slots.extend(new.into_iter().cloned().zip(unused.chain(rested)));
+        Ok(Assignment {
+            slots,
+            from_resting,
+            from_unused,
+        })
+    }
+
+    /// Whether there is room for the rules of a policy beside those in force.
+    pub(super) fn check_room<'r>(
+        &self,
+        rules: impl Iterator<Item = &'r RuleId>,
+    ) -> Result<(), ApplyError> {
+        self.check(rules.filter(|rule| !self.taken.contains_key(*rule)).count())
+    }
+
+    fn check(&self, new: usize) -> Result<(), ApplyError> {
+        let (count, limit) = (self.taken.len() + new, self.limit);
+        if count <= limit as usize {
+            return Ok(());
+        }
+        Err(ApplyError::Limit {
+            what: "rules",
+            count,
+            limit,
+            knob: "max_rules",
+        })
+    }
+
+    /// Makes an assignment the one in force, once its policy is.
+    pub(super) fn commit(&mut self, assignment: Assignment) {
+        self.resting.drain(..assignment.from_resting);
+        self.unused += assignment.from_unused;
+        let before = std::mem::replace(&mut self.taken, assignment.slots);
+        let kept: HashSet<u32> = self.taken.values().map(|s| s.number).collect();
+        let freed = before
+            .into_values()
+            .map(|s| s.number)
+            .filter(|n| !kept.contains(n));
+        self.resting.extend(freed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::recorder::Recorder;
+
+    fn apply(slots: &mut RuleSlots, rules: &[&str]) -> Result<Vec<u32>, ApplyError> {
+        let ids: Vec<RuleId> = rules.iter().map(|r| RuleId::new(r).unwrap()).collect();
+        let assignment = slots.assign(&Recorder::default(), ids.iter())?;
+        let numbers = ids.iter().map(|id| assignment.slot(id).number).collect();
+        slots.commit(assignment);
+        Ok(numbers)
+    }
+
+    #[test]
+    fn a_rule_keeps_its_slot() {
+        let mut slots = RuleSlots::new(8);
+        assert_eq!(apply(&mut slots, &["a", "b"]).unwrap(), [0, 1]);
+        assert_eq!(apply(&mut slots, &["c", "b", "a"]).unwrap(), [2, 1, 0]);
+        assert_eq!(apply(&mut slots, &["b"]).unwrap(), [1]);
+    }
+
+    #[test]
+    fn slots_are_taken_again_longest_rest_first() {
+        let mut slots = RuleSlots::new(3);
+        apply(&mut slots, &["a"]).unwrap();
+        apply(&mut slots, &["b"]).unwrap();
+        assert_eq!(apply(&mut slots, &["c"]).unwrap(), [2]);
+        assert_eq!(apply(&mut slots, &["d"]).unwrap(), [0], "that of a");
+        assert_eq!(apply(&mut slots, &["d", "e", "f"]).unwrap(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn old_and_new_rules_count_together() {
+        let mut slots = RuleSlots::new(3);
+        apply(&mut slots, &["a", "b"]).unwrap();
+        let error = apply(&mut slots, &["c", "d"]).unwrap_err();
+        assert!(error.to_string().contains("max_rules(4)"), "{error}");
+        assert_eq!(
+            apply(&mut slots, &["a", "b", "c"]).unwrap(),
+            [0, 1, 2],
+            "nothing was lost"
+        );
+    }
+}

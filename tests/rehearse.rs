@@ -1,0 +1,80 @@
+//! A firewall without a kernel: what it would do, and what it says of frames.
+#![cfg(feature = "kernel")]
+
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod common {
+    pub mod packet;
+}
+
+use common::packet;
+use xdpgate::policy::Policy;
+use xdpgate::{AttachMode, Firewall, IfIndex, ModePreference, Operation, Reason, Verdict};
+
+const BLOCK: &str = "
+version: 1
+failsafe: none
+malformed: drop
+rules:
+  - { id: off, enabled: false, match: { src: 192.0.2.0/24 }, action: drop }
+  - { id: block, match: { src: 203.0.113.0/24 }, action: drop }
+";
+
+#[test]
+fn a_rehearsal_writes_down_what_would_be_done() {
+    let (firewall, rehearsal) = Firewall::loader().rehearse();
+    let policy = Policy::from_yaml(BLOCK).unwrap();
+    let eth = IfIndex::new(7).unwrap();
+
+    assert_eq!(firewall.plan(&policy).unwrap().added.len(), 2);
+    let applied = firewall.apply(&policy).unwrap();
+    assert_eq!((applied.generation.get(), applied.entries), (1, 2));
+    let attachment = firewall.attach(eth, ModePreference::BestAvailable).unwrap();
+    assert_eq!(
+        (attachment.name.as_str(), attachment.mode),
+        ("if7", AttachMode::Native)
+    );
+    firewall.set_dry_run(false);
+    firewall.detach(eth).unwrap();
+    assert!(firewall.plan(&policy).unwrap().is_empty());
+
+    let done = rehearsal.operations();
+    let Operation::Publish { rules, image_bytes } = &done[1] else {
+        panic!("{done:?}")
+    };
+    assert_eq!(
+        rules.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+        ["block"]
+    );
+    assert_eq!(*image_bytes, applied.image_bytes);
+    assert_eq!(done[0], Operation::DryRun(true), "the default");
+    assert_eq!(
+        done[2..],
+        [
+            Operation::Attach {
+                ifindex: eth,
+                mode: AttachMode::Native
+            },
+            Operation::DryRun(false),
+            Operation::Detach { ifindex: eth },
+        ]
+    );
+}
+
+#[test]
+fn frames_are_evaluated_by_the_compiled_image() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let frame = packet::ip("203.0.113.9", "198.51.100.1").udp(1, 2).build();
+    assert_eq!(firewall.evaluate(&frame).unwrap().reason, Reason::NoPolicy);
+    firewall.apply(&Policy::from_yaml(BLOCK).unwrap()).unwrap();
+    let evaluation = firewall.evaluate(&frame).unwrap();
+    assert_eq!(
+        (evaluation.verdict, evaluation.reason),
+        (Verdict::Drop, Reason::Rule)
+    );
+    assert_eq!(evaluation.rule.unwrap().as_str(), "block");
+    let short = firewall.evaluate(&[0; 13]).unwrap();
+    assert_eq!(
+        (short.verdict, short.reason),
+        (Verdict::Drop, Reason::Malformed)
+    );
+}

@@ -1,0 +1,83 @@
+//! The frame corpus through the XDP program: verdict, reason, rule, and the counters that move.
+#![cfg(feature = "kernel")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::corpus::{self, Case};
+use common::live::{Entry, is_root};
+use xdpgate::policy::PolicyErrorKind;
+use xdpgate::{ApplyError, Disposition, Firewall, Stats, Verdict};
+
+#[test]
+fn the_corpus_through_the_kernel() {
+    if !is_root() {
+        return;
+    }
+    let mut by_policy: BTreeMap<String, Vec<Case>> = BTreeMap::new();
+    for case in corpus::load() {
+        by_policy.entry(case.policy.clone()).or_default().push(case);
+    }
+    let firewall = Firewall::loader().dry_run(false).load().expect("load");
+    let entry = Entry::of(&firewall);
+    let (mut judged, mut unsupported, mut short) = (0, 0, 0);
+    for cases in by_policy.values() {
+        match firewall.apply(&cases[0].policy()) {
+            Ok(_) => {}
+            Err(ApplyError::Policy(e)) if e.kind() == PolicyErrorKind::NotSupported => {
+                unsupported += cases.len();
+                continue;
+            }
+            Err(e) => panic!("{}: {e}", cases[0].name),
+        }
+        for case in cases {
+            case.check(&firewall.evaluate(&case.frame).expect("evaluate"));
+            // The kernel refuses to run frames shorter than an Ethernet header.
+            if case.frame.len() < 14 {
+                short += 1;
+                continue;
+            }
+            let before = firewall.stats();
+            let verdict = entry.receive(&case.frame);
+            assert_eq!(verdict, case.verdict, "{}", case.name);
+            check_counters(case, &before, &firewall.stats());
+            judged += 1;
+        }
+    }
+    println!("corpus: {judged} frames judged, {short} too short, {unsupported} not supported yet");
+    assert!(judged >= 250, "only {judged} frames of the corpus were judged");
+}
+
+/// Exactly the counters that the case names moved, by one frame and its bytes.
+fn check_counters(case: &Case, before: &Stats, after: &Stats) {
+    let bytes = case.frame.len() as u64;
+    let mut moved: BTreeMap<String, u64> = BTreeMap::new();
+    for c in after.other.iter() {
+        let was = before.other.get(c.reason, c.disposition);
+        if c.count != was {
+            let disposition = match c.disposition {
+                Disposition::Dropped => "drop",
+                _ => "pass",
+            };
+            assert_eq!(c.count.bytes - was.bytes, bytes, "{}: bytes", case.name);
+            moved.insert(format!("{}/{disposition}", c.reason), c.count.packets - was.packets);
+        }
+    }
+    assert_eq!(moved, case.counters, "{}: verdict counters", case.name);
+
+    let rules: BTreeMap<String, u64> = after
+        .rules
+        .iter()
+        .zip(&before.rules)
+        .filter(|(a, b)| a.matched != b.matched)
+        .map(|(a, b)| {
+            let drops = u64::from(case.verdict == Verdict::Drop);
+            assert_eq!(a.matched.bytes - b.matched.bytes, bytes, "{}: bytes of {}", case.name, a.id);
+            assert_eq!(a.dropped.packets - b.dropped.packets, drops, "{}: drops", case.name);
+            assert_eq!(a.dropped.bytes - b.dropped.bytes, bytes * drops, "{}", case.name);
+            (a.id.to_string(), a.matched.packets - b.matched.packets)
+        })
+        .collect();
+    assert_eq!(rules, case.hits, "{}: rule counters", case.name);
+}

@@ -1,0 +1,135 @@
+//! The kernel's verdict equals the oracle's: random policies, random frames, zero differences.
+#![cfg(feature = "kernel")]
+
+mod common;
+
+use common::frame_strategy::frame;
+use common::live::{Entry, in_guest, is_root};
+use common::policy_strategy::compilable_policy;
+use jiff::Timestamp;
+use proptest::collection::vec;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use xdpgate::oracle::Oracle;
+use xdpgate::policy::Policy;
+use xdpgate::{Firewall, Verdict};
+
+/// Judges the frames by kernel and oracle. Returns the first difference.
+fn compare(firewall: &Firewall, entry: &Entry, policy: &Policy, frames: &[Vec<u8>]) -> Option<String> {
+    firewall.apply(policy).unwrap_or_else(|e| panic!("{e}\n{}", policy.to_yaml()));
+    let mut oracle = Oracle::new(policy);
+    let before = firewall.stats();
+    let mut received = 0;
+    for frame in frames {
+        let want = oracle.evaluate(frame, Timestamp::UNIX_EPOCH, None);
+        let got = firewall.evaluate(frame).expect("evaluate");
+        if got != want {
+            return Some(format!("kernel {got:?}\noracle {want:?}\nframe {frame:02x?}"));
+        }
+        if frame.len() >= 14 {
+            let verdict = entry.receive(frame);
+            received += 1;
+            if verdict != want.verdict {
+                return Some(format!("live {verdict:?}, oracle {want:?}\nframe {frame:02x?}"));
+            }
+        }
+    }
+    let after = firewall.stats();
+    let total = after.other.total().packets - before.other.total().packets;
+    (total != received).then(|| format!("{received} frames received, {total} counted"))
+}
+
+#[test]
+fn r101_the_kernel_equals_the_oracle() {
+    if !is_root() {
+        return;
+    }
+    let firewall = Firewall::loader().dry_run(false).load().expect("load");
+    let entry = Entry::of(&firewall);
+    let (policies, per_policy) = if in_guest() { (12, 100) } else { (220, 500) };
+    let config = Config {
+        cases: policies,
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        ..Config::default()
+    };
+    let judged = std::cell::Cell::new(0);
+    TestRunner::new(config)
+        .run(&(compilable_policy(), vec(frame(), per_policy)), |(policy, frames)| {
+            judged.set(judged.get() + frames.len());
+            match compare(&firewall, &entry, &policy, &frames) {
+                None => Ok(()),
+                Some(difference) => {
+                    Err(TestCaseError::fail(format!("{difference}\n{}", policy.to_yaml())))
+                }
+            }
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
+    println!("oracle: {} frames over {policies} policies, no difference", judged.get());
+}
+
+#[test]
+fn r101_nested_prefixes_with_inverted_priorities() {
+    if !is_root() {
+        return;
+    }
+    // Each prefix is judged the other way than the one around it, the wider one first: the widest
+    // wins everywhere, which longest-prefix lookups get wrong. Then the other way round.
+    let firewall = Firewall::loader().dry_run(false).load().expect("load");
+    for (family, lens) in [("10.0.0.0", 8..=32u8), ("2001:db8::", 16..=128)] {
+        for widest_first in [true, false] {
+            let mut rules = String::new();
+            for len in lens.clone() {
+                let priority = if widest_first { u32::from(len) } else { 200 - u32::from(len) };
+                let action = if len % 2 == 0 { "drop" } else { "pass" };
+                let net = mask(family, len);
+                rules += &format!(
+                    "  - {{ id: r{len}, priority: {priority}, match: {{ src: \"{net}/{len}\" }}, action: {action} }}\n"
+                );
+            }
+            let policy = Policy::from_yaml(&format!("version: 1\nrules:\n{rules}")).unwrap();
+            firewall.apply(&policy).unwrap();
+            let mut oracle = Oracle::new(&policy);
+            for len in lens.clone() {
+                let frame = common::packet::ip(&edge(family, len), peer(family)).udp(1, 2).build();
+                let want = oracle.evaluate(&frame, Timestamp::UNIX_EPOCH, None);
+                let got = firewall.evaluate(&frame).unwrap();
+                assert_eq!(got, want, "{family} {len} widest first: {widest_first}");
+                if widest_first {
+                    assert_eq!(got.verdict, Verdict::Drop, "the widest, which is even, decides");
+                }
+            }
+        }
+    }
+}
+
+fn bits(address: &str) -> (bool, u128) {
+    match address.parse().unwrap() {
+        std::net::IpAddr::V4(a) => (false, u128::from(a.to_bits()) << 96),
+        std::net::IpAddr::V6(a) => (true, a.to_bits()),
+    }
+}
+
+fn text(v6: bool, bits: u128) -> String {
+    if v6 {
+        std::net::Ipv6Addr::from_bits(bits).to_string()
+    } else {
+        std::net::Ipv4Addr::from_bits((bits >> 96) as u32).to_string()
+    }
+}
+
+/// The network of this length around the all-ones path below `family`.
+fn mask(family: &str, len: u8) -> String {
+    let (v6, address) = bits(family);
+    text(v6, address & (u128::MAX << (128 - u32::from(len)).min(127)))
+}
+
+/// An address inside of `family/len` and outside of the next longer prefix.
+fn edge(family: &str, len: u8) -> String {
+    let (v6, address) = bits(family);
+    let width = if v6 { 128 } else { 32 };
+    if len == width { text(v6, address) } else { text(v6, address | 1 << (127 - len)) }
+}
+
+fn peer(family: &str) -> &'static str {
+    if family.contains(':') { "2001:db8:ffff::1" } else { "192.0.2.1" }
+}

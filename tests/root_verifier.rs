@@ -1,0 +1,117 @@
+//! What the kernel's verifier makes of the program for each shape of policy.
+//!
+//! The lines `verified_insns PROGRAM SHAPE N load_ms X` are read by `scripts/clang-matrix`.
+#![cfg(feature = "kernel")]
+
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod common {
+    pub mod netns;
+}
+
+use common::netns;
+use xdpgate::policy::Policy;
+use xdpgate::{Firewall, ProgramFacts, Reason};
+
+/// Verified instructions of one program stay below this on every kernel and compiler.
+const LIMIT: u32 = 100_000;
+
+const NO_RULES: &str = "version: 1\nfailsafe: none\nrules: []\n";
+
+const BLOCK_LIST_V4: &str = "
+version: 1
+sets: { bad: { entries: [203.0.113.7, 203.0.113.8, 198.51.100.9] } }
+rules:
+  - { id: block, match: { src: '@bad' }, action: drop }
+";
+
+const ADDRESSES: &str = "
+version: 1
+default: drop
+failsafe: { ssh_from: [192.0.2.0/24, 2001:db8::/32] }
+sets:
+  sources: { entries: [203.0.113.7, 198.18.0.0/15, 10.1.2.0/25, 2001:db8::1, 2001:db8:1::/48, 2001:db8:2::/61] }
+  targets: { entries: [203.0.113.9, 198.51.100.0/24, 10.2.2.0/25, 2001:db8::2, 2001:db8:3::/48, 2001:db8:4::/61] }
+rules:
+  - { id: from, match: { src: '@sources' }, action: drop }
+  - { id: to, match: { dst: '@targets' }, action: pass }
+";
+
+const EVERYTHING: &str = "
+version: 1
+default: drop
+malformed: drop
+failsafe: { ssh_from: [192.0.2.0/24, 2001:db8::/32] }
+sets:
+  sources: { entries: [203.0.113.7, 198.18.0.0/15, 10.1.2.0/25, 2001:db8::1, 2001:db8:1::/48, 2001:db8:2::/61] }
+  targets: { entries: [203.0.113.9, 198.51.100.0/24, 10.2.2.0/25, 2001:db8::2, 2001:db8:3::/48, 2001:db8:4::/61] }
+rules:
+  - { id: r01, match: { src: '@sources', dst: '@targets' }, action: drop }
+  - { id: r02, match: { src: { not: '@sources' }, protocol: gre }, action: drop }
+  - { id: r03, match: { src: '@sources' }, action: drop }
+  - { id: r04, match: { dst: '@targets' }, action: pass }
+  - { id: r05, match: { protocol: udp, sport: 53 }, action: pass }
+  - { id: r06, match: { protocol: tcp, dport: [80, 443, 8000-8999] }, action: pass }
+  - { id: r07, match: { protocol: tcp, tcp_flags: 'SYN,!ACK' }, action: drop }
+  - { id: r08, match: { protocol: icmp, icmp: { type: 8, code: 0 } }, action: pass }
+  - { id: r09, match: { length: 40-120 }, action: drop }
+  - { id: r10, match: { fragment: any }, action: drop }
+  - { id: r11, match: { anomaly: [bad_fragment, invalid] }, action: drop }
+  - { id: r12, match: { vlan: [1, 2] }, action: pass }
+  - { id: r13, match: { ttl: 0-1 }, action: drop }
+  - { id: r14, match: { dscp: [46] }, action: pass }
+";
+
+/// More structured rules than fit one word of a row.
+fn many_rules() -> String {
+    let rules: String = (0..1500)
+        .map(|n| {
+            let (net, port) = (n / 256, n % 256);
+            format!(
+                "  - {{ id: r{n}, match: {{ src: 10.{net}.{port}.0/24, protocol: tcp, dport: {} }}, action: drop }}\n",
+                1000 + n
+            )
+        })
+        .collect();
+    format!("version: 1\nrules:\n{rules}")
+}
+
+fn report(program: &str, shape: &str, facts: &ProgramFacts) {
+    let verified = facts
+        .verified_insns
+        .expect("every kernel tells, by its log if not else");
+    let load = facts.load.as_secs_f64() * 1000.0;
+    println!("verified_insns {program} {shape} {verified} load_ms {load:.1}");
+    assert!(
+        verified < LIMIT,
+        "{program} {shape}: {verified} verified instructions"
+    );
+}
+
+#[test]
+fn every_shape_is_verified_within_the_limit() {
+    if netns::skipped() {
+        return;
+    }
+    let firewall = Firewall::loader().load().unwrap();
+    report("xdpgate", "entry", &firewall.program_info().entry);
+    let frame = [0; 64];
+    for (shape, text) in [
+        ("no-rules", NO_RULES),
+        ("block-list-v4", BLOCK_LIST_V4),
+        ("addresses", ADDRESSES),
+        ("everything", EVERYTHING),
+        ("many-rules", &many_rules()),
+    ] {
+        let applied = firewall.apply(&Policy::from_yaml(text).unwrap()).unwrap();
+        let info = firewall.program_info();
+        let policy = info.policy.unwrap();
+        assert_eq!(applied.verified_insns, policy.verified_insns);
+        report("xdpgate_policy", shape, &policy);
+        // The evaluating instance must load too.
+        assert_eq!(
+            firewall.evaluate(&frame).unwrap().reason,
+            Reason::NonIp,
+            "{shape}"
+        );
+    }
+}
