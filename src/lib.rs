@@ -1,4 +1,50 @@
-//! xdpgate (crate documentation to come)
+//! An embeddable XDP firewall: packets judged at the network driver, under the control of a program.
+//!
+//! ```text
+//!  YAML or code        pure, any OS                       feature `kernel`, Linux 5.10 or newer
+//! +------------+   +-----------+   +---------+   +----------------------------------------------+
+//! |   Policy   |-->|  compile  |-->|  Image  |-->| Firewall::apply: mmap, load, one atomic slot |
+//! +------------+   +-----------+   +---------+   +----------------------------------------------+
+//!        |                              |                                |
+//!        v                              v                                v
+//!     Oracle  ------- equal -----  ImageReader  ------- equal -----  XDP program
+//! ```
+//!
+//! A [`Policy`] is a default verdict, named address sets and rules; **the first rule that matches
+//! wins, always**: nested prefixes, overlapping sets and both address families obey priority. The
+//! compiler makes one flat [image](image::Image) of it, and a [`Firewall`] publishes the image to
+//! all its interfaces in one atomic step. The naive [oracle](oracle::Oracle) says what must come
+//! out, and the kernel is tested to say the same.
+//!
+//! ```no_run
+//! # #[cfg(feature = "kernel")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use xdpgate::{Firewall, IfIndex, ModePreference, Policy};
+//!
+//! let firewall = Firewall::loader().dry_run(true).load()?;
+//! let policy = Policy::from_file("policy.yaml")?; // errors carry line, rule, field and the mend
+//! println!("{}", firewall.plan(&policy)?); // what would change, in words
+//! firewall.apply(&policy)?; // atomic: each packet sees the old policy or the new one
+//! let attachment = firewall.attach(IfIndex::from_name("eth0")?, ModePreference::BestAvailable)?;
+//! println!("{} in {} mode", attachment.name, attachment.mode);
+//! firewall.set_dry_run(false);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "kernel"))]
+//! # fn main() {}
+//! ```
+//!
+//! # What it does not do
+//!
+//! It keeps no connections and does no NAT; it judges what comes in, not what goes out; it never
+//! replaces or detaches an XDP program that is not its own. It installs no logger and no exporter:
+//! it speaks through the `log` facade.
+//!
+//! # Features
+//!
+//! - `kernel` (default): loading, publishing and attaching through libbpf. Without it the pure half
+//!   stays: policies, compiler, plan, oracle. It needs no root, no clang and no Linux.
+//! - `static`: links libelf and zlib statically, for one binary that runs on any host.
 #![deny(unsafe_code)]
 
 mod abi;

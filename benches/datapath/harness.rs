@@ -167,9 +167,7 @@ fn program<'o>(object: &'o Object, name: &str) -> (ProgramMut<'o>, OwnedFd) {
 fn run(program: &ProgramMut<'_>, repeat: u32, v6: bool) -> (f64, u32) {
     let mut frame = [2; FRAME];
     frame[12..14].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
-    let mut input = ProgramInput::default();
-    input.data_in = Some(&frame);
-    input.repeat = repeat;
+    let input = ProgramInput { data_in: Some(&frame), repeat, ..Default::default() };
     let output = program.test_run(input).expect("BPF_PROG_TEST_RUN");
     (output.duration.as_nanos() as f64, output.return_value)
 }

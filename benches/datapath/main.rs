@@ -5,6 +5,8 @@
 //! random working set (`rnd`), and the ratio to the floor: parse + one lookup in the kernel's own
 //! hash (or LPM trie). Publish ratios, not nanoseconds: machines are noisy.
 
+#![allow(unreachable_pub, missing_docs, reason = "a program, not a library")]
+
 mod cases;
 mod harness;
 
@@ -35,10 +37,9 @@ fn main() {
     println!("{:<18} {:<9} {:>8} {:>8} {:>8} {:>7}", "", "", "ns", "net ns", "net ns", "");
     let mut built = Vec::new();
     for (name, make) in all() {
-        if filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str())) {
-            if let Some(case) = make() {
-                built.push(measure(&harness, &case));
-            }
+        let wanted = filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
+        if let Some(case) = wanted.then(make).flatten() {
+            built.push(measure(&harness, &case));
         }
     }
     println!(
