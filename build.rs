@@ -75,11 +75,15 @@ mod bpf {
         let mut arguments: Vec<String> = ["-I", "bpf", "-O2", "-mcpu=v3", "-Wall", "-Werror"]
             .map(str::to_owned)
             .into();
-        // Debian keeps asm/types.h here, where `-target bpf` does not look.
-        let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo");
-        let multiarch = format!("/usr/include/{arch}-linux-gnu");
-        if Path::new(&multiarch).is_dir() {
-            arguments.extend(["-idirafter".to_owned(), multiarch]);
+        // Debian keeps asm/types.h here, where `-target bpf` does not look. Any architecture's will
+        // do: what the program uses of it is the same on all.
+        let target = env::var("CARGO_CFG_TARGET_ARCH").expect("set by cargo");
+        for arch in [target.as_str(), env::consts::ARCH] {
+            let multiarch = format!("/usr/include/{arch}-linux-gnu");
+            if Path::new(&multiarch).is_dir() {
+                arguments.extend(["-idirafter".to_owned(), multiarch]);
+                break;
+            }
         }
         arguments
     }

@@ -495,6 +495,9 @@ fn every_corpus_file_is_compiled_in() {
         corpus::load().into_iter().map(|c| c.file).collect();
     for path in corpus::files() {
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
-        assert!(stems.contains(&stem), "{stem}: add it to TEXTS in tests/common/corpus.rs");
+        assert!(
+            stems.contains(&stem),
+            "{stem}: add it to TEXTS in tests/common/corpus.rs"
+        );
     }
 }

@@ -46,7 +46,10 @@ fn the_corpus_through_the_kernel() {
         }
     }
     println!("corpus: {judged} frames judged, {short} too short, {unsupported} not supported yet");
-    assert!(judged >= 250, "only {judged} frames of the corpus were judged");
+    assert!(
+        judged >= 250,
+        "only {judged} frames of the corpus were judged"
+    );
 }
 
 /// Exactly the counters that the case names moved, by one frame and its bytes.
@@ -61,7 +64,10 @@ fn check_counters(case: &Case, before: &Stats, after: &Stats) {
                 _ => "pass",
             };
             assert_eq!(c.count.bytes - was.bytes, bytes, "{}: bytes", case.name);
-            moved.insert(format!("{}/{disposition}", c.reason), c.count.packets - was.packets);
+            moved.insert(
+                format!("{}/{disposition}", c.reason),
+                c.count.packets - was.packets,
+            );
         }
     }
     assert_eq!(moved, case.counters, "{}: verdict counters", case.name);
@@ -73,9 +79,25 @@ fn check_counters(case: &Case, before: &Stats, after: &Stats) {
         .filter(|(a, b)| a.matched != b.matched)
         .map(|(a, b)| {
             let drops = u64::from(case.verdict == Verdict::Drop);
-            assert_eq!(a.matched.bytes - b.matched.bytes, bytes, "{}: bytes of {}", case.name, a.id);
-            assert_eq!(a.dropped.packets - b.dropped.packets, drops, "{}: drops", case.name);
-            assert_eq!(a.dropped.bytes - b.dropped.bytes, bytes * drops, "{}", case.name);
+            assert_eq!(
+                a.matched.bytes - b.matched.bytes,
+                bytes,
+                "{}: bytes of {}",
+                case.name,
+                a.id
+            );
+            assert_eq!(
+                a.dropped.packets - b.dropped.packets,
+                drops,
+                "{}: drops",
+                case.name
+            );
+            assert_eq!(
+                a.dropped.bytes - b.dropped.bytes,
+                bytes * drops,
+                "{}",
+                case.name
+            );
             (a.id.to_string(), a.matched.packets - b.matched.packets)
         })
         .collect();

@@ -36,8 +36,17 @@ fn r71_the_example_blocks_and_counts() {
             netns::sh("ip link show wan").contains("xdp")
         });
         for i in 0..30 {
-            let src = if i % 3 == 0 { "203.0.113.9" } else { "192.0.2.9" };
-            wire.send(&ip(src, "198.51.100.1").udp(1000, 2000).payload(&[0; 30]).build());
+            let src = if i % 3 == 0 {
+                "203.0.113.9"
+            } else {
+                "192.0.2.9"
+            };
+            wire.send(
+                &ip(src, "198.51.100.1")
+                    .udp(1000, 2000)
+                    .payload(&[0; 30])
+                    .build(),
+            );
         }
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success());

@@ -14,8 +14,15 @@ use xdpgate::policy::Policy;
 use xdpgate::{Firewall, Verdict};
 
 /// Judges the frames by kernel and oracle. Returns the first difference.
-fn compare(firewall: &Firewall, entry: &Entry, policy: &Policy, frames: &[Vec<u8>]) -> Option<String> {
-    firewall.apply(policy).unwrap_or_else(|e| panic!("{e}\n{}", policy.to_yaml()));
+fn compare(
+    firewall: &Firewall,
+    entry: &Entry,
+    policy: &Policy,
+    frames: &[Vec<u8>],
+) -> Option<String> {
+    firewall
+        .apply(policy)
+        .unwrap_or_else(|e| panic!("{e}\n{}", policy.to_yaml()));
     let mut oracle = Oracle::new(policy);
     let before = firewall.stats();
     let mut received = 0;
@@ -23,13 +30,17 @@ fn compare(firewall: &Firewall, entry: &Entry, policy: &Policy, frames: &[Vec<u8
         let want = oracle.evaluate(frame, Timestamp::UNIX_EPOCH, None);
         let got = firewall.evaluate(frame).expect("evaluate");
         if got != want {
-            return Some(format!("kernel {got:?}\noracle {want:?}\nframe {frame:02x?}"));
+            return Some(format!(
+                "kernel {got:?}\noracle {want:?}\nframe {frame:02x?}"
+            ));
         }
         if frame.len() >= 14 {
             let verdict = entry.receive(frame);
             received += 1;
             if verdict != want.verdict {
-                return Some(format!("live {verdict:?}, oracle {want:?}\nframe {frame:02x?}"));
+                return Some(format!(
+                    "live {verdict:?}, oracle {want:?}\nframe {frame:02x?}"
+                ));
             }
         }
     }
@@ -54,17 +65,24 @@ fn r101_the_kernel_equals_the_oracle() {
     };
     let judged = std::cell::Cell::new(0);
     TestRunner::new(config)
-        .run(&(compilable_policy(), vec(frame(), per_policy)), |(policy, frames)| {
-            judged.set(judged.get() + frames.len());
-            match compare(&firewall, &entry, &policy, &frames) {
-                None => Ok(()),
-                Some(difference) => {
-                    Err(TestCaseError::fail(format!("{difference}\n{}", policy.to_yaml())))
+        .run(
+            &(compilable_policy(), vec(frame(), per_policy)),
+            |(policy, frames)| {
+                judged.set(judged.get() + frames.len());
+                match compare(&firewall, &entry, &policy, &frames) {
+                    None => Ok(()),
+                    Some(difference) => Err(TestCaseError::fail(format!(
+                        "{difference}\n{}",
+                        policy.to_yaml()
+                    ))),
                 }
-            }
-        })
+            },
+        )
         .unwrap_or_else(|e| panic!("{e}"));
-    println!("oracle: {} frames over {policies} policies, no difference", judged.get());
+    println!(
+        "oracle: {} frames over {policies} policies, no difference",
+        judged.get()
+    );
 }
 
 #[test]
@@ -79,7 +97,11 @@ fn r101_nested_prefixes_with_inverted_priorities() {
         for widest_first in [true, false] {
             let mut rules = String::new();
             for len in lens.clone() {
-                let priority = if widest_first { u32::from(len) } else { 200 - u32::from(len) };
+                let priority = if widest_first {
+                    u32::from(len)
+                } else {
+                    200 - u32::from(len)
+                };
                 let action = if len % 2 == 0 { "drop" } else { "pass" };
                 let net = mask(family, len);
                 rules += &format!(
@@ -90,12 +112,18 @@ fn r101_nested_prefixes_with_inverted_priorities() {
             firewall.apply(&policy).unwrap();
             let mut oracle = Oracle::new(&policy);
             for len in lens.clone() {
-                let frame = common::packet::ip(&edge(family, len), peer(family)).udp(1, 2).build();
+                let frame = common::packet::ip(&edge(family, len), peer(family))
+                    .udp(1, 2)
+                    .build();
                 let want = oracle.evaluate(&frame, Timestamp::UNIX_EPOCH, None);
                 let got = firewall.evaluate(&frame).unwrap();
                 assert_eq!(got, want, "{family} {len} widest first: {widest_first}");
                 if widest_first {
-                    assert_eq!(got.verdict, Verdict::Drop, "the widest, which is even, decides");
+                    assert_eq!(
+                        got.verdict,
+                        Verdict::Drop,
+                        "the widest, which is even, decides"
+                    );
                 }
             }
         }
@@ -127,9 +155,17 @@ fn mask(family: &str, len: u8) -> String {
 fn edge(family: &str, len: u8) -> String {
     let (v6, address) = bits(family);
     let width = if v6 { 128 } else { 32 };
-    if len == width { text(v6, address) } else { text(v6, address | 1 << (127 - len)) }
+    if len == width {
+        text(v6, address)
+    } else {
+        text(v6, address | 1 << (127 - len))
+    }
 }
 
 fn peer(family: &str) -> &'static str {
-    if family.contains(':') { "2001:db8:ffff::1" } else { "192.0.2.1" }
+    if family.contains(':') {
+        "2001:db8:ffff::1"
+    } else {
+        "192.0.2.1"
+    }
 }

@@ -57,7 +57,12 @@ rules:
 ",
         )
         .unwrap();
-        let tcp = |flags| ip("192.0.2.1", "198.51.100.1").tcp(1000, 80).flags(flags).build();
+        let tcp = |flags| {
+            ip("192.0.2.1", "198.51.100.1")
+                .tcp(1000, 80)
+                .flags(flags)
+                .build()
+        };
         let udp = ip("192.0.2.1", "198.51.100.1").udp(1000, 80).build();
         let (syn, ack, syn_ack) = (0x02, 0x10, 0x12);
         for (frame, rule, verdict) in [
@@ -80,18 +85,41 @@ fn r23_default_drop_keeps_management_in() {
         )
         .unwrap();
         let mut said = |frame: Vec<u8>| {
-            let Evaluation { verdict, reason, .. } = judge(&policy, &frame);
+            let Evaluation {
+                verdict, reason, ..
+            } = judge(&policy, &frame);
             (verdict, reason)
         };
         let drop = (Verdict::Drop, Reason::Default);
         let pass = (Verdict::Pass, Reason::Failsafe);
-        assert_eq!(said(ip("192.0.2.7", "198.51.100.1").tcp(1000, 22).build()), pass);
-        assert_eq!(said(ip("192.0.3.7", "198.51.100.1").tcp(1000, 22).build()), drop);
-        assert_eq!(said(ip("192.0.2.7", "198.51.100.1").tcp(1000, 23).build()), drop);
-        assert_eq!(said(ip("2001:db8::7", "2001:db9::1").tcp(1000, 22).build()), pass);
-        assert_eq!(said(ip("2001:db9::7", "2001:db9::1").tcp(1000, 22).build()), drop);
-        assert_eq!(said(ip("fe80::1", "ff02::1").ttl(255).icmp(135, 0).build()), pass);
-        assert_eq!(said(ip("0.0.0.0", "255.255.255.255").udp(68, 67).build()), pass);
+        assert_eq!(
+            said(ip("192.0.2.7", "198.51.100.1").tcp(1000, 22).build()),
+            pass
+        );
+        assert_eq!(
+            said(ip("192.0.3.7", "198.51.100.1").tcp(1000, 22).build()),
+            drop
+        );
+        assert_eq!(
+            said(ip("192.0.2.7", "198.51.100.1").tcp(1000, 23).build()),
+            drop
+        );
+        assert_eq!(
+            said(ip("2001:db8::7", "2001:db9::1").tcp(1000, 22).build()),
+            pass
+        );
+        assert_eq!(
+            said(ip("2001:db9::7", "2001:db9::1").tcp(1000, 22).build()),
+            drop
+        );
+        assert_eq!(
+            said(ip("fe80::1", "ff02::1").ttl(255).icmp(135, 0).build()),
+            pass
+        );
+        assert_eq!(
+            said(ip("0.0.0.0", "255.255.255.255").udp(68, 67).build()),
+            pass
+        );
         let arp = common::packet::ethernet(0x0806).payload(&[0; 28]).build();
         assert_eq!(said(arp), (Verdict::Pass, Reason::NonIp));
     });
@@ -106,27 +134,48 @@ fn r104_a_set_of_a_million() {
     }
     let half: u32 = if in_guest() { 20_000 } else { 500_000 };
     // Odd hosts only, so that every even neighbour is out.
-    let v4 = |i: u32| IpAddr::V4(Ipv4Addr::from_bits((i.wrapping_mul(0x9e37_79b1) % (1 << 30)) << 1 | 1));
+    let v4 = |i: u32| {
+        IpAddr::V4(Ipv4Addr::from_bits(
+            (i.wrapping_mul(0x9e37_79b1) % (1 << 30)) << 1 | 1,
+        ))
+    };
     let v6 = |i: u32| IpAddr::V6(Ipv6Addr::from_bits(0x2001 << 112 | u128::from(i) << 33 | 1));
     let wide: Prefix = "240.0.0.0/5".parse().unwrap();
-    let entries = (0..half).flat_map(|i| [Prefix::host(v4(i)), Prefix::host(v6(i))]).chain([wide]);
+    let entries = (0..half)
+        .flat_map(|i| [Prefix::host(v4(i)), Prefix::host(v6(i))])
+        .chain([wide]);
     let set = AddressSet::from_prefixes(entries);
     let listed = set.clone();
     let name = SetName::new("million").unwrap();
     let mut rule = Rule::new(RuleId::new("block").unwrap(), 1, Action::Drop);
-    rule.matches.src =
-        Some(AddressMatch { negated: false, items: vec![AddressItem::Set(name.clone())] });
+    rule.matches.src = Some(AddressMatch {
+        negated: false,
+        items: vec![AddressItem::Set(name.clone())],
+    });
     let policy = Policy::builder().set(name, set).rule(rule).build().unwrap();
 
     let firewall = Firewall::loader().dry_run(false).load().expect("load");
     let applied = firewall.apply(&policy).expect("apply");
-    println!("{} entries: compile {:?}, publish {:?}", listed.len(), applied.compile, applied.publish);
+    println!(
+        "{} entries: compile {:?}, publish {:?}",
+        listed.len(),
+        applied.compile,
+        applied.publish
+    );
     let entry = Entry::of(&firewall);
     let mut dropped = 0;
     let mut check = |addr: IpAddr| {
-        let peer = if addr.is_ipv4() { "198.51.100.1" } else { "2001:db9::1" };
+        let peer = if addr.is_ipv4() {
+            "198.51.100.1"
+        } else {
+            "2001:db9::1"
+        };
         let frame = addressed(addr, peer.parse().unwrap()).tcp(1000, 80).build();
-        let verdict = if listed.contains(addr) { Verdict::Drop } else { Verdict::Pass };
+        let verdict = if listed.contains(addr) {
+            Verdict::Drop
+        } else {
+            Verdict::Pass
+        };
         assert_eq!(entry.receive(&frame), verdict, "{addr}");
         dropped += u64::from(verdict == Verdict::Drop);
     };
@@ -137,10 +186,19 @@ fn r104_a_set_of_a_million() {
             check(neighbour(addr));
         }
     }
-    for addr in ["239.255.255.254", "240.0.0.0", "247.255.255.254", "248.0.0.0"] {
+    for addr in [
+        "239.255.255.254",
+        "240.0.0.0",
+        "247.255.255.254",
+        "248.0.0.0",
+    ] {
         check(addr.parse().unwrap());
     }
-    assert_eq!(firewall.stats().rules[0].dropped.packets, dropped, "the rule counted each");
+    assert_eq!(
+        firewall.stats().rules[0].dropped.packets,
+        dropped,
+        "the rule counted each"
+    );
 }
 
 fn neighbour(addr: IpAddr) -> IpAddr {

@@ -107,11 +107,15 @@ fn every_shape_is_verified_within_the_limit() {
         let policy = info.policy.unwrap();
         assert_eq!(applied.verified_insns, policy.verified_insns);
         report("xdpgate_policy", shape, &policy);
-        // The evaluating instance must load too.
         assert_eq!(
             firewall.evaluate(&frame).unwrap().reason,
             Reason::NonIp,
             "{shape}"
+        );
+        report(
+            "evaluate",
+            shape,
+            &firewall.program_info().evaluator.unwrap(),
         );
     }
 }

@@ -27,10 +27,16 @@ impl Case {
         }
         let set = SetName::new("block").expect("a name");
         let mut rule = Rule::new(RuleId::new("block").expect("an id"), 10, Action::Drop);
-        rule.matches.src =
-            Some(AddressMatch { negated: false, items: vec![AddressItem::Set(set.clone())] });
+        rule.matches.src = Some(AddressMatch {
+            negated: false,
+            items: vec![AddressItem::Set(set.clone())],
+        });
         let entries = AddressSet::from_prefixes(self.entries.iter().copied());
-        Policy::builder().set(set, entries).rule(rule).build().expect("a block list")
+        Policy::builder()
+            .set(set, entries)
+            .rule(rule)
+            .build()
+            .expect("a block list")
     }
 
     /// Whether the floor of this case is the kernel's LPM trie rather than its hash.
@@ -93,7 +99,9 @@ fn flow_count(entries: usize) -> u32 {
 }
 
 fn flows(count: u32, source: impl Fn(u32) -> IpAddr) -> Vec<[u8; 64]> {
-    (0..count).map(|i| flow(source(mix32(i ^ 0x9e37)), 1024 + (i % 60_000) as u16)).collect()
+    (0..count)
+        .map(|i| flow(source(mix32(i ^ 0x9e37)), 1024 + (i % 60_000) as u16))
+        .collect()
 }
 
 /// `count` random hosts.
@@ -101,11 +109,17 @@ pub fn hosts(count: u32, is_v6: bool) -> Case {
     let address = if is_v6 { v6 } else { v4 };
     let flow_total = flow_count(count as usize);
     Case {
-        name: format!("{} hosts {}", if is_v6 { "v6" } else { "v4" }, short(count as usize)),
+        name: format!(
+            "{} hosts {}",
+            if is_v6 { "v6" } else { "v4" },
+            short(count as usize)
+        ),
         v6: is_v6,
         entries: (0..count).map(|i| Prefix::host(address(i))).collect(),
         hits: flows(flow_total, |r| address(r % count)),
-        misses: flows(flow_total, |r| address(count + 2_000_000 + r % 2_000_000_000)),
+        misses: flows(flow_total, |r| {
+            address(count + 2_000_000 + r % 2_000_000_000)
+        }),
     }
 }
 
@@ -115,12 +129,24 @@ pub fn prefixes(count: u32, is_v6: bool) -> Case {
         let r = mix32(i ^ 0x1234_5678) % 100;
         match if is_v6 { v6(i) } else { v4(i) } {
             IpAddr::V4(a) => {
-                let len = if r < 60 { 24 } else if r < 80 { 25 + (r % 7) as u8 } else { 20 + (r % 4) as u8 };
+                let len = if r < 60 {
+                    24
+                } else if r < 80 {
+                    25 + (r % 7) as u8
+                } else {
+                    20 + (r % 4) as u8
+                };
                 let a = a.to_bits() & (u32::MAX << (32 - len));
                 Prefix::new(IpAddr::V4(Ipv4Addr::from_bits(a)), len)
             }
             IpAddr::V6(a) => {
-                let len = if r < 50 { 48 } else if r < 75 { 64 } else { 32 + (r % 32) as u8 };
+                let len = if r < 50 {
+                    48
+                } else if r < 75 {
+                    64
+                } else {
+                    32 + (r % 32) as u8
+                };
                 let a = a.to_bits() & (u128::MAX << (128 - len));
                 Prefix::new(IpAddr::V6(Ipv6Addr::from_bits(a)), len)
             }
@@ -132,10 +158,16 @@ pub fn prefixes(count: u32, is_v6: bool) -> Case {
     let flow_total = flow_count(count as usize);
     let misses = |r: u32| {
         let address = if is_v6 { v6 } else { v4 };
-        (0..).map(|k| address(r.wrapping_add(k << 8) | 1 << 31)).find(|a| !set.contains(*a))
+        (0..)
+            .map(|k| address(r.wrapping_add(k << 8) | 1 << 31))
+            .find(|a| !set.contains(*a))
     };
     Case {
-        name: format!("{} prefixes {}", if is_v6 { "v6" } else { "v4" }, short(count as usize)),
+        name: format!(
+            "{} prefixes {}",
+            if is_v6 { "v6" } else { "v4" },
+            short(count as usize)
+        ),
         v6: is_v6,
         hits: flows(flow_total, |r| entries[(r % count) as usize].addr()),
         misses: flows(flow_total, |r| misses(r).expect("an address outside")),
@@ -158,8 +190,12 @@ pub fn no_rules(is_v6: bool) -> Case {
 /// The ipsum list, if the data folder is there.
 pub fn ipsum() -> Option<Case> {
     let path = data_dir()?.join("lists/ipsum.txt.gz");
-    let mut child =
-        Command::new("gzip").arg("-dc").arg(path).stdout(Stdio::piped()).spawn().ok()?;
+    let mut child = Command::new("gzip")
+        .arg("-dc")
+        .arg(path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
     let mut text = String::new();
     child.stdout.take()?.read_to_string(&mut text).ok()?;
     child.wait().ok().filter(|s| s.success())?;
@@ -167,7 +203,11 @@ pub fn ipsum() -> Option<Case> {
     let entries: Vec<Prefix> = set.iter().collect();
     let count = entries.len() as u32;
     let flow_total = flow_count(entries.len());
-    let misses = |r: u32| (0..).map(|k| v4(r.wrapping_add(k))).find(|a| !set.contains(*a));
+    let misses = |r: u32| {
+        (0..)
+            .map(|k| v4(r.wrapping_add(k)))
+            .find(|a| !set.contains(*a))
+    };
     Some(Case {
         name: format!("ipsum {}", short(entries.len())),
         v6: false,

@@ -51,26 +51,35 @@ impl Harness {
             .arg(root.join("benches/bpf/harness.bpf.c"))
             .arg("-o")
             .arg(&object)
-            .arg(format!("-idirafter/usr/include/{}-linux-gnu", std::env::consts::ARCH))
+            .arg(format!(
+                "-idirafter/usr/include/{}-linux-gnu",
+                std::env::consts::ARCH
+            ))
             .status()?;
         if !status.success() {
-            return Err(io::Error::other("clang could not compile benches/bpf/harness.bpf.c"));
+            return Err(io::Error::other(
+                "clang could not compile benches/bpf/harness.bpf.c",
+            ));
         }
         Ok(Self { object })
     }
 
     /// Loads the harness with one program of it wanted beside, sized for these entries and flows.
     fn load(&self, wanted: &str, entries: &[Prefix], flows: &[[u8; 64]]) -> Object {
-        let mut open = ObjectBuilder::default().open_file(&self.object).expect("open the harness");
+        let mut open = ObjectBuilder::default()
+            .open_file(&self.object)
+            .expect("open the harness");
         for mut program in open.progs_mut() {
             program.set_autoload(program.name() == wanted);
         }
         for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if name == "flows" {
-                map.set_max_entries(flows.len().max(1) as u32).expect("size");
+                map.set_max_entries(flows.len().max(1) as u32)
+                    .expect("size");
             } else if name.starts_with("hosts") || name.starts_with("prefixes") {
-                map.set_max_entries(entries.len().max(1) as u32).expect("size");
+                map.set_max_entries(entries.len().max(1) as u32)
+                    .expect("size");
             } else if name.ends_with(".rodata") {
                 let mask = (flows.len().max(1) - 1) as u32;
                 map.initial_value_mut().expect("rodata")[..4].copy_from_slice(&mask.to_ne_bytes());
@@ -101,7 +110,8 @@ impl Harness {
                     IpAddr::V4(a) => key.extend(a.octets()),
                     IpAddr::V6(a) => key.extend(a.octets()),
                 }
-                map.update(&key, &1u64.to_ne_bytes(), MapFlags::ANY).expect("fill the floor");
+                map.update(&key, &1u64.to_ne_bytes(), MapFlags::ANY)
+                    .expect("fill the floor");
             }
         }
         let fd = program(&object, name).1;
@@ -118,8 +128,10 @@ impl Harness {
         rounds: usize,
     ) -> Vec<Measured> {
         let objects: Vec<Object> = subjects.iter().map(|s| self.replay(s, flows)).collect();
-        let mut out: Vec<Measured> =
-            subjects.iter().map(|_| Measured { rounds: Vec::new() }).collect();
+        let mut out: Vec<Measured> = subjects
+            .iter()
+            .map(|_| Measured { rounds: Vec::new() })
+            .collect();
         let repeat = 400_000.max(flows.len() as u32);
         for (object, subject) in objects.iter().zip(subjects) {
             // Every flow once alone: the verdict of each; and warms what can be warmed.
@@ -144,7 +156,8 @@ impl Harness {
         for map in object.maps() {
             if map.name() == "flows" {
                 for (i, flow) in (0u32..).zip(flows) {
-                    map.update(&i.to_ne_bytes(), flow, MapFlags::ANY).expect("fill the flows");
+                    map.update(&i.to_ne_bytes(), flow, MapFlags::ANY)
+                        .expect("fill the flows");
                 }
             } else if map.name() == "target" {
                 let fd = subject.fd.as_raw_fd().to_ne_bytes();
@@ -158,7 +171,10 @@ impl Harness {
 
 fn program<'o>(object: &'o Object, name: &str) -> (ProgramMut<'o>, OwnedFd) {
     use std::os::fd::AsFd;
-    let program = object.progs_mut().find(|p| p.name() == name).expect("a program of the harness");
+    let program = object
+        .progs_mut()
+        .find(|p| p.name() == name)
+        .expect("a program of the harness");
     let fd = program.as_fd().try_clone_to_owned().expect("dup");
     (program, fd)
 }
@@ -167,7 +183,11 @@ fn program<'o>(object: &'o Object, name: &str) -> (ProgramMut<'o>, OwnedFd) {
 fn run(program: &ProgramMut<'_>, repeat: u32, v6: bool) -> (f64, u32) {
     let mut frame = [2; FRAME];
     frame[12..14].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
-    let input = ProgramInput { data_in: Some(&frame), repeat, ..Default::default() };
+    let input = ProgramInput {
+        data_in: Some(&frame),
+        repeat,
+        ..Default::default()
+    };
     let output = program.test_run(input).expect("BPF_PROG_TEST_RUN");
     (output.duration.as_nanos() as f64, output.return_value)
 }

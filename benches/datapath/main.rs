@@ -24,7 +24,10 @@ fn main() {
         println!("skipped: needs root");
         return;
     }
-    let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let filters: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with("--"))
+        .collect();
     let dir = std::env::temp_dir().join(format!("xdpgate-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a folder for the harness");
     let harness = Harness::compile(&dir).expect("the harness");
@@ -34,7 +37,10 @@ fn main() {
         "{:<18} {:<9} {:>8} {:>8} {:>8} {:>7}",
         "case", "packets", "empty", "floor", "xdpgate", "ratio"
     );
-    println!("{:<18} {:<9} {:>8} {:>8} {:>8} {:>7}", "", "", "ns", "net ns", "net ns", "");
+    println!(
+        "{:<18} {:<9} {:>8} {:>8} {:>8} {:>7}",
+        "", "", "ns", "net ns", "net ns", ""
+    );
     let mut built = Vec::new();
     for (name, make) in all() {
         let wanted = filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
@@ -63,12 +69,27 @@ fn all() -> Vec<(&'static str, Make)> {
         ("v4 hosts 1", Box::new(|| Some(cases::hosts(1, false)))),
         ("v4 hosts 1k", Box::new(|| Some(cases::hosts(1000, false)))),
         ("ipsum", Box::new(cases::ipsum)),
-        ("v4 hosts 1M", Box::new(|| Some(cases::hosts(1_000_000, false)))),
+        (
+            "v4 hosts 1M",
+            Box::new(|| Some(cases::hosts(1_000_000, false))),
+        ),
         ("v6 hosts 1k", Box::new(|| Some(cases::hosts(1000, true)))),
-        ("v6 hosts 1M", Box::new(|| Some(cases::hosts(1_000_000, true)))),
-        ("v4 prefixes 1k", Box::new(|| Some(cases::prefixes(1000, false)))),
-        ("v4 prefixes 100k", Box::new(|| Some(cases::prefixes(100_000, false)))),
-        ("v6 prefixes 100k", Box::new(|| Some(cases::prefixes(100_000, true)))),
+        (
+            "v6 hosts 1M",
+            Box::new(|| Some(cases::hosts(1_000_000, true))),
+        ),
+        (
+            "v4 prefixes 1k",
+            Box::new(|| Some(cases::prefixes(1000, false))),
+        ),
+        (
+            "v4 prefixes 100k",
+            Box::new(|| Some(cases::prefixes(100_000, false))),
+        ),
+        (
+            "v6 prefixes 100k",
+            Box::new(|| Some(cases::prefixes(100_000, true))),
+        ),
     ]
 }
 
@@ -87,21 +108,39 @@ fn measure(harness: &Harness, case: &Case) -> String {
         name: "xdpgate",
         fd: Program::fd_from_id(firewall.program_info().entry.id).expect("the entry program"),
     };
-    let floor = harness
-        .own(if case.has_prefixes() { "floor_lpm" } else { "floor_hash" }, &case.entries);
-    for (kind, flows, verdict) in
-        [("hit", &case.hits, XDP_DROP), ("miss", &case.misses, XDP_PASS)]
-    {
+    let floor = harness.own(
+        if case.has_prefixes() {
+            "floor_lpm"
+        } else {
+            "floor_hash"
+        },
+        &case.entries,
+    );
+    for (kind, flows, verdict) in [
+        ("hit", &case.hits, XDP_DROP),
+        ("miss", &case.misses, XDP_PASS),
+    ] {
         if flows.is_empty() {
             continue;
         }
-        let empty = harness.own(if verdict == XDP_DROP { "empty_drop" } else { "empty_pass" }, &[]);
+        let empty = harness.own(
+            if verdict == XDP_DROP {
+                "empty_drop"
+            } else {
+                "empty_pass"
+            },
+            &[],
+        );
         for (set, flows) in [("hot", &flows[..1]), ("rnd", &flows[..])] {
             let subjects = [&empty, &floor, &ours];
             let m = harness.measure(&subjects, flows, case.v6, verdict, ROUNDS);
             let net = |i: usize| {
-                let mut net: Vec<f64> =
-                    m[i].rounds.iter().zip(&m[0].rounds).map(|(a, b)| a - b).collect();
+                let mut net: Vec<f64> = m[i]
+                    .rounds
+                    .iter()
+                    .zip(&m[0].rounds)
+                    .map(|(a, b)| a - b)
+                    .collect();
                 net.sort_by(f64::total_cmp);
                 net[net.len() / 2]
             };

@@ -398,7 +398,10 @@ impl Outcomes {
 impl Outcomes {
     fn get(&self, number: u32) -> Outcome {
         if self.pool.is_trivial() {
-            return Outcome { best: number - 1, row: 0 };
+            return Outcome {
+                best: number - 1,
+                row: 0,
+            };
         }
         self.list[number as usize]
     }
@@ -440,7 +443,18 @@ impl Steps {
 }
 
 fn write_hosts(table: &[Line], miss: u32, image: &mut ImageWriter) -> AddressIndex {
-    let hosts = if table.is_empty() { 0 } else { image.section(table) };
+    let hosts = if table.is_empty() {
+        0
+    } else {
+        image.section(table)
+    };
     let host_lines = table.len() as u32;
-    AddressIndex { hosts, host_lines, root: 0, blocks: 0, block_count: 0, miss }
+    AddressIndex {
+        hosts,
+        host_lines,
+        root: 0,
+        blocks: 0,
+        block_count: 0,
+        miss,
+    }
 }

@@ -24,7 +24,9 @@ pub(super) fn build4(hosts: &[Found<u32>], seed: [u64; 2]) -> Vec<Line> {
     let hashes: Vec<u64> = hosts.iter().map(|h| hash4(seed, h.address)).collect();
     let table = Table::<HOST4_SLOTS>::build(&hashes, LOAD4);
     table.write(&hashes, 64, |line, slot, key| {
-        let Found { address, outcome, .. } = hosts[key];
+        let Found {
+            address, outcome, ..
+        } = hosts[key];
         line.0[2 + 2 * slot] = address;
         line.0[3 + 2 * slot] = outcome;
     })
@@ -32,7 +34,10 @@ pub(super) fn build4(hosts: &[Found<u32>], seed: [u64; 2]) -> Vec<Line> {
 
 /// The table of IPv6 hosts (length 0) or of prefixes: address, length, outcome.
 pub(super) fn build6(keys: &[(u128, u8, u32)], seed: [u64; 2]) -> Vec<Line> {
-    let hashes: Vec<u64> = keys.iter().map(|k| hash6(seed, k.0, u32::from(k.1))).collect();
+    let hashes: Vec<u64> = keys
+        .iter()
+        .map(|k| hash6(seed, k.0, u32::from(k.1)))
+        .collect();
     let table = Table::<HOST6_SLOTS>::build(&hashes, LOAD6);
     table.write(&hashes, 32, |line, slot, key| {
         let (address, len, outcome) = keys[key];
@@ -77,13 +82,20 @@ impl<const SLOTS: usize> Table<SLOTS> {
             std::mem::swap(&mut key, &mut self.0[at as usize][moves % SLOTS]);
             let hash = hashes[key as usize];
             let home = home_line(hash, lines);
-            at = if at == home { other_line(hash, lines) } else { home };
+            at = if at == home {
+                other_line(hash, lines)
+            } else {
+                home
+            };
         }
         false
     }
 
     fn put(&mut self, key: u32, line: u32) -> bool {
-        match self.0[line as usize].iter_mut().find(|slot| **slot == EMPTY) {
+        match self.0[line as usize]
+            .iter_mut()
+            .find(|slot| **slot == EMPTY)
+        {
             Some(slot) => *slot = key,
             None => return false,
         }

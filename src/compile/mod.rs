@@ -84,8 +84,11 @@ pub fn compile(policy: &Policy, options: &CompileOptions) -> Result<Image, Polic
     for direction in [AXIS_SRC, AXIS_DST] {
         let builder = AddressAxisBuilder::new(policy, &rules, &kinds, &structured, direction);
         if builder.is_needed(shape.axes) {
-            shape.features |=
-                if direction == AXIS_SRC { abi::FEATURE_SRC } else { abi::FEATURE_DST };
+            shape.features |= if direction == AXIS_SRC {
+                abi::FEATURE_SRC
+            } else {
+                abi::FEATURE_DST
+            };
             shape.address[direction] = builder.build(&mut image, options.seed)?;
         }
     }

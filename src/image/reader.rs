@@ -6,8 +6,8 @@ use super::writer::header_lines;
 use super::{checksum, hash4, hash6, home_line, other_line};
 use crate::abi::{
     self, AXIS_COUNT, AXIS_DST, AXIS_SRC, AddressAxis, AddressIndex, BLOCK_LINES, ENTRY_BLOCK,
-    HOST4_SLOTS, HOST6_SLOTS, LENGTH_STEPS, Line, NO_RULE, OUTCOME_BITS, RuleRecord,
-    Shape, SshPrefix,
+    HOST4_SLOTS, HOST6_SLOTS, LENGTH_STEPS, Line, NO_RULE, OUTCOME_BITS, RuleRecord, Shape,
+    SshPrefix,
 };
 use crate::packet::{Fragment, Packet, Parsed};
 use crate::policy::Verdict;

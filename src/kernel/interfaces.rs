@@ -206,20 +206,20 @@ impl Interfaces {
     }
 
     pub(super) fn stats(&self, backend: &dyn Backend) -> Vec<InterfaceStats> {
-        let mut stats: Vec<InterfaceStats> = self
-            .slots
-            .iter()
-            .enumerate()
-            .map(|(index, slot)| InterfaceStats {
-                ifindex: slot.ifindex,
-                name: slot.name.clone(),
-                attached: slot.is_attached(),
-                counts: VerdictCounts::new(
-                    &backend.verdict_counters(number(index)),
-                    Some(&slot.baseline),
-                ),
-            })
-            .collect();
+        let mut stats = Vec::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let counters = backend.verdict_counters(number(index));
+            let counts = VerdictCounts::new(&counters, Some(&slot.baseline));
+            // A slot may be left over from an attachment that was refused.
+            if slot.is_attached() || counts.total().packets > 0 {
+                stats.push(InterfaceStats {
+                    ifindex: slot.ifindex,
+                    name: slot.name.clone(),
+                    attached: slot.is_attached(),
+                    counts,
+                });
+            }
+        }
         stats.sort_by_key(|s| s.ifindex);
         stats
     }

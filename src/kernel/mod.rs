@@ -10,14 +10,18 @@ mod backend;
 mod error;
 mod evaluate;
 mod firewall;
+mod grace;
 mod ifindex;
 mod interfaces;
 mod layout;
+mod link;
 mod live;
 mod loader;
 mod pin;
 mod probe;
 mod program;
+mod publish;
+mod published;
 mod recorder;
 mod skeleton;
 mod slots;
@@ -26,10 +30,11 @@ mod sys;
 
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use error::{ApplyError, AttachError, EvaluateError, LoadError, PinError, VerifierLog};
-pub use firewall::{Applied, Firewall, Generation};
+pub use firewall::Firewall;
 pub use ifindex::IfIndex;
 pub use loader::Loader;
 pub use pin::unpin;
+pub use publish::{Applied, Generation};
 pub use recorder::{Operation, Rehearsal};
 pub use stats::{
     Count, Disposition, InterfaceStats, ProgramFacts, ProgramInfo, RuleStats, Stats, VerdictCount,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::backend::VerdictCounters;
-use super::firewall::Generation;
 use super::ifindex::IfIndex;
 use super::layout::{DISPOSITION_SLOTS, RuleCounter};
+use super::publish::Generation;
 use crate::policy::RuleId;
 use crate::verdict::Reason;
 

@@ -40,7 +40,12 @@ impl Entry {
         };
         // SAFETY: the frame outlives the call, and the sizes are those of what is pointed to.
         let rc = unsafe { bpf_prog_test_run_opts(self.0.as_raw_fd(), &mut opts) };
-        assert_eq!(rc, 0, "BPF_PROG_TEST_RUN: {}", std::io::Error::from_raw_os_error(-rc));
+        assert_eq!(
+            rc,
+            0,
+            "BPF_PROG_TEST_RUN: {}",
+            std::io::Error::from_raw_os_error(-rc)
+        );
         match opts.retval {
             1 => Verdict::Drop,
             2 => Verdict::Pass,

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-    sockopt::ReceiveTimeout,
+    sockopt::{RcvBufForce, ReceiveTimeout},
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use xdpgate::IfIndex;
@@ -52,9 +53,10 @@ pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 /// Mounts a BPF file system that only this thread sees, at a directory that is made for it.
 pub fn mount_bpffs(dir: &std::path::Path) {
     unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
-    sh("mount --make-rprivate /");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mount");
     fs::create_dir_all(dir).expect("a directory to mount at");
-    sh(&format!("mount -t bpf bpf {}", dir.display()));
+    mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), none).expect("mount");
 }
 
 /// Runs a command; fails if it fails.
@@ -105,6 +107,8 @@ impl Wire {
         let fd = socket(AddressFamily::Packet, SockType::Raw, flags, protocol).expect("socket");
         bind(&fd, interface).expect("bind");
         let wire = Self(fd);
+        // Each small frame takes the room of a page in it.
+        setsockopt(&wire.0, RcvBufForce, &(8 << 20)).expect("setsockopt");
         setsockopt(&wire.0, ReceiveTimeout, &TimeVal::milliseconds(50)).expect("setsockopt");
         // What other interfaces received between socket and bind.
         while wire.receive().is_some() {}

@@ -63,7 +63,11 @@ pub fn five_tuple_shapes(judge: Judge<'_>) {
             let mutations = frame.mutations();
             assert_eq!(mutations.len(), 5);
             for (field, mutated) in mutations {
-                assert_eq!(hits(judge, m.clone(), &mutated), !has(field), "{field}: {m:?}");
+                assert_eq!(
+                    hits(judge, m.clone(), &mutated),
+                    !has(field),
+                    "{field}: {m:?}"
+                );
             }
         }
     }
@@ -94,7 +98,10 @@ pub fn prefix_edges(judge: Judge<'_>) {
                 ..Match::default()
             };
             let to = |bits| addressed(own, address(bits)).udp(1, 2);
-            assert!(hits(judge, m(), &to(first)) && hits(judge, m(), &to(last)), "/{len}");
+            assert!(
+                hits(judge, m(), &to(first)) && hits(judge, m(), &to(last)),
+                "/{len}"
+            );
             if len > 0 {
                 assert!(!hits(judge, m(), &to(first.wrapping_sub(1))), "/{len}");
                 assert!(!hits(judge, m(), &to(last.wrapping_add(1))), "/{len}");

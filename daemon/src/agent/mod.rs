@@ -1,0 +1,62 @@
+//! The daemon `xdpgated`: one firewall, its interfaces, and the gRPC API over it.
+//!
+//! The order of a start: read the policy, load the program, apply, attach every interface, open the
+//! API. When a step fails, what was done before it is undone.
+
+mod args;
+mod convert;
+mod fault;
+mod listen;
+mod serve;
+mod service;
+mod start;
+
+pub use service::FirewallService;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::failure::Failure;
+use crate::{libbpf, usage};
+use args::Args;
+use listen::Listener;
+
+/// Runs the daemon with this process's arguments until a signal ends it.
+pub fn main() -> ExitCode {
+    match usage::parse().and_then(|args| run(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    log_to_stderr(args.log_level);
+    libbpf::print_to_log();
+    let plan = start::Plan::new(args)?;
+    // Before anything is changed: another daemon may be there. It is served from later.
+    let listener = Listener::bind(&args.listen)?;
+    let firewall = plan.carry_out()?;
+    serve::until_signal(firewall, listener)
+}
+
+/// The library's own report of each step is left to `debug`: the daemon says it when all is done.
+/// A filter is the beginning of a path, so `xdpgate` would stand for the daemon too.
+fn log_to_stderr(level: log::LevelFilter) {
+    let default = match level {
+        log::LevelFilter::Info => "info,xdpgate::=warn".to_owned(),
+        level => level.to_string(),
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default))
+        .format(|out, record| {
+            let (level, target) = (record.level(), record.target());
+            let style = out.default_level_style(level);
+            let now = jiff::Timestamp::now().as_millisecond();
+            let now = jiff::Timestamp::from_millisecond(now).unwrap_or_default();
+            writeln!(
+                out,
+                "{now:.3} {style}{level:<5}{style:#} {target}: {}",
+                record.args()
+            )
+        })
+        .init();
+}

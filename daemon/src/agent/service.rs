@@ -1,0 +1,160 @@
+//! The service `xdpgate.v1.Firewall`: each call is one of the library, on a thread that may block.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tonic::{Request, Response, Status};
+use xdpgate::{Firewall, Policy};
+use xdpgate_api::v1::{self, firewall_server};
+
+use super::{convert, fault};
+
+/// A [`Firewall`] as the service `xdpgate.v1.Firewall`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use xdpgate::Firewall;
+/// use xdpgate_api::v1::{GetStatusRequest, firewall_server::Firewall as _};
+/// use xdpgated::agent::FirewallService;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tonic::Status> {
+/// let (firewall, _) = Firewall::loader().rehearse();
+/// let service = FirewallService::new(Arc::new(firewall));
+/// let status = service.get_status(tonic::Request::new(GetStatusRequest {})).await?;
+/// assert!(status.into_inner().dry_run);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct FirewallService(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    firewall: Arc<Firewall>,
+    started: Instant,
+    /// Held from plan to apply, so that what was planned is what is applied.
+    change: Mutex<()>,
+}
+
+impl FirewallService {
+    /// Serves this firewall. Its uptime counts from now.
+    pub fn new(firewall: Arc<Firewall>) -> Self {
+        Self(Arc::new(Shared {
+            firewall,
+            started: Instant::now(),
+            change: Mutex::new(()),
+        }))
+    }
+
+    /// Runs a call where it may take its time.
+    async fn run<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Shared) -> Result<R, Status> + Send + 'static,
+    ) -> Result<Response<R>, Status> {
+        let shared = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || call(&shared))
+            .await
+            .map_err(|e| Status::internal(format!("the call did not end well: {e}")))?
+            .map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl firewall_server::Firewall for FirewallService {
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        self.run(|shared| Ok(convert::status(&shared.firewall, shared.started.elapsed())))
+            .await
+    }
+
+    async fn apply_policy(
+        &self,
+        request: Request<v1::ApplyPolicyRequest>,
+    ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| {
+            let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
+            let _change = shared.change.lock().unwrap_or_else(PoisonError::into_inner);
+            let plan = shared
+                .firewall
+                .plan(&policy)
+                .map_err(|e| fault::apply(&e))?;
+            let hash = policy.hash().to_string();
+            let applied = match request.dry_run_plan_only {
+                true => None,
+                false => {
+                    let applied = shared
+                        .firewall
+                        .apply(&policy)
+                        .map_err(|e| fault::apply(&e))?;
+                    log::info!(
+                        "policy generation {}: {} entries, compiled in {:.1?}, published in {:.1?}",
+                        applied.generation,
+                        applied.entries,
+                        applied.compile,
+                        applied.publish
+                    );
+                    Some(convert::applied(&applied))
+                }
+            };
+            let plan = plan.to_string();
+            Ok(v1::ApplyPolicyResponse {
+                plan,
+                hash,
+                applied,
+            })
+        })
+        .await
+    }
+
+    async fn get_policy(
+        &self,
+        _: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::GetPolicyResponse>, Status> {
+        self.run(|shared| {
+            // Not between the two: a policy and its generation belong together.
+            let _change = shared.change.lock().unwrap_or_else(PoisonError::into_inner);
+            let in_force = shared.firewall.policy().zip(shared.firewall.generation());
+            let (policy, generation) = in_force.ok_or_else(|| {
+                Status::not_found("there is no policy yet; `xdpgate policy apply FILE` brings one")
+            })?;
+            Ok(v1::GetPolicyResponse {
+                yaml: policy.to_yaml(),
+                hash: policy.hash().to_string(),
+                generation: generation.get(),
+            })
+        })
+        .await
+    }
+
+    async fn get_stats(
+        &self,
+        _: Request<v1::GetStatsRequest>,
+    ) -> Result<Response<v1::GetStatsResponse>, Status> {
+        self.run(|shared| Ok(convert::stats(shared.firewall.stats())))
+            .await
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<v1::EvaluateRequest>,
+    ) -> Result<Response<v1::EvaluateResponse>, Status> {
+        let frames = request.into_inner().frames;
+        self.run(move |shared| {
+            let judge = |(index, frame): (usize, &Vec<u8>)| {
+                let said = shared.firewall.evaluate(frame);
+                said.map(convert::evaluation)
+                    .map_err(|e| fault::evaluate(index, &e))
+            };
+            let results = frames
+                .iter()
+                .enumerate()
+                .map(judge)
+                .collect::<Result<_, _>>()?;
+            Ok(v1::EvaluateResponse { results })
+        })
+        .await
+    }
+}

@@ -1,0 +1,96 @@
+//! How a command fails: one line and an exit code.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use xdpgate::{ApplyError, PolicyError};
+
+/// Why a command failed. Both binaries print it as one line, `error: ...`, on stderr.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// What was given is wrong: exit code 2.
+    Input(String),
+    /// What was given is right and yet it did not work: exit code 1.
+    Operation(String),
+    /// Whoever read our output has gone, as `head` does: no error.
+    OutputClosed,
+}
+
+impl Failure {
+    /// What was given is wrong: `subject` names it.
+    pub fn input(subject: impl fmt::Display, reason: impl fmt::Display) -> Self {
+        Self::Input(format!("{subject}: {reason}"))
+    }
+
+    /// An operation failed.
+    pub fn operation(reason: impl fmt::Display) -> Self {
+        Self::Operation(reason.to_string())
+    }
+
+    /// A policy file is at fault.
+    pub fn policy(file: &std::path::Path, error: &PolicyError) -> Self {
+        match error.kind() {
+            // Names the file itself.
+            xdpgate::policy::PolicyErrorKind::File if error.position().is_none() => {
+                Self::Input(error.to_string())
+            }
+            _ => Self::input(file.display(), error),
+        }
+    }
+
+    /// A policy file was read and then not applied.
+    pub fn apply(file: &std::path::Path, error: &ApplyError) -> Self {
+        match error {
+            ApplyError::Policy(error) => Self::policy(file, error),
+            _ => Self::operation(error),
+        }
+    }
+
+    /// Writing to stdout failed.
+    pub fn output(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Operation(format!("stdout: {error}")),
+        }
+    }
+
+    /// Prints the one line, if there is something to say, and gives the exit code.
+    pub fn report(&self) -> ExitCode {
+        match self {
+            Self::OutputClosed => return ExitCode::SUCCESS,
+            Self::Input(_) | Self::Operation(_) => eprintln!("error: {self}"),
+        }
+        match self {
+            Self::Input(_) => ExitCode::from(2),
+            _ => ExitCode::from(1),
+        }
+    }
+}
+
+/// On one line, whatever the message holds.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = match self {
+            Self::Input(message) | Self::Operation(message) => message,
+            Self::OutputClosed => "the output was closed",
+        };
+        let mut lines = message.lines().map(str::trim).filter(|l| !l.is_empty());
+        f.write_str(lines.next().unwrap_or_default())?;
+        lines.try_for_each(|line| write!(f, "; {line}"))
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+
+    #[test]
+    fn one_line_whatever_the_message() {
+        let failure = Failure::input("policy.yaml", "first\n  second\n\nthird\n");
+        assert_eq!(failure.to_string(), "policy.yaml: first; second; third");
+    }
+}

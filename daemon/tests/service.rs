@@ -1,0 +1,188 @@
+//! The service over a firewall that only rehearses: no root, no kernel.
+
+use std::sync::Arc;
+
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+use xdpgate::Firewall;
+use xdpgate_api::v1::firewall_server::Firewall as _;
+use xdpgate_api::v1::{
+    ApplyPolicyRequest, ApplyPolicyResponse, EvaluateRequest, GetPolicyRequest, GetStatsRequest,
+    GetStatusRequest, Verdict,
+};
+use xdpgated::agent::FirewallService;
+
+const POLICY: &str = "
+version: 1
+sets: { bad-hosts: { entries: [203.0.113.7, 203.0.113.8] } }
+rules:
+  - { id: allow-eight, match: { src: 203.0.113.8 }, action: pass }
+  - { id: block-bad, match: { src: '@bad-hosts' }, action: drop }
+";
+
+fn service() -> FirewallService {
+    let (firewall, _) = Firewall::loader().max_rules(4).rehearse();
+    FirewallService::new(Arc::new(firewall))
+}
+
+async fn apply(
+    service: &FirewallService,
+    yaml: &str,
+    dry_run_plan_only: bool,
+) -> Result<ApplyPolicyResponse, Status> {
+    let yaml = yaml.to_owned();
+    let request = ApplyPolicyRequest {
+        yaml,
+        dry_run_plan_only,
+    };
+    Ok(service
+        .apply_policy(Request::new(request))
+        .await?
+        .into_inner())
+}
+
+async fn generation(service: &FirewallService) -> Option<u64> {
+    let status = service
+        .get_status(Request::new(GetStatusRequest {}))
+        .await
+        .expect("a status");
+    status.into_inner().policy.map(|policy| policy.generation)
+}
+
+#[tokio::test]
+async fn a_plan_changes_nothing_and_an_apply_does() {
+    let service = service();
+    let planned = apply(&service, POLICY, true).await.expect("a plan");
+    assert!(planned.plan.contains("block-bad"), "{}", planned.plan);
+    assert_eq!((planned.applied, generation(&service).await), (None, None));
+    let get = || service.get_policy(Request::new(GetPolicyRequest {}));
+    assert_eq!(get().await.expect_err("none yet").code(), Code::NotFound);
+
+    let applied = apply(&service, POLICY, false).await.expect("applied");
+    let figures = applied.applied.expect("figures");
+    assert_eq!((figures.generation, figures.entries), (1, 3));
+    assert_eq!(planned.plan, applied.plan);
+    assert_eq!(planned.hash, applied.hash);
+
+    let policy = get().await.expect("a policy").into_inner();
+    assert_eq!((policy.generation, &policy.hash), (1, &applied.hash));
+    let again = apply(&service, &policy.yaml, true).await.expect("a plan");
+    assert_eq!(again.hash, applied.hash);
+
+    let stats = service
+        .get_stats(Request::new(GetStatsRequest {}))
+        .await
+        .expect("stats");
+    let rules = stats.into_inner().rules;
+    let ids: Vec<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
+    assert_eq!(ids, ["allow-eight", "block-bad"]);
+}
+
+#[tokio::test]
+async fn frames_are_judged_in_their_order() {
+    let service = service();
+    let arp = [&[0xff; 12][..], &[0x08, 0x06], &[0; 28]].concat();
+    let evaluate = async |frames: Vec<Vec<u8>>| {
+        let request = EvaluateRequest {
+            frames,
+            interface: None,
+        };
+        let response = service
+            .evaluate(Request::new(request))
+            .await
+            .expect("results");
+        let results = response.into_inner().results;
+        results
+            .iter()
+            .map(|r| (r.verdict(), r.reason.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        evaluate(vec![arp.clone()]).await,
+        [(Verdict::Pass, "no_policy".to_owned())]
+    );
+    apply(&service, POLICY, false).await.expect("applied");
+    assert_eq!(
+        evaluate(vec![arp, vec![0; 3]]).await,
+        [
+            (Verdict::Pass, "non_ip".to_owned()),
+            (Verdict::Pass, "malformed".to_owned())
+        ]
+    );
+    assert_eq!(evaluate(vec![]).await, []);
+}
+
+#[tokio::test]
+async fn faults_name_their_field_and_change_nothing() {
+    let service = service();
+    apply(&service, POLICY, false).await.expect("applied");
+    let rows = [
+        (
+            "version: 1\nrules: [{ id: r, match: { src: '@nowhere' }, action: drop }]",
+            "rules[\"r\"].match.src",
+            "there is no set",
+        ),
+        (
+            "version: 1\nrules: [{ id: r, match: {}, action: count }]",
+            "rules[\"r\"].action.count",
+            "not supported yet",
+        ),
+        ("version: 1\nrulez: []", "rulez", "unknown"),
+        (
+            "version: 1\nsets: { s: { file: /etc/passwd } }",
+            "sets[\"s\"].file",
+            "",
+        ),
+        ("version: [", "yaml", "not YAML"),
+    ];
+    for (yaml, field, description) in rows {
+        let status = apply(&service, yaml, false).await.expect_err(yaml);
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert_eq!(status.message().lines().count(), 1, "{status}");
+        let details = status.get_details_bad_request().expect("details");
+        let [violation] = &details.field_violations[..] else {
+            panic!("{details:?}")
+        };
+        assert_eq!(violation.field, field, "{violation:?}");
+        assert!(violation.description.contains(description), "{violation:?}");
+    }
+
+    let rule = |n| format!("  - {{ id: r{n}, match: {{ src: 192.0.2.{n} }}, action: drop }}\n");
+    let many: String = (0..5).map(rule).collect();
+    let status = apply(&service, &format!("version: 1\nrules:\n{many}"), false).await;
+    let status = status.expect_err("too many rules");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("--max-rules"), "{status}");
+    assert_eq!(generation(&service).await, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn changes_come_one_after_the_other() {
+    let service = service();
+    let applying: Vec<_> = (0..32)
+        .map(|n: u32| {
+            let service = service.clone();
+            let default = if n.is_multiple_of(2) { "pass" } else { "drop" };
+            tokio::spawn(async move {
+                let yaml = format!("version: 1\ndefault: {default}\n");
+                apply(&service, &yaml, false).await.expect("applied")
+            })
+        })
+        .collect();
+    let mut applied = Vec::new();
+    for task in applying {
+        applied.push(task.await.expect("no panic"));
+    }
+    applied.sort_by_key(|response| response.applied.map(|a| a.generation));
+    // What each one planned is the change from the policy before it.
+    for (n, response) in applied.iter().enumerate().skip(1) {
+        assert_eq!(response.applied.expect("figures").generation, n as u64 + 1);
+        let same = applied[n - 1].hash == response.hash;
+        assert_eq!(
+            response.plan.contains("no changes"),
+            same,
+            "{n}: {}",
+            response.plan
+        );
+    }
+}

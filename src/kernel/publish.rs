@@ -1,0 +1,158 @@
+//! Putting a policy in force: compile, bring it into the kernel, switch.
+
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::backend::Judge;
+use super::error::ApplyError;
+use super::firewall::{Firewall, lock};
+use super::slots::{Assignment, RuleSlot};
+use crate::compile::{CompileOptions, active_rules, compile};
+use crate::image::Image;
+use crate::plan::Plan;
+use crate::policy::{AddressItem, AddressMatch, Policy, PolicyError, RuleId};
+
+/// The policy in force.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub generation: Generation,
+    pub policy: Arc<Policy>,
+    /// The active rules in evaluation order: the position is the rule's number.
+    pub rules: Vec<(RuleId, RuleSlot)>,
+    pub judge: Arc<dyn Judge>,
+}
+
+/// The number of a policy that was applied: 1 for the first, one more for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What [`Firewall::apply`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Applied {
+    /// The number of the policy that is in force now.
+    pub generation: Generation,
+    /// How long it took to compile the policy into its image.
+    pub compile: Duration,
+    /// How long it took to bring the image into the kernel, to load its program and to switch.
+    pub publish: Duration,
+    /// The size of the image.
+    pub image_bytes: usize,
+    /// How many addresses and prefixes the policy names, in its sets and in its rules.
+    pub entries: usize,
+    /// How many instructions the kernel's verifier walked.
+    pub verified_insns: Option<u32>,
+}
+
+impl Firewall {
+    /// What [`Firewall::apply`] would change. Touches nothing.
+    ///
+    /// # Errors
+    /// Those that [`Firewall::apply`] would give for the policy.
+    pub fn plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
+        lock(&self.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
+        let slots = vec![0; active_rules(policy).len()];
+        let image = self.compile(policy, slots)?;
+        let mut plan = Plan::between(self.policy().as_deref(), policy);
+        plan.image_bytes = Some(image.as_bytes().len());
+        Ok(plan)
+    }
+
+    /// Puts a policy in force on all interfaces at once: each packet is judged by the old policy
+    /// or by the new one, never by both.
+    ///
+    /// A rule whose id the old policy had keeps its counters. Transactions queue up behind each
+    /// other; statistics and evaluations go on meanwhile.
+    ///
+    /// # Errors
+    /// On any error the policy before it is still in force, whole.
+    pub fn apply(&self, policy: &Policy) -> Result<Applied, ApplyError> {
+        let mut slots = lock(&self.slots);
+        let assignment = slots.assign(&*self.backend, policy.rules().iter().map(|r| &r.id))?;
+        let rules = numbered(policy, &assignment);
+
+        let started = Instant::now();
+        let image = self.compile(policy, rules.iter().map(|(_, slot)| slot.number).collect())?;
+        let compiled = Instant::now();
+        let judge = self.backend.publish(&image)?;
+        let published = Instant::now();
+
+        let applied = Applied {
+            generation: Generation(self.generation().map_or(0, Generation::get) + 1),
+            compile: compiled - started,
+            publish: published - compiled,
+            image_bytes: image.as_bytes().len(),
+            entries: entries(policy),
+            verified_insns: judge.program().verified_insns,
+        };
+        log::info!(
+            "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
+            applied.generation,
+            rules.len(),
+            applied.entries,
+            applied.image_bytes,
+            applied.compile + applied.publish,
+        );
+        let active = Active {
+            generation: applied.generation,
+            policy: Arc::new(policy.clone()),
+            rules,
+            judge,
+        };
+        let mut in_force = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        let before = in_force.replace(Arc::new(active));
+        drop(in_force);
+        slots.commit(assignment);
+        drop(before);
+        Ok(applied)
+    }
+
+    fn compile(&self, policy: &Policy, counter_slots: Vec<u32>) -> Result<Image, PolicyError> {
+        let hash = policy.hash();
+        let seed = [0u8, 1].map(|half| self.secret.hash_one((half, hash)));
+        compile(
+            policy,
+            &CompileOptions {
+                seed,
+                counter_slots,
+            },
+        )
+    }
+}
+
+/// The active rules, in evaluation order, with their slots.
+fn numbered(policy: &Policy, assignment: &Assignment) -> Vec<(RuleId, RuleSlot)> {
+    let rules = active_rules(policy).into_iter();
+    rules
+        .map(|rule| (rule.id.clone(), assignment.slot(&rule.id)))
+        .collect()
+}
+
+fn entries(policy: &Policy) -> usize {
+    let named = |address: &Option<AddressMatch>| {
+        let items = address.iter().flat_map(|a| &a.items);
+        items
+            .filter(|item| matches!(item, AddressItem::Prefix(_)))
+            .count()
+    };
+    let rules = policy.rules().iter();
+    policy.sets().values().map(|set| set.len()).sum::<usize>()
+        + rules
+            .map(|r| named(&r.matches.src) + named(&r.matches.dst))
+            .sum::<usize>()
+}

@@ -1,0 +1,136 @@
+//! A policy in the kernel: its image, its program, and the step that puts it in force.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use libbpf_rs::libbpf_sys::{self, BPF_F_MMAPABLE};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+
+use super::backend::{Answer, Judge};
+use super::error::EvaluateError;
+use super::layout::HostShape;
+use super::program::{self, LoadedProgram, ProgramError, SharedMaps};
+use super::stats::ProgramFacts;
+use super::sys::{self, SharedWords};
+use crate::abi::{LINE_BYTES, Shape};
+use crate::image::Image;
+
+/// What all published policies have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub host: HostShape,
+    pub maps: SharedMaps,
+    /// Where the evaluating program leaves its answer: one frame at a time.
+    pub evaluation: Mutex<SharedWords<AtomicU32>>,
+}
+
+/// A policy's image and its program in the kernel. They go when the last packet has left them.
+#[derive(Debug)]
+pub(super) struct Published {
+    shared: Arc<Shared>,
+    shape: Shape,
+    image: MapHandle,
+    program: LoadedProgram,
+    /// The same program, but it says what it found instead of counting. Loaded when first asked.
+    evaluator: OnceLock<LoadedProgram>,
+}
+
+impl Published {
+    /// Brings an image into the kernel and makes it the one that judges.
+    pub(super) fn new(shared: Arc<Shared>, image: &Image) -> Result<Self, ProgramError> {
+        let map = image_map(image)?;
+        let program = program::load_policy(&shared.maps, shared.host, image.shape(), &map)?;
+        let fd = program.handle.as_fd().as_raw_fd().to_ne_bytes();
+        // The one atomic step; nothing after it can fail.
+        let slot = &shared.maps.policy_slot;
+        slot.update(&SLOT.to_ne_bytes(), &fd, MapFlags::ANY)
+            .map_err(ProgramError::syscall(
+                "bpf(BPF_MAP_UPDATE_ELEM) on policy_slot",
+            ))?;
+        let evaluator = OnceLock::new();
+        Ok(Self {
+            shape: *image.shape(),
+            image: map,
+            program,
+            evaluator,
+            shared,
+        })
+    }
+
+    fn loaded_evaluator(&self) -> Result<&LoadedProgram, ProgramError> {
+        if let Some(program) = self.evaluator.get() {
+            return Ok(program);
+        }
+        let host = HostShape {
+            evaluate: 1,
+            ..self.shared.host
+        };
+        let program = program::load_policy(&self.shared.maps, host, &self.shape, &self.image)?;
+        Ok(self.evaluator.get_or_init(|| program))
+    }
+}
+
+impl Judge for Published {
+    fn evaluate(&self, frame: &[u8]) -> Result<Answer, EvaluateError> {
+        let evaluation = self
+            .shared
+            .evaluation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let program = self.loaded_evaluator()?.handle.as_fd();
+        sys::test_run(program, frame).map_err(|source| EvaluateError::Syscall {
+            call: "bpf(BPF_PROG_TEST_RUN)",
+            source,
+        })?;
+        let [reason, drop, rule] = [0, 1, 2].map(|i| evaluation.words()[i].load(Ordering::SeqCst));
+        Ok(Answer {
+            reason,
+            drop: drop != 0,
+            rule,
+        })
+    }
+
+    fn program(&self) -> ProgramFacts {
+        self.program.facts.clone()
+    }
+
+    fn evaluator(&self) -> Option<ProgramFacts> {
+        Some(self.evaluator.get()?.facts.clone())
+    }
+}
+
+/// The only slot of `policy_slot`.
+const SLOT: u32 = 0;
+
+/// Makes the map that holds an image and fills it through shared memory; then it is final.
+fn image_map(image: &Image) -> Result<MapHandle, ProgramError> {
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        map_flags: BPF_F_MMAPABLE,
+        ..Default::default()
+    };
+    let map = MapHandle::create(
+        MapType::Array,
+        Some("image"),
+        size_of::<u32>() as u32,
+        LINE_BYTES as u32,
+        image.line_count() as u32,
+        &options,
+    )
+    .map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE) of the image"))?;
+    let content: &[u64] = bytemuck::cast_slice(image.as_bytes());
+    let memory = SharedWords::<AtomicU64>::new(&map, content.len()).map_err(|source| {
+        ProgramError::Syscall {
+            call: "mmap of the image",
+            source,
+        }
+    })?;
+    for (word, value) in memory.words().iter().zip(content) {
+        word.store(*value, Ordering::Relaxed);
+    }
+    drop(memory);
+    map.freeze()
+        .map_err(ProgramError::syscall("bpf(BPF_MAP_FREEZE) of the image"))?;
+    Ok(map)
+}
