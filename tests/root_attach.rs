@@ -152,7 +152,7 @@ fn a_foreign_program_stays_and_is_named() {
         assert_eq!(
             error.to_string(),
             format!(
-                "a0 already runs the XDP program \"xdpgate\" (id {theirs}), which is not ours: stop \
+                "a0 already runs the XDP program \"xdpgate\" (id {theirs}), of another owner: stop \
                  its owner, or remove it with `ip link set dev a0 xdp off`"
             )
         );

@@ -127,7 +127,7 @@ pub enum AttachError {
     },
     /// Another XDP program runs on the interface; it is never replaced.
     #[error(
-        "{interface} already runs the XDP program {program:?} (id {program_id}), which is not ours: \
+        "{interface} already runs the XDP program {program:?} (id {program_id}), of another owner: \
          stop its owner, or remove it with `ip link set dev {interface} xdp off`"
     )]
     Foreign {

@@ -51,7 +51,7 @@ impl Plan {
     /// Loads, applies and attaches. On error all of it is undone: dropping the firewall detaches.
     pub(super) fn carry_out(self) -> Result<Firewall, Failure> {
         let firewall = Firewall::loader()
-            .dry_run(true)
+            .dry_run(!self.enforce)
             .max_interfaces(INTERFACES.max(self.interfaces.len() as u16))
             .max_rules(self.max_rules)
             .load()
