@@ -70,10 +70,11 @@ static __always_inline void forget_packet(struct packet *packet, __u64 zero)
 	forget(packet->malformed);
 }
 
-/* Murmur3's 64-bit finalizer constants, keyed: collisions depend on the seed. */
+/* Murmur3's 64-bit finalizer constants. */
 #define MIX_1 0xff51afd7ed558ccdull
 #define MIX_2 0xc4ceb9fe1a85ec53ull
 
+/* A bijection for each seed: no two addresses have the same hash. */
 static __always_inline __u64 hash4(__u32 address)
 {
 	__u64 h = (address ^ shape.seed[0]) * MIX_1;
@@ -82,12 +83,19 @@ static __always_inline __u64 hash4(__u32 address)
 	return h ^ h >> 29;
 }
 
+/* NH over four 32-bit words (UMAC: Black et al., CRYPTO 1999), keyed by the whole seed: two keys
+ * chosen without knowing it collide with a probability of 2^-32. Then a finalizer, which spreads
+ * the bits over both halves. */
 static __always_inline __u64 hash6(__u64 hi, __u64 lo, __u32 length)
 {
-	__u64 h = (hi ^ shape.seed[0]) * MIX_1;
+	__u64 a = (__u32)((hi >> 32) + (shape.seed[0] >> 32));
+	__u64 b = (__u32)(hi + shape.seed[0]);
+	__u64 c = (__u32)((lo >> 32) + (shape.seed[1] >> 32));
+	__u64 d = (__u32)(lo + shape.seed[1]);
+	__u64 h = a * b + c * d;
 
-	h = (h ^ h >> 32 ^ lo) * MIX_2;
-	h = (h ^ h >> 29 ^ shape.seed[1] ^ length) * MIX_1;
+	h = (h ^ h >> 32 ^ length) * MIX_1;
+	h = (h ^ h >> 29) * MIX_2;
 	return h ^ h >> 32;
 }
 

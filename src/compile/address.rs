@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::hosts;
 use super::rows::{Row, RowPool};
 use super::trie;
-use super::{Kind, allows};
+use super::{Kind, Refusal, allows};
 use crate::abi::{AXIS_SRC, AddressAxis, AddressIndex, Line, NO_RULE, OUTCOME_BITS, Outcome};
 use crate::image::ImageWriter;
 use crate::policy::{AddressItem, AddressMatch, Family, Policy, PolicyError, Rule, SetName};
@@ -158,7 +158,7 @@ impl<'p> AddressAxisBuilder<'p> {
         self,
         image: &mut ImageWriter,
         seed: [u64; 2],
-    ) -> Result<AddressAxis, PolicyError> {
+    ) -> Result<AddressAxis, Refusal> {
         let mut outcomes = Outcomes::new(self.structured);
         let v4 = self.sweep(Family::Ipv4, self.entries_v4(), &mut outcomes);
         let v6 = self.sweep(Family::Ipv6, self.entries_v6(), &mut outcomes);
@@ -171,11 +171,12 @@ impl<'p> AddressAxisBuilder<'p> {
                     1 << OUTCOME_BITS
                 ),
             )
-            .mend("use fewer rules with nested or overlapping prefixes"));
+            .mend("use fewer rules with nested or overlapping prefixes")
+            .into());
         }
-        let host4 = hosts::build4(&v4.hosts, seed);
+        let host4 = hosts::build4(&v4.hosts, seed)?;
         let hosts6: Vec<_> = v6.hosts.iter().map(|f| (f.address, 0, f.outcome)).collect();
-        let host6 = hosts::build6(&hosts6, seed);
+        let host6 = hosts::build6(&hosts6, seed)?;
         let mut axis = AddressAxis {
             v4: write_hosts(&host4, v4.miss, image),
             v6: write_hosts(&host6, v6.miss, image),
@@ -183,8 +184,8 @@ impl<'p> AddressAxisBuilder<'p> {
             rows: 0,
         };
         drop((host4, host6));
-        trie::write4(&v4.prefixes, &mut axis.v4, image);
-        trie::write6(&v6.prefixes, &mut axis.v6, seed, image);
+        trie::write4(&v4.prefixes, &mut axis.v4, image)?;
+        trie::write6(&v6.prefixes, &mut axis.v6, seed, image)?;
         if self.structured > 0 {
             axis.outcomes = image.section(&outcomes.list);
             axis.rows = outcomes.pool.write(image);

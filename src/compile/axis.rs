@@ -6,7 +6,7 @@ use crate::abi::{
     AXIS_STATE, AXIS_TCP_FLAGS, AXIS_TTL, AXIS_VALUES, AXIS_VLAN, TableAxis,
 };
 use crate::image::ImageWriter;
-use crate::policy::{FragmentMatch, Match, Ranges, Rule, VlanMatch};
+use crate::policy::{FragmentMatch, Match, PolicyError, Ranges, Rule, VlanMatch};
 
 /// Whether a match looks at anything but addresses and family.
 pub(super) fn constrains_fields(m: &Match) -> bool {
@@ -28,7 +28,11 @@ pub(super) fn axes_in_use<'r>(structured: impl Iterator<Item = &'r Rule>) -> u32
 }
 
 /// Writes the table and the rows of one axis for these structured rules.
-pub(super) fn build(axis: usize, structured: &[&Rule], image: &mut ImageWriter) -> TableAxis {
+pub(super) fn build(
+    axis: usize,
+    structured: &[&Rule],
+    image: &mut ImageWriter,
+) -> Result<TableAxis, PolicyError> {
     let mut row = Row::empty(structured.len());
     let mut events: Vec<(u32, bool, usize)> = Vec::new();
     for (bit, rule) in structured.iter().enumerate() {
@@ -51,17 +55,22 @@ pub(super) fn build(axis: usize, structured: &[&Rule], image: &mut ImageWriter) 
         while let Some((_, begins, bit)) = events.next_if(|e| e.0 <= table.len() as u32) {
             if begins { row.set(bit) } else { row.clear(bit) }
         }
-        // At most two events per rule and range, so at most 65,536 distinct rows.
-        let number = pool.intern(&row) as u16;
+        let number = u16::try_from(pool.intern(&row)).map_err(|_| {
+            PolicyError::limit(
+                None,
+                "the values of one field fall into more than 65,536 classes",
+            )
+            .mend("use ranges in place of lists of single ports or lengths")
+        })?;
         let until = events
             .peek()
             .map_or(AXIS_VALUES[axis], |e| e.0.min(AXIS_VALUES[axis]));
         table.resize(until as usize, number);
     }
-    TableAxis {
+    Ok(TableAxis {
         table: image.section(&table),
         rows: pool.write(image),
-    }
+    })
 }
 
 /// Which values of an axis a match allows; `None`: all, also "the packet has no such field".

@@ -6,6 +6,7 @@
 
 use bytemuck::Zeroable;
 
+use super::Refusal;
 use super::address::Found;
 use crate::abi::{HOST4_SLOTS, HOST6_SLOTS, Line, OUTCOME_BITS};
 use crate::image::{hash4, hash6, home_line, other_line};
@@ -17,53 +18,57 @@ const LOAD6: u64 = 33;
 
 /// Moves before a table counts as too small. At these loads a handful does.
 const MAX_MOVES: usize = 1000;
+/// Tables that are tried with one seed.
+const MAX_TABLES: usize = 8;
 const EMPTY: u32 = u32::MAX;
 
 /// The table of IPv4 hosts.
-pub(super) fn build4(hosts: &[Found<u32>], seed: [u64; 2]) -> Vec<Line> {
+pub(super) fn build4(hosts: &[Found<u32>], seed: [u64; 2]) -> Result<Vec<Line>, Refusal> {
     let hashes: Vec<u64> = hosts.iter().map(|h| hash4(seed, h.address)).collect();
-    let table = Table::<HOST4_SLOTS>::build(&hashes, LOAD4);
-    table.write(&hashes, 64, |line, slot, key| {
+    let table = Table::<HOST4_SLOTS>::build(&hashes, LOAD4)?;
+    Ok(table.write(&hashes, 64, |line, slot, key| {
         let Found {
             address, outcome, ..
         } = hosts[key];
         line.0[2 + 2 * slot] = address;
         line.0[3 + 2 * slot] = outcome;
-    })
+    }))
 }
 
 /// The table of IPv6 hosts (length 0) or of prefixes: address, length, outcome.
-pub(super) fn build6(keys: &[(u128, u8, u32)], seed: [u64; 2]) -> Vec<Line> {
+pub(super) fn build6(keys: &[(u128, u8, u32)], seed: [u64; 2]) -> Result<Vec<Line>, Refusal> {
     let hashes: Vec<u64> = keys
         .iter()
         .map(|k| hash6(seed, k.0, u32::from(k.1)))
         .collect();
-    let table = Table::<HOST6_SLOTS>::build(&hashes, LOAD6);
-    table.write(&hashes, 32, |line, slot, key| {
+    let table = Table::<HOST6_SLOTS>::build(&hashes, LOAD6)?;
+    Ok(table.write(&hashes, 32, |line, slot, key| {
         let (address, len, outcome) = keys[key];
         line.0[1 + slot] = u32::from(len) << OUTCOME_BITS | outcome;
         let words: [u32; 4] = bytemuck::cast([(address >> 64) as u64, address as u64]);
         line.0[4 + 4 * slot..8 + 4 * slot].copy_from_slice(&words);
-    })
+    }))
 }
 
 /// Which key lies in which slot of which line.
 struct Table<const SLOTS: usize>(Vec<[u32; SLOTS]>);
 
 impl<const SLOTS: usize> Table<SLOTS> {
-    /// Tries ever larger tables until every key finds its place.
-    fn build(hashes: &[u64], load: u64) -> Self {
+    /// Tries ever larger tables until every key finds its place. Random keys need one try; keys that
+    /// were chosen to collide are given up on.
+    fn build(hashes: &[u64], load: u64) -> Result<Self, Refusal> {
         if hashes.is_empty() {
-            return Self(Vec::new());
+            return Ok(Self(Vec::new()));
         }
         let mut lines = (hashes.len() as u64 * 16).div_ceil(load);
-        loop {
+        for _ in 0..MAX_TABLES {
             let mut table = Self(vec![[EMPTY; SLOTS]; lines as usize]);
             if (0..hashes.len()).all(|key| table.insert(key as u32, hashes)) {
-                return table;
+                return Ok(table);
             }
             lines += lines / 16 + 1;
         }
+        Err(Refusal::Crowded)
     }
 
     /// Puts a key into its home line, else into its other one, else moves keys around.
@@ -123,5 +128,34 @@ impl<const SLOTS: usize> Table<SLOTS> {
             }
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chosen so that a hash which lets high bits of one half cancel those of the other puts eight
+    /// keys each on the same lines, whatever the seed: a table that could never be built.
+    #[test]
+    fn keys_that_were_chosen_to_collide_do_not() {
+        let keys: Vec<(u128, u8, u32)> = (0..8u64)
+            .flat_map(|a| (0..64u64).map(move |b| (a, b)))
+            .map(|(a, b)| {
+                let hi = 0x2001_0db8_0000_0000 ^ (a << 58);
+                let lo = b << 58 ^ b << 26 | 1;
+                (u128::from(hi) << 64 | u128::from(lo), 0, 1)
+            })
+            .collect();
+        for seed in 1..200u64 {
+            let seed = [1, 2].map(|half| hash4([half, 7], seed as u32));
+            assert!(build6(&keys, seed).is_ok(), "{seed:x?}");
+        }
+    }
+
+    #[test]
+    fn equal_hashes_end_in_a_refusal() {
+        let crowded = Table::<HOST6_SLOTS>::build(&[7; 20], LOAD6);
+        assert!(matches!(crowded, Err(Refusal::Crowded)));
     }
 }

@@ -40,6 +40,45 @@ pub fn active_rules(policy: &Policy) -> Vec<&Rule> {
 /// # Errors
 /// A rule that uses something which the data plane cannot do yet, or a policy beyond a limit.
 pub fn compile(policy: &Policy, options: &CompileOptions) -> Result<Image, PolicyError> {
+    for attempt in 0..SEEDS {
+        let seed = options
+            .seed
+            .map(|s| s.wrapping_add(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        match compile_with(policy, options, seed) {
+            Ok(image) => return Ok(image),
+            Err(Refusal::Policy(error)) => return Err(error),
+            Err(Refusal::Crowded) => log::warn!("addresses collide in a hash table: next seed"),
+        }
+    }
+    Err(PolicyError::limit(
+        None,
+        format!("its addresses collide in the hash table with each of {SEEDS} seeds"),
+    ))
+}
+
+/// How many seeds are tried before a policy whose keys collide is refused.
+const SEEDS: u64 = 4;
+
+/// Why an image could not be made.
+#[derive(Debug)]
+enum Refusal {
+    /// The policy cannot be compiled.
+    Policy(PolicyError),
+    /// With this seed too many keys fall into the same lines.
+    Crowded,
+}
+
+impl From<PolicyError> for Refusal {
+    fn from(error: PolicyError) -> Self {
+        Self::Policy(error)
+    }
+}
+
+fn compile_with(
+    policy: &Policy,
+    options: &CompileOptions,
+    seed: [u64; 2],
+) -> Result<Image, Refusal> {
     let rules = active_rules(policy);
     for rule in &rules {
         check_supported(rule)?;
@@ -57,7 +96,8 @@ pub fn compile(policy: &Policy, options: &CompileOptions) -> Result<Image, Polic
         return Err(PolicyError::limit(
             None,
             format!("{} rules, the limit is {}", rules.len(), abi::NO_RULE),
-        ));
+        )
+        .into());
     }
     if structured.len() > abi::MAX_STRUCTURED {
         return Err(PolicyError::limit(
@@ -68,12 +108,13 @@ pub fn compile(policy: &Policy, options: &CompileOptions) -> Result<Image, Polic
                 abi::MAX_STRUCTURED
             ),
         )
-        .mend("merge rules that differ only in addresses by naming an address set"));
+        .mend("merge rules that differ only in addresses by naming an address set")
+        .into());
     }
 
     let mut shape = Shape::zeroed();
     let mut image = ImageWriter::new();
-    shape.seed = options.seed;
+    shape.seed = seed;
     shape.features = features(policy, &structured);
     shape.row_lines = rows::row_lines(structured.len());
     shape.structured_count = structured.len() as u32;
@@ -89,13 +130,13 @@ pub fn compile(policy: &Policy, options: &CompileOptions) -> Result<Image, Polic
             } else {
                 abi::FEATURE_DST
             };
-            shape.address[direction] = builder.build(&mut image, options.seed)?;
+            shape.address[direction] = builder.build(&mut image, seed)?;
         }
     }
     for number in AXIS_DST + 1..AXIS_COUNT {
         if shape.axes & 1 << number != 0 {
             let rules: Vec<&Rule> = structured.iter().map(|n| rules[*n as usize]).collect();
-            shape.table[number] = axis::build(number, &rules, &mut image);
+            shape.table[number] = axis::build(number, &rules, &mut image)?;
         }
     }
     if !structured.is_empty() {

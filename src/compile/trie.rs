@@ -3,20 +3,35 @@
 use std::collections::HashMap;
 
 use super::address::{Address, Found};
-use super::hosts;
+use super::{Refusal, hosts};
 use crate::abi::{AddressIndex, BLOCK_LINES, ENTRY_BLOCK, LENGTH_STEPS, LengthNode};
 use crate::image::ImageWriter;
+use crate::policy::PolicyError;
 use bytemuck::Zeroable;
+
+/// Blocks of 1 KiB that a trie may have: 512 MiB.
+const MAX_BLOCKS: usize = 1 << 19;
 
 /// Writes the multibit trie. `prefixes` are sorted, so a prefix comes after all that cover it and
 /// never overwrites a longer one.
-pub(super) fn write4(prefixes: &[Found<u32>], index: &mut AddressIndex, image: &mut ImageWriter) {
+pub(super) fn write4(
+    prefixes: &[Found<u32>],
+    index: &mut AddressIndex,
+    image: &mut ImageWriter,
+) -> Result<(), PolicyError> {
     if prefixes.is_empty() {
-        return;
+        return Ok(());
     }
     let mut root = vec![index.miss; 1 << 16];
     let mut blocks: Vec<[u32; 256]> = Vec::new();
     for p in prefixes {
+        if blocks.len() > MAX_BLOCKS {
+            return Err(PolicyError::limit(
+                None,
+                format!("its IPv4 prefixes need more than {MAX_BLOCKS} KiB of tables"),
+            )
+            .mend("list hosts in place of prefixes of length 25 to 31"));
+        }
         if p.len <= 16 {
             let first = (p.address >> 16) as usize;
             root[first..first + (1 << (16 - p.len))].fill(p.outcome);
@@ -38,6 +53,7 @@ pub(super) fn write4(prefixes: &[Found<u32>], index: &mut AddressIndex, image: &
     index.block_count = blocks.len() as u32;
     const { assert!(BLOCK_LINES as usize * 64 == 256 * 4) };
     index.blocks = image.section(blocks.as_flattened());
+    Ok(())
 }
 
 /// The block behind an entry, made from the leaf that was there.
@@ -55,9 +71,9 @@ pub(super) fn write6(
     index: &mut AddressIndex,
     seed: [u64; 2],
     image: &mut ImageWriter,
-) {
+) -> Result<(), Refusal> {
     if prefixes.is_empty() {
-        return;
+        return Ok(());
     }
     let mut lengths: Vec<u8> = prefixes.iter().map(|p| p.len).collect();
     lengths.sort_unstable();
@@ -103,10 +119,11 @@ pub(super) fn write6(
         .map(|((address, len), outcome)| (address, len, outcome))
         .collect();
     keys.sort_unstable();
-    let table = hosts::build6(&keys, seed);
+    let table = hosts::build6(&keys, seed)?;
     index.root = image.section(&nodes);
     index.blocks = image.section(&table);
     index.block_count = table.len() as u32;
+    Ok(())
 }
 
 /// Appends a balanced search tree over the lengths and returns its root, 0 for none.

@@ -14,20 +14,24 @@ fn checksum(lines: &[Line]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytemuck::cast_slice(lines))
 }
 
-/// The hash of an IPv4 address in the table of hosts. The constants are those of Murmur3's
-/// finalizer; the seed makes collisions unpredictable. Mirrors `hash4` in `bpf/lookup.h`.
+/// The hash of an IPv4 address in the table of hosts: a bijection for each seed, so no two addresses
+/// share one. Mirrors `hash4` in `bpf/lookup.h`.
 pub(crate) fn hash4(seed: [u64; 2], address: u32) -> u64 {
     let h = (u64::from(address) ^ seed[0]).wrapping_mul(MIX_1);
     let h = (h ^ (h >> 32) ^ seed[1]).wrapping_mul(MIX_2);
     h ^ (h >> 29)
 }
 
-/// The hash of an IPv6 address (length 0) or prefix. Mirrors `hash6` in `bpf/lookup.h`.
+/// The hash of an IPv6 address (length 0) or prefix: NH over its words, keyed by the whole seed, so
+/// that keys chosen without knowing it collide with a probability of 2^-32 (UMAC: Black et al.,
+/// CRYPTO 1999). Mirrors `hash6` in `bpf/lookup.h`.
 pub(crate) fn hash6(seed: [u64; 2], address: u128, length: u32) -> u64 {
-    let (hi, lo) = ((address >> 64) as u64, address as u64);
-    let h = (hi ^ seed[0]).wrapping_mul(MIX_1);
-    let h = (h ^ (h >> 32) ^ lo).wrapping_mul(MIX_2);
-    let h = (h ^ (h >> 29) ^ seed[1] ^ u64::from(length)).wrapping_mul(MIX_1);
+    let keys = [seed[0] >> 32, seed[0], seed[1] >> 32, seed[1]];
+    let word =
+        |i: usize| u64::from(((address >> (96 - 32 * i)) as u32).wrapping_add(keys[i] as u32));
+    let h = (word(0) * word(1)).wrapping_add(word(2) * word(3));
+    let h = (h ^ (h >> 32) ^ u64::from(length)).wrapping_mul(MIX_1);
+    let h = (h ^ (h >> 29)).wrapping_mul(MIX_2);
     h ^ (h >> 32)
 }
 
@@ -41,6 +45,7 @@ pub(crate) fn other_line(hash: u64, lines: u32) -> u32 {
     (((hash & 0xffff_ffff) * u64::from(lines)) >> 32) as u32
 }
 
+/// The constants of Murmur3's finalizer.
 const MIX_1: u64 = 0xff51_afd7_ed55_8ccd;
 const MIX_2: u64 = 0xc4ce_b9fe_1a85_ec53;
 
