@@ -377,6 +377,46 @@ fn every_frame_is_counted_once_at_its_interface() {
 }
 
 #[test]
+fn a_refused_attachment_leaves_the_counts_of_others() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        veth("a0", "b0");
+        let (a0, b0) = (index("a0"), index("b0"));
+        let firewall = Firewall::loader().max_interfaces(1).load().unwrap();
+        firewall.attach(a0, ModePreference::BestAvailable).unwrap();
+        let sender = Wire::open("b0");
+        for _ in 0..3 {
+            sender.send(&frame("192.0.2.9"));
+        }
+        wait_until("the frames", || frames(&firewall.stats(), a0) == 3);
+        firewall.detach(a0).unwrap();
+
+        let other = loaded();
+        other.attach(b0, ModePreference::BestAvailable).unwrap();
+        let error = firewall
+            .attach(b0, ModePreference::BestAvailable)
+            .unwrap_err();
+        assert!(matches!(error, AttachError::Foreign { .. }), "{error:?}");
+        let stats = firewall.stats();
+        assert_eq!(stats.interfaces.len(), 1);
+        assert_eq!(stats.interfaces[0].name, "a0");
+        assert_eq!(frames(&stats, a0), 3);
+        // Its frames still find the slot.
+        firewall.attach(a0, ModePreference::BestAvailable).unwrap();
+        sender.send(&frame("192.0.2.9"));
+        wait_until("the frame", || frames(&firewall.stats(), a0) == 4);
+
+        // One that is attached takes the slot over.
+        firewall.detach(a0).unwrap();
+        other.detach(b0).unwrap();
+        firewall.attach(b0, ModePreference::BestAvailable).unwrap();
+        assert_eq!(frames(&firewall.stats(), a0), 0);
+    });
+}
+
+#[test]
 fn dry_run_drops_nothing_and_counts_it() {
     if netns::skipped() {
         return;

@@ -10,6 +10,7 @@ mod common {
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -191,6 +192,80 @@ fn what_is_pinned_goes_on_without_the_process() {
     });
 }
 
+/// A map of somebody else.
+fn foreign_map(name: &str, value_size: u32) -> MapHandle {
+    let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64 as _,
+        ..Default::default()
+    };
+    let kind = libbpf_rs::MapType::Array;
+    MapHandle::create(kind, Some(name), 4, value_size, 1, &options).unwrap()
+}
+
+#[test]
+fn pins_of_others_under_our_names_stay() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let dir = pin_directory("alike");
+        fs::create_dir(&dir).unwrap();
+        let refused = |expected: &[&str]| {
+            let error = unpin(&dir).unwrap_err();
+            assert!(matches!(error, PinError::NoLayout { .. }), "{error}");
+            assert!(error.to_string().contains("\"layout\""), "{error}");
+            assert_eq!(names(&dir), expected);
+        };
+        refused(&[]);
+        for name in ["control", "interfaces"] {
+            foreign_map(name, 64).pin(dir.join(name)).unwrap();
+        }
+        refused(&["control", "interfaces"]);
+        // Another name, another size, another content, and no map.
+        for (name, value_size) in [("theirs", 20), ("layout", 4), ("layout", 20)] {
+            foreign_map(name, value_size)
+                .pin(dir.join("layout"))
+                .unwrap();
+            refused(&["control", "interfaces", "layout"]);
+            fs::remove_file(dir.join("layout")).unwrap();
+        }
+        let ours = Firewall::loader().load().unwrap();
+        let program = ProgramHandle::from_prog_id(ours.program_info().entry.id).unwrap();
+        program.pin(dir.join("layout")).unwrap();
+        refused(&["control", "interfaces", "layout"]);
+    });
+}
+
+#[test]
+fn who_pins_first_keeps_the_pins() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let dir = pin_directory("race");
+        let firewalls = [(); 2].map(|()| Firewall::loader().load().unwrap());
+        for _ in 0..50 {
+            let start = Barrier::new(2);
+            let pin = |firewall: &Firewall| {
+                start.wait();
+                firewall.pin(&dir)
+            };
+            let pinned = thread::scope(|scope| {
+                let handles = [0, 1].map(|i| {
+                    scope.spawn({
+                        let (pin, firewall) = (&pin, &firewalls[i]);
+                        move || pin(firewall).is_ok()
+                    })
+                });
+                handles.map(|handle| handle.join().unwrap())
+            });
+            assert_ne!(pinned[0], pinned[1], "one of them");
+            assert_eq!(names(&dir).len(), 8);
+            unpin(&dir).unwrap();
+        }
+    });
+}
+
 #[test]
 fn what_is_not_ours_is_neither_used_nor_removed() {
     if netns::skipped() {
@@ -200,18 +275,7 @@ fn what_is_not_ours_is_neither_used_nor_removed() {
         let dir = pin_directory("foreign");
         let firewall = Firewall::loader().load().unwrap();
         fs::create_dir(&dir).unwrap();
-        let mut map = MapHandle::create(
-            libbpf_rs::MapType::Array,
-            Some("theirs"),
-            4,
-            4,
-            1,
-            &libbpf_rs::libbpf_sys::bpf_map_create_opts {
-                sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64 as _,
-                ..Default::default()
-            },
-        )
-        .unwrap();
+        let mut map = foreign_map("theirs", 4);
         map.pin(dir.join("theirs")).unwrap();
         for error in [firewall.pin(&dir).unwrap_err(), unpin(&dir).unwrap_err()] {
             assert!(

@@ -253,6 +253,12 @@ pub enum PinError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The map by which pins are known as ours is not there, or is another one.
+    #[error("{}: has no pin \"layout\" that xdpgate made: its pins are not ours", .dir.display())]
+    NoLayout {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// There is no such directory.
     #[error("{}: no pins there: no such directory", .dir.display())]
     NotPinned {

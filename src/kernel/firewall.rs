@@ -62,7 +62,8 @@ impl Firewall {
     /// Attaches an interface. Its frames are judged and counted from now on.
     ///
     /// # Errors
-    /// Another XDP program runs there, the interface lacks the mode, or is not there.
+    /// Another XDP program runs there, the interface lacks the mode, or is not there. Then nothing
+    /// changed, the counters of detached interfaces included.
     pub fn attach(
         &self,
         ifindex: IfIndex,
@@ -76,9 +77,15 @@ impl Firewall {
         if interfaces.attachment(ifindex).is_some() {
             return Err(AttachError::AlreadyAttached { interface: name });
         }
-        let slot = interfaces.reserve(backend, ifindex, &name)?;
-        let (link, mode, fell_back) = attach::link(backend, ifindex, &name, preference)?;
-        let attachment = interfaces.keep(slot, link, mode, fell_back);
+        let reservation = interfaces.reserve(backend, ifindex, &name)?;
+        let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
+            Ok(linked) => linked,
+            Err(error) => {
+                interfaces.cancel(backend, reservation);
+                return Err(error);
+            }
+        };
+        let attachment = interfaces.keep(reservation, link, mode, fell_back);
         match &attachment.fell_back {
             None => log::info!("{name}: attached in {mode} mode"),
             Some(fallback) => log::warn!("{name}: attached in {mode} mode: {fallback}"),

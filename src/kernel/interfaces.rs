@@ -1,9 +1,12 @@
 //! Which interface counts in which slot.
 //!
 //! The table in the kernel maps an interface number to a slot; it is searched from
-//! `ifindex % 4096` over at most eight places, up to the first that was never used. An entry is written before its interface is attached
-//! and stays after it was detached, so that frames still on their way find it: it goes when another
-//! interface needs the slot or the place, and not before a grace period has passed.
+//! `ifindex % 4096` over at most eight places, up to the first that was never used. An entry is
+//! written before its interface is attached and stays after it was detached, so that frames still
+//! on their way find it: it goes when another interface needs the slot or the place, and not before
+//! a grace period has passed. It comes back if that interface cannot be attached.
+
+use std::mem;
 
 use super::attach::{Attachment, Fallback};
 use super::backend::{Backend, VerdictCounters, XdpLink};
@@ -14,6 +17,13 @@ use super::stats::{InterfaceStats, VerdictCounts};
 
 /// Slot 0 counts the frames of interfaces that are not in the table.
 pub(super) const OTHER: u16 = 0;
+
+/// What is left in the place of an entry that was taken out.
+const GONE: InterfaceEntry = InterfaceEntry {
+    ifindex: INTERFACE_GONE,
+    slot: OTHER,
+    flags: 0,
+};
 
 /// The interfaces that have a slot.
 #[derive(Debug)]
@@ -46,9 +56,34 @@ enum State {
     },
 }
 
+/// The slot of an interface that is about to be attached: to be kept or cancelled.
+#[derive(Debug)]
+#[must_use = "an attachment keeps it, an error cancels it"]
+pub(super) struct Reservation {
+    slot: u16,
+    before: Before,
+}
+
+/// What a slot was before it was reserved.
+#[derive(Debug)]
+enum Before {
+    Same,
+    Unused,
+    Other(Box<Slot>),
+}
+
 impl Slot {
     fn is_attached(&self) -> bool {
         matches!(self.state, State::Attached { .. })
+    }
+
+    /// Its entry in the table; `slot` is its own number.
+    fn in_table(&self, slot: u16) -> InterfaceEntry {
+        InterfaceEntry {
+            ifindex: self.ifindex.get(),
+            slot,
+            flags: 0,
+        }
     }
 
     fn detached_since(&self) -> Option<u64> {
@@ -94,13 +129,13 @@ impl Interfaces {
         }
     }
 
-    /// Gives an interface a slot and enters it in the table; returns the slot.
+    /// Gives an interface a slot and enters it in the table. On error nothing changed.
     pub(super) fn reserve(
         &mut self,
         backend: &dyn Backend,
         ifindex: IfIndex,
         name: &str,
-    ) -> Result<u16, AttachError> {
+    ) -> Result<Reservation, AttachError> {
         let failed = |source| AttachError::Syscall {
             interface: name.to_owned(),
             call: "waiting for packets in flight",
@@ -108,13 +143,22 @@ impl Interfaces {
         };
         if let Some(index) = self.slots.iter().position(|s| s.ifindex == ifindex) {
             let slot = number(index);
+            let mut before = Before::Same;
             if self.slots[index].name != name {
                 // The number went to another interface, whose counters start at zero.
                 backend.wait_for_readers().map_err(failed)?;
-                self.slots[index].baseline = backend.verdict_counters(slot);
-                self.slots[index].name = name.to_owned();
+                let entry = Slot {
+                    ifindex,
+                    name: name.to_owned(),
+                    position: self.slots[index].position,
+                    baseline: backend.verdict_counters(slot),
+                    state: State::Detached {
+                        since: self.detachments,
+                    },
+                };
+                before = Before::Other(Box::new(mem::replace(&mut self.slots[index], entry)));
             }
-            return Ok(slot);
+            return Ok(Reservation { slot, before });
         }
         let full = || AttachError::Full {
             interface: name.to_owned(),
@@ -136,11 +180,7 @@ impl Interfaces {
         let position = position.expect("a free place or that of the slot taken over");
         if let Some(old) = self.slots.get(index) {
             backend.wait_for_readers().map_err(failed)?;
-            let gone = InterfaceEntry {
-                ifindex: INTERFACE_GONE,
-                ..InterfaceEntry::default()
-            };
-            backend.write_interface(old.position, gone);
+            backend.write_interface(old.position, GONE);
         }
         let entry = Slot {
             ifindex,
@@ -151,29 +191,47 @@ impl Interfaces {
                 since: self.detachments,
             },
         };
-        if index < self.slots.len() {
-            self.slots[index] = entry;
-        } else {
-            self.slots.push(entry);
-        }
-        let entry = InterfaceEntry {
-            ifindex: ifindex.get(),
-            slot,
-            flags: 0,
+        backend.write_interface(position, entry.in_table(slot));
+        let before = match self.slots.get_mut(index) {
+            Some(old) => Before::Other(Box::new(mem::replace(old, entry))),
+            None => {
+                self.slots.push(entry);
+                Before::Unused
+            }
         };
-        backend.write_interface(position, entry);
-        Ok(slot)
+        Ok(Reservation { slot, before })
+    }
+
+    /// Takes back what `reserve` did for an interface that could not be attached.
+    pub(super) fn cancel(&mut self, backend: &dyn Backend, reservation: Reservation) {
+        let Reservation { slot, before } = reservation;
+        let reserved = &mut self.slots[usize::from(slot) - 1];
+        match before {
+            Before::Same => {}
+            Before::Unused => {
+                backend.write_interface(reserved.position, GONE);
+                // It was the last one.
+                self.slots.pop();
+            }
+            Before::Other(old) => {
+                if reserved.position != old.position {
+                    backend.write_interface(reserved.position, GONE);
+                }
+                backend.write_interface(old.position, old.in_table(slot));
+                *reserved = *old;
+            }
+        }
     }
 
     /// Keeps the link of an interface that has this slot.
     pub(super) fn keep(
         &mut self,
-        slot: u16,
+        reservation: Reservation,
         link: Box<dyn XdpLink>,
         mode: super::attach::AttachMode,
         fell_back: Option<Fallback>,
     ) -> Attachment {
-        let slot = &mut self.slots[usize::from(slot) - 1];
+        let slot = &mut self.slots[usize::from(reservation.slot) - 1];
         let attachment = Attachment {
             ifindex: slot.ifindex,
             name: slot.name.clone(),
@@ -199,7 +257,7 @@ impl Interfaces {
         let state = State::Detached {
             since: self.detachments,
         };
-        match std::mem::replace(&mut slot.state, state) {
+        match mem::replace(&mut slot.state, state) {
             State::Attached { attachment, .. } => Some(attachment),
             State::Detached { .. } => None,
         }
@@ -210,7 +268,6 @@ impl Interfaces {
         for (index, slot) in self.slots.iter().enumerate() {
             let counters = backend.verdict_counters(number(index));
             let counts = VerdictCounts::new(&counters, Some(&slot.baseline));
-            // A slot may be left over from an attachment that was refused.
             if slot.is_attached() || counts.total().packets > 0 {
                 stats.push(InterfaceStats {
                     ifindex: slot.ifindex,
@@ -260,10 +317,17 @@ mod tests {
     }
 
     fn attach(table: &mut Interfaces, backend: &Recorder, number: u32) -> Result<u16, AttachError> {
-        let slot = table.reserve(backend, index(number), &format!("if{number}"))?;
+        let reservation = table.reserve(backend, index(number), &format!("if{number}"))?;
+        let slot = reservation.slot;
         let link = backend.link(index(number), AttachMode::Native).unwrap();
-        table.keep(slot, link, AttachMode::Native, None);
+        table.keep(reservation, link, AttachMode::Native, None);
         Ok(slot)
+    }
+
+    fn refuse(table: &mut Interfaces, backend: &Recorder, number: u32, name: &str) {
+        let reservation = table.reserve(backend, index(number), name).unwrap();
+        assert_eq!(slot_of(backend, number), reservation.slot, "{name}");
+        table.cancel(backend, reservation);
     }
 
     /// Looks an interface up as the program does.
@@ -329,5 +393,31 @@ mod tests {
         }
         let attached: Vec<u32> = table.attachments().map(|a| a.ifindex.get()).collect();
         assert_eq!(attached, [13, 11, 12]);
+    }
+
+    #[test]
+    fn a_refused_attachment_changes_nothing() {
+        let (mut table, backend) = (Interfaces::new(2), Recorder::default());
+        refuse(&mut table, &backend, 10, "if10");
+        assert_eq!(slot_of(&backend, 10), OTHER);
+        assert!(table.slots.is_empty());
+
+        attach(&mut table, &backend, 10).unwrap();
+        attach(&mut table, &backend, 11).unwrap();
+        table.release(index(10)).unwrap();
+        let since = table.slots[0].detached_since();
+        // In another place, in the same home, and under the number of the one that left.
+        for (number, name) in [(12, "if12"), (10 + INTERFACE_ENTRIES, "near"), (10, "new")] {
+            refuse(&mut table, &backend, number, name);
+            if number != 10 {
+                assert_eq!(slot_of(&backend, number), OTHER, "{name}");
+            }
+            let slot = &table.slots[0];
+            assert_eq!((slot.ifindex, slot.name.as_str()), (index(10), "if10"));
+            assert_eq!(slot.detached_since(), since, "{name}");
+            assert_eq!((slot_of(&backend, 10), slot_of(&backend, 11)), (1, 2));
+        }
+        assert_eq!(attach(&mut table, &backend, 12).unwrap(), 1);
+        assert_eq!((slot_of(&backend, 10), slot_of(&backend, 12)), (OTHER, 1));
     }
 }

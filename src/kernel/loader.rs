@@ -1,5 +1,7 @@
 //! Settings, then a loaded firewall.
 
+use std::fs;
+
 use libbpf_rs::num_possible_cpus;
 
 use super::backend::Backend;
@@ -72,11 +74,7 @@ impl Loader {
     /// Missing capabilities, a size out of range, or what the kernel refused.
     pub fn load(self) -> Result<Firewall, LoadError> {
         probe::check_capabilities()?;
-        let cpus = num_possible_cpus().map_err(|error| LoadError::Syscall {
-            call: "reading the possible CPUs",
-            source: to_io(&error),
-        })?;
-        let cpus = u32::try_from(cpus).expect("a number of CPUs");
+        let cpus = cpu_numbers()?;
         let host = self.host_shape(cpus)?;
         let kernel =
             Kernel::load(host, cpus).map_err(|error: ProgramError| LoadError::from(error))?;
@@ -123,5 +121,57 @@ impl Loader {
             evaluate: 0,
             reserved: 0,
         })
+    }
+}
+
+/// One more than the highest number that a CPU may have: the counters are indexed by CPU number,
+/// and the numbers may have gaps.
+fn cpu_numbers() -> Result<u32, LoadError> {
+    let listed = fs::read_to_string("/sys/devices/system/cpu/possible");
+    if let Some(cpus) = listed.ok().and_then(|list| end_of_list(&list)) {
+        return Ok(cpus);
+    }
+    let counted = num_possible_cpus().map_err(|error| LoadError::Syscall {
+        call: "reading the possible CPUs",
+        source: to_io(&error),
+    })?;
+    Ok(u32::try_from(counted).expect("a number of CPUs"))
+}
+
+/// One more than the highest number in a list like `0-3,8-11`.
+fn end_of_list(list: &str) -> Option<u32> {
+    let mut end = 0;
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        if last < first {
+            return None;
+        }
+        end = end.max(last.checked_add(1)?);
+    }
+    Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_cpu_counts_and_not_their_number() {
+        for (list, end) in [
+            ("0\n", Some(1)),
+            ("0-1\n", Some(2)),
+            ("0-3,8-11\n", Some(12)),
+            ("0,64", Some(65)),
+            ("8-11,0-3", Some(12)),
+            ("", None),
+            ("\n", None),
+            ("0-", None),
+            ("3-0", None),
+            ("0,,2", None),
+            ("0-4294967295", None),
+        ] {
+            assert_eq!(end_of_list(list), end, "{list:?}");
+        }
     }
 }

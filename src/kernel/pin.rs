@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ProgramHandle, libbpf_sys};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, MapType, ProgramHandle, libbpf_sys};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::PinError;
@@ -27,6 +27,10 @@ const NAMES: [&str; 8] = [
     "evaluation",
     LAYOUT,
 ];
+/// The first word of the layout map, by which it is known as ours: "XDPG".
+const MAGIC: u32 = u32::from_be_bytes(*b"XDPG");
+/// The words of the layout map: magic, layout version, CPUs, interface slots, rule slots.
+type Layout = [u32; 5];
 
 /// Pins the entry program and what belongs to it; all or nothing.
 ///
@@ -40,10 +44,12 @@ pub(super) fn pin(
     cpus: u32,
 ) -> Result<(), PinError> {
     let made = prepare(dir)?;
-    let result = pin_all(dir, entry, maps, host, cpus);
+    let mut pinned = Vec::new();
+    let result = pin_all(dir, entry, maps, host, cpus, &mut pinned);
     if result.is_err() {
-        for name in NAMES {
-            let _ = fs::remove_file(dir.join(name));
+        // The other way round, so that the layout goes last, as `unpin` does it.
+        for path in pinned.iter().rev() {
+            let _ = fs::remove_file(path);
         }
         if made {
             let _ = fs::remove_dir(dir);
@@ -52,17 +58,28 @@ pub(super) fn pin(
     result
 }
 
+/// What was pinned is in `pinned`, also on error.
 fn pin_all(
     dir: &Path,
     entry: &ProgramHandle,
     maps: &SharedMaps,
     host: HostShape,
     cpus: u32,
+    pinned: &mut Vec<PathBuf>,
 ) -> Result<(), PinError> {
     let failed = |name: &str, error: libbpf_rs::Error| PinError::Syscall {
         path: dir.join(name),
         source: to_io(&error),
     };
+    let mut pin_map = |name: &str, map: libbpf_rs::Result<MapHandle>| {
+        let path = dir.join(name);
+        map.and_then(|mut map| map.pin(&path))
+            .map_err(|e| failed(name, e))?;
+        pinned.push(path);
+        Ok(())
+    };
+    // First: with it `unpin` removes what is left if this process is killed here.
+    pin_map(LAYOUT, layout_map(host, cpus))?;
     for (name, map) in [
         ("policy_slot", &maps.policy_slot),
         ("control", &maps.control),
@@ -71,20 +88,20 @@ fn pin_all(
         ("rule_counters", &maps.rule_counters),
         ("evaluation", &maps.evaluation),
     ] {
-        let mut map = MapHandle::try_from(map).map_err(|e| failed(name, e))?;
-        map.pin(dir.join(name)).map_err(|e| failed(name, e))?;
+        pin_map(name, MapHandle::try_from(map))?;
     }
-    let mut layout = layout_map(host, cpus).map_err(|e| failed(LAYOUT, e))?;
-    layout
-        .pin(dir.join(LAYOUT))
-        .map_err(|e| failed(LAYOUT, e))?;
     // Last: where this pin is, the others are.
     entry.pin(dir.join(ENTRY)).map_err(|e| failed(ENTRY, e))
 }
 
-/// One line of numbers: layout version, CPUs, interface slots, rule slots.
 fn layout_map(host: HostShape, cpus: u32) -> libbpf_rs::Result<MapHandle> {
-    let numbers = [IMAGE_LAYOUT, cpus, host.interface_slots, host.rule_slots];
+    let numbers: Layout = [
+        MAGIC,
+        IMAGE_LAYOUT,
+        cpus,
+        host.interface_slots,
+        host.rule_slots,
+    ];
     let options = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
         ..Default::default()
@@ -107,13 +124,45 @@ fn layout_map(host: HostShape, cpus: u32) -> libbpf_rs::Result<MapHandle> {
     Ok(map)
 }
 
+/// Whether a directory has the pin of a layout map, and it is one that `layout_map` made.
+fn has_layout(dir: &Path) -> Result<bool, PinError> {
+    let path = dir.join(LAYOUT);
+    let read = || -> libbpf_rs::Result<bool> {
+        let map = MapHandle::from_pinned_path(&path)?;
+        let is_alike = map.name() == LAYOUT
+            && map.map_type() == MapType::Array
+            && map.key_size() as usize == size_of::<u32>()
+            && map.value_size() as usize == size_of::<Layout>();
+        if !is_alike {
+            return Ok(false);
+        }
+        let value = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?;
+        Ok(value.is_some_and(|v| v.starts_with(&MAGIC.to_ne_bytes())))
+    };
+    match read() {
+        Ok(found) => Ok(found),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(PinError::Syscall {
+            path,
+            source: to_io(&error),
+        }),
+        // Not there, or no map at all.
+        Err(_) => Ok(false),
+    }
+}
+
 /// Removes what [`Firewall::pin`](crate::Firewall::pin) made in a directory, and the directory.
 ///
-/// Nothing else is ever removed: a directory that holds anything else stays as it is. The programs
-/// leave the kernel with the last interface or process that uses them.
+/// Nothing else is ever removed: a directory that holds anything else, or in which the map `layout`
+/// of [`Firewall::pin`](crate::Firewall::pin) is missing, stays as it is.
+///
+/// If the process that loaded the firewall is gone, the pins are all that holds the policy: the
+/// kernel empties `policy_slot` once no pin and no process has it. The entry program then passes
+/// every frame, as [`NoPolicy`](crate::Reason::NoPolicy), wherever it still runs, and leaves the
+/// kernel with the last that uses it. While that process lives, the program judges as before.
 ///
 /// # Errors
-/// The directory is not there, not on a BPF file system, or holds something that is not ours.
+/// The directory is not there, not on a BPF file system, holds something that is not ours, or has
+/// no `layout` of ours. Then nothing is removed. Or a pin cannot be read or removed.
 pub fn unpin(dir: impl AsRef<Path>) -> Result<(), PinError> {
     let dir = dir.as_ref();
     let syscall = |path: &Path, source| PinError::Syscall {
@@ -128,7 +177,13 @@ pub fn unpin(dir: impl AsRef<Path>) -> Result<(), PinError> {
             name: name.clone(),
         });
     }
-    // The entry program first: nobody finds it without what it needs.
+    if !has_layout(dir)? {
+        return Err(PinError::NoLayout {
+            dir: dir.to_owned(),
+        });
+    }
+    // The entry program first: nobody finds it without what it needs. The layout last: what an
+    // error leaves behind is still known as ours.
     for name in NAMES
         .iter()
         .filter(|n| names.iter().any(|found| found == *n))

@@ -164,8 +164,8 @@ fn load<T>(
         Err(error) => error,
     };
     if log[0] == 0 {
-        // The verifier was not reached.
-        return Err(ProgramError::syscall("bpf(BPF_PROG_LOAD)")(error));
+        // The verifier was not reached: it may have been a map, or the BTF.
+        return Err(ProgramError::syscall("loading the BPF object")(error));
     }
     let mut full = vec![0; FULL_LOG_BYTES];
     let log = match attempt(&mut full, LOG_INSTRUCTIONS) {

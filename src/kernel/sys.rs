@@ -85,21 +85,39 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Runs a program once over a frame (`BPF_PROG_TEST_RUN`); returns its return value.
+///
+/// Some kernels answer EINTR after the run if a signal is pending, so it is run again.
 pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
     let length = u32::try_from(frame.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut options = libbpf_sys::bpf_test_run_opts {
-        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-        data_in: frame.as_ptr().cast(),
-        data_size_in: length,
-        repeat: 1,
-        ..Default::default()
-    };
-    // SAFETY: the options and the frame outlive the call; the kernel only reads the frame, and
-    // writes nothing back but numbers in the options, as no output buffers are given.
-    match unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) } {
-        0 => Ok(options.retval),
-        error => Err(io::Error::from_raw_os_error(-error)),
+    retry(|| {
+        let mut options = libbpf_sys::bpf_test_run_opts {
+            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+            data_in: frame.as_ptr().cast(),
+            data_size_in: length,
+            repeat: 1,
+            ..Default::default()
+        };
+        // SAFETY: the options and the frame outlive the call; the kernel only reads the frame, and
+        // writes nothing back but numbers in the options, as no output buffers are given.
+        match unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) } {
+            0 => Ok(options.retval),
+            error => Err(io::Error::from_raw_os_error(-error)),
+        }
+    })
+}
+
+/// How often a call that a signal interrupted is tried.
+const TRIES: usize = 100;
+
+/// Calls again while a signal interrupts the call.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
+    call()
 }
 
 /// What the kernel tells of a loaded program; fields that it does not know stay 0.
@@ -163,3 +181,34 @@ pub(super) unsafe trait Word: Sized {}
 unsafe impl Word for AtomicU32 {}
 // SAFETY: an atomic integer.
 unsafe impl Word for AtomicU64 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_call_is_tried_again_but_not_for_ever() {
+        let after = |interruptions: usize| {
+            let mut calls = 0;
+            let result = retry(|| {
+                calls += 1;
+                match calls > interruptions {
+                    true => Ok(()),
+                    false => Err(io::Error::from(nix::errno::Errno::EINTR)),
+                }
+            });
+            (result.is_ok(), calls)
+        };
+        assert_eq!(after(0), (true, 1));
+        assert_eq!(after(3), (true, 4));
+        assert_eq!(after(TRIES - 1), (true, TRIES));
+        assert_eq!(after(TRIES), (false, TRIES));
+        let mut calls = 0;
+        let other = retry(|| -> io::Result<()> {
+            calls += 1;
+            Err(io::ErrorKind::InvalidInput.into())
+        });
+        assert!(other.is_err());
+        assert_eq!(calls, 1);
+    }
+}
