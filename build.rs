@@ -23,6 +23,8 @@ mod bpf {
         println!("cargo:rerun-if-env-changed=CLANG");
         let clang = find_clang().unwrap_or_else(|message| fail(&message));
         println!("cargo:rustc-env=XDPGATE_CLANG={}", clang.version);
+        // For the benchmark, which compiles programs of its own.
+        println!("cargo:rustc-env=XDPGATE_CLANG_PROGRAM={}", clang.program);
 
         let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
         SkeletonBuilder::new()

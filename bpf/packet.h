@@ -45,7 +45,6 @@ struct packet {
 #define L4_PORTS (1 << 5)
 #define L4_ICMP (1 << 6)
 
-#define STATE_FRAGMENT 3
 #define STATE_BAD_FRAGMENT (1 << 2)
 #define STATE_INVALID (1 << 3)
 

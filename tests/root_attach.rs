@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 
 use common::netns::{self, Wire, index, sh, veth, wait_until};
 use common::packet;
+use common::packet::udp_from as frame;
 use libbpf_rs::{ProgramHandle, Xdp, XdpFlags};
 use xdpgate::policy::Policy;
 use xdpgate::{
@@ -30,13 +31,6 @@ fn loaded() -> Firewall {
 
 fn policy(text: &str) -> Policy {
     Policy::from_yaml(text).unwrap()
-}
-
-fn frame(src: &str) -> Vec<u8> {
-    packet::ip(src, "198.51.100.1")
-        .udp(1000, 2000)
-        .payload(&[0; 40])
-        .build()
 }
 
 /// The number of the XDP program on an interface; 0 if there is none.

@@ -6,13 +6,14 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::corpus::{self, Case};
-use common::live::{Entry, is_root};
+use common::live::Entry;
+use common::netns::skipped;
 use xdpgate::policy::PolicyErrorKind;
 use xdpgate::{ApplyError, Disposition, Firewall, Stats, Verdict};
 
 #[test]
 fn the_corpus_through_the_kernel() {
-    if !is_root() {
+    if skipped() {
         return;
     }
     let mut by_policy: BTreeMap<String, Vec<Case>> = BTreeMap::new();

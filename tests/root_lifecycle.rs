@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::netns::{self, Wire, index, veth};
-use common::packet;
+use common::packet::{self, udp_from as frame};
 use libbpf_rs::{MapHandle, ProgramHandle, Xdp, XdpFlags};
 use nix::libc;
 use xdpgate::policy::Policy;
@@ -33,13 +33,6 @@ rules:
 
 fn policy(text: &str) -> Policy {
     Policy::from_yaml(text).unwrap()
-}
-
-fn frame(src: &str) -> Vec<u8> {
-    packet::ip(src, "198.51.100.1")
-        .udp(1000, 2000)
-        .payload(&[0; 40])
-        .build()
 }
 
 #[test]

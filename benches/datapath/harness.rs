@@ -39,14 +39,7 @@ impl Harness {
     pub fn compile(dir: &Path) -> io::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let object = dir.join("harness.bpf.o");
-        let clang = std::env::var_os("CLANG").unwrap_or_else(|| {
-            ["clang-19", "clang-16", "clang-15", "clang-14", "clang"]
-                .into_iter()
-                .find(|c| Command::new(c).arg("--version").output().is_ok())
-                .unwrap_or("clang")
-                .into()
-        });
-        let status = Command::new(clang)
+        let status = Command::new(env!("XDPGATE_CLANG_PROGRAM"))
             .args(["-O2", "-g", "-mcpu=v3", "-target", "bpf", "-c"])
             .arg(root.join("benches/bpf/harness.bpf.c"))
             .arg("-o")

@@ -6,6 +6,7 @@
 //! longest one: that is how priority survives nesting.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::hosts;
 use super::rows::{Row, RowPool};
@@ -13,25 +14,52 @@ use super::trie;
 use super::{Kind, Refusal, allows};
 use crate::abi::{AXIS_SRC, AddressAxis, AddressIndex, Line, NO_RULE, OUTCOME_BITS, Outcome};
 use crate::image::ImageWriter;
-use crate::policy::{AddressItem, AddressMatch, Family, Policy, PolicyError, Rule, SetName};
+use crate::policy::{
+    AddressItem, AddressMatch, AddressSet, Family, Policy, PolicyError, Rule, SetName,
+};
 
 /// IPv4 or IPv6 addresses as numbers.
 pub(super) trait Address: Copy + Ord + std::fmt::Debug {
+    const FAMILY: Family;
     const WIDTH: u8;
     fn truncate(self, len: u8) -> Self;
+    /// The number of an address of this family.
+    fn of(addr: IpAddr) -> Option<Self>;
+    /// The hosts and prefixes of this family in a set.
+    fn of_set(set: &AddressSet) -> (&[Self], &[(Self, u8)]);
 }
 
 impl Address for u32 {
+    const FAMILY: Family = Family::Ipv4;
     const WIDTH: u8 = 32;
     fn truncate(self, len: u8) -> Self {
         self & crate::policy::mask32(len)
     }
+    fn of(addr: IpAddr) -> Option<Self> {
+        match addr {
+            IpAddr::V4(a) => Some(a.to_bits()),
+            IpAddr::V6(_) => None,
+        }
+    }
+    fn of_set(set: &AddressSet) -> (&[Self], &[(Self, u8)]) {
+        (&set.v4_hosts, &set.v4_prefixes)
+    }
 }
 
 impl Address for u128 {
+    const FAMILY: Family = Family::Ipv6;
     const WIDTH: u8 = 128;
     fn truncate(self, len: u8) -> Self {
         self & crate::policy::mask128(len)
+    }
+    fn of(addr: IpAddr) -> Option<Self> {
+        match addr {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(a) => Some(a.to_bits()),
+        }
+    }
+    fn of_set(set: &AddressSet) -> (&[Self], &[(Self, u8)]) {
+        (&set.v6_hosts, &set.v6_prefixes)
     }
 }
 
@@ -160,8 +188,8 @@ impl<'p> AddressAxisBuilder<'p> {
         seed: [u64; 2],
     ) -> Result<AddressAxis, Refusal> {
         let mut outcomes = Outcomes::new(self.structured);
-        let v4 = self.sweep(Family::Ipv4, self.entries_v4(), &mut outcomes);
-        let v6 = self.sweep(Family::Ipv6, self.entries_v6(), &mut outcomes);
+        let v4 = self.sweep::<u32>(&mut outcomes);
+        let v6 = self.sweep::<u128>(&mut outcomes);
         if outcomes.list.len() >= 1 << OUTCOME_BITS {
             return Err(PolicyError::limit(
                 None,
@@ -193,77 +221,27 @@ impl<'p> AddressAxisBuilder<'p> {
         Ok(axis)
     }
 
-    fn entries_v4(&self) -> Vec<Entry<u32>> {
-        self.entries(
-            |set| set.v4_hosts.len() + set.v4_prefixes.len(),
-            |set, label, out| {
-                out.extend(set.v4_hosts.iter().map(|a| Entry {
-                    address: *a,
-                    len: 32,
-                    label,
-                }));
-                out.extend(set.v4_prefixes.iter().map(|(a, l)| Entry {
-                    address: *a,
-                    len: *l,
-                    label,
-                }));
-            },
-            |ip| match ip {
-                std::net::IpAddr::V4(a) => Some(a.to_bits()),
-                std::net::IpAddr::V6(_) => None,
-            },
-        )
-    }
-
-    fn entries_v6(&self) -> Vec<Entry<u128>> {
-        self.entries(
-            |set| set.v6_hosts.len() + set.v6_prefixes.len(),
-            |set, label, out| {
-                out.extend(set.v6_hosts.iter().map(|a| Entry {
-                    address: *a,
-                    len: 128,
-                    label,
-                }));
-                out.extend(set.v6_prefixes.iter().map(|(a, l)| Entry {
-                    address: *a,
-                    len: *l,
-                    label,
-                }));
-            },
-            |ip| match ip {
-                std::net::IpAddr::V4(_) => None,
-                std::net::IpAddr::V6(a) => Some(a.to_bits()),
-            },
-        )
-    }
-
     /// All entries of one family, sorted by address, length and label.
-    fn entries<A: Address>(
-        &self,
-        count: impl Fn(&crate::policy::AddressSet) -> usize,
-        push_set: impl Fn(&crate::policy::AddressSet, u32, &mut Vec<Entry<A>>),
-        of_family: impl Fn(std::net::IpAddr) -> Option<A>,
-    ) -> Vec<Entry<A>> {
-        let sets = || {
-            self.sources.iter().filter_map(|s| match s {
-                Source::Set(name) => self.policy.sets().get(*name),
-                Source::Inline(_) => None,
-            })
-        };
-        let mut out = Vec::with_capacity(sets().map(count).sum());
+    fn entries<A: Address>(&self) -> Vec<Entry<A>> {
+        let mut out = Vec::new();
         for (label, source) in (0..).zip(&self.sources) {
+            let entry = |address, len| Entry {
+                address,
+                len,
+                label,
+            };
             match source {
                 Source::Set(name) => {
-                    if let Some(set) = self.policy.sets().get(*name) {
-                        push_set(set, label, &mut out);
-                    }
+                    let Some(set) = self.policy.sets().get(*name) else {
+                        continue;
+                    };
+                    let (hosts, prefixes) = A::of_set(set);
+                    out.reserve(hosts.len() + prefixes.len());
+                    out.extend(hosts.iter().map(|a| entry(*a, A::WIDTH)));
+                    out.extend(prefixes.iter().map(|(a, len)| entry(*a, *len)));
                 }
                 Source::Inline(m) => out.extend(m.items.iter().filter_map(|item| match item {
-                    AddressItem::Prefix(p) => of_family(p.addr()).map(|address| Entry {
-                        address,
-                        len: p.len(),
-                        label,
-                    }),
+                    AddressItem::Prefix(p) => Some(entry(A::of(p.addr())?, p.len())),
                     AddressItem::Set(_) => None,
                 })),
             }
@@ -310,13 +288,9 @@ impl<'p> AddressAxisBuilder<'p> {
         (effects, best, row)
     }
 
-    fn sweep<A: Address>(
-        &self,
-        family: Family,
-        entries: Vec<Entry<A>>,
-        outcomes: &mut Outcomes,
-    ) -> Swept<A> {
-        let (effects, best, row) = self.effects(family);
+    fn sweep<A: Address>(&self, outcomes: &mut Outcomes) -> Swept<A> {
+        let entries = self.entries::<A>();
+        let (effects, best, row) = self.effects(A::FAMILY);
         let row = outcomes.pool.intern(&row);
         let mut base = outcomes.intern(Outcome { best, row });
         let mut steps = Steps {
@@ -385,18 +359,6 @@ impl Outcomes {
         }
     }
 
-    fn intern(&mut self, outcome: Outcome) -> u32 {
-        if self.pool.is_trivial() {
-            return outcome.best + 1;
-        }
-        *self.numbers.entry(outcome).or_insert_with(|| {
-            self.list.push(outcome);
-            (self.list.len() - 1) as u32
-        })
-    }
-}
-
-impl Outcomes {
     fn get(&self, number: u32) -> Outcome {
         if self.pool.is_trivial() {
             return Outcome {
@@ -405,6 +367,16 @@ impl Outcomes {
             };
         }
         self.list[number as usize]
+    }
+
+    fn intern(&mut self, outcome: Outcome) -> u32 {
+        if self.pool.is_trivial() {
+            return outcome.best + 1;
+        }
+        *self.numbers.entry(outcome).or_insert_with(|| {
+            self.list.push(outcome);
+            (self.list.len() - 1) as u32
+        })
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) fn constrains_fields(m: &Match) -> bool {
 }
 
 /// The bit set of axes that these structured rules use.
-pub(super) fn axes_in_use<'r>(structured: impl Iterator<Item = &'r Rule>) -> u32 {
+pub(super) fn axes_in_use(structured: &[&Rule]) -> u32 {
     let mut axes = 0;
     for rule in structured {
         let m = &rule.matches;

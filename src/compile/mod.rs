@@ -112,13 +112,14 @@ fn compile_with(
         .into());
     }
 
+    let structured_rules: Vec<&Rule> = structured.iter().map(|n| rules[*n as usize]).collect();
     let mut shape = Shape::zeroed();
     let mut image = ImageWriter::new();
     shape.seed = seed;
     shape.features = features(policy, &structured);
     shape.row_lines = rows::row_lines(structured.len());
     shape.structured_count = structured.len() as u32;
-    shape.axes = axis::axes_in_use(structured.iter().map(|n| rules[*n as usize]));
+    shape.axes = axis::axes_in_use(&structured_rules);
     if shape.axes >> (AXIS_DST + 1) != 0 {
         shape.features |= abi::FEATURE_FIELDS;
     }
@@ -135,8 +136,7 @@ fn compile_with(
     }
     for number in AXIS_DST + 1..AXIS_COUNT {
         if shape.axes & 1 << number != 0 {
-            let rules: Vec<&Rule> = structured.iter().map(|n| rules[*n as usize]).collect();
-            shape.table[number] = axis::build(number, &rules, &mut image)?;
+            shape.table[number] = axis::build(number, &structured_rules, &mut image)?;
         }
     }
     if !structured.is_empty() {

@@ -6,15 +6,6 @@ use libbpf_rs::Program;
 use libbpf_rs::libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
 use xdpgate::{Firewall, Verdict};
 
-/// Whether this process may load programs. Says that a test is skipped if not.
-pub fn is_root() -> bool {
-    let root = nix::unistd::Uid::effective().is_root();
-    if !root {
-        println!("skipped: needs root");
-    }
-    root
-}
-
 /// Whether this runs in a virtual machine of the kernel matrix, which is slow.
 pub fn in_guest() -> bool {
     std::env::var_os("XDPGATE_GUEST").is_some()

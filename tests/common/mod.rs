@@ -9,6 +9,8 @@ pub mod corpus;
 pub mod frame_strategy;
 #[cfg(feature = "kernel")]
 pub mod live;
+#[cfg(feature = "kernel")]
+pub mod netns;
 pub mod packet;
 pub mod policy_strategy;
 pub mod pool;

@@ -64,6 +64,14 @@ pub fn ip(src: &str, dst: &str) -> Frame {
     )
 }
 
+/// A UDP frame of 82 bytes from this IPv4 source.
+pub fn udp_from(src: &str) -> Vec<u8> {
+    ip(src, "198.51.100.1")
+        .udp(1000, 2000)
+        .payload(&[0; 40])
+        .build()
+}
+
 /// Likewise, from addresses that are parsed already.
 pub fn addressed(src: IpAddr, dst: IpAddr) -> Frame {
     assert_eq!(src.is_ipv4(), dst.is_ipv4());
