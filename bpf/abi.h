@@ -93,6 +93,14 @@ enum axis {
 #define FEATURE_FIELDS (1u << 6) /* some structured rule looks at more than addresses */
 
 #define RULE_DROP (1u << 0)
+#define RULE_PASSIVE (1u << 1) /* counted, and evaluation goes on: count, or monitor mode */
+#define RULE_CONDITIONAL (1u << 2) /* its extra says when and where it holds */
+#define RULE_LIMIT (1u << 3) /* its extra holds a rate limit */
+#define RULE_EXTRA 8 /* the bits from here on: the number of its extra */
+
+#define LIMIT_BITS (1u << 0) /* the cost is per byte, not per packet */
+#define LIMIT_SOURCE (1u << 1) /* each source prefix has a budget of its own */
+#define LIMIT_FINE (1u << 2) /* a tick is too coarse for this limit: read the exact clock */
 
 /* How the addresses of one family and direction are looked up. A line number of 0: no such part. */
 struct address_index {
@@ -137,6 +145,8 @@ struct shape {
 	__u32 ssh; /* struct ssh_prefix, first line */
 	__u32 ssh_count;
 	__u32 ssh_v4_count; /* the first ones are IPv4 */
+	__u32 extras; /* struct rule_extra, first line */
+	__u32 extra_count;
 	__u32 reserved;
 };
 
@@ -157,9 +167,29 @@ struct length_node {
 
 /* A rule, found by its number; numbers are in evaluation order. */
 struct rule_record {
-	__u32 flags; /* RULE_* */
-	__u32 counter; /* its slot in rule_counters */
-	__u32 reserved[6];
+	__u32 flags; /* RULE_*, and the number of its extra from bit RULE_EXTRA on */
+	__u32 counter; /* its slot in rule_counters, and in the rate state */
+};
+
+/*
+ * A rate limit as GCRA (ITU-T I.371): a budget is the time at which it will be full again, so that
+ * it needs no refilling. Its unit of time is a nanosecond / 2^time_shift.
+ */
+struct limit {
+	__u64 cost; /* time that a packet takes, or a byte: (bytes * cost) >> cost_shift */
+	__u64 depth; /* time that the burst takes */
+	__u32 flags; /* LIMIT_* */
+	__u8 cost_shift, time_shift;
+	__u8 v4_length, v6_length; /* of the source prefix that has a budget */
+};
+
+/* What only some rules have: a line of its own. */
+struct rule_extra {
+	__u64 expires; /* the tick from which on the rule is as if it were not there */
+	__u64 scopes; /* bits of the interface scopes in which it holds; 0: everywhere */
+	struct limit limit;
+	__u32 src_sets, dst_sets; /* bits of the sets whose entries it counts */
+	__u64 reserved[2];
 };
 
 /* A prefix; an IPv4 one stands in the low 32 bits of lo. */
@@ -173,7 +203,8 @@ struct host_shape {
 	__u32 interface_slots;
 	__u32 rule_slots;
 	__u32 evaluate; /* 1: write the evaluation, count nothing */
-	__u32 reserved;
+	__u32 tick_ns; /* nanoseconds of a tick */
+	__u64 seed[2]; /* of the tables that outlive a policy */
 };
 
 /* One line that user space may change at any time. */
@@ -209,15 +240,19 @@ struct evaluation {
 	__u32 reason;
 	__u32 drop; /* the verdict before dry run */
 	__u32 rule; /* number, or NO_RULE */
-	__u32 reserved[13];
+	__u32 reserved;
+	__u64 ticks, nanoseconds; /* written by xdpgate_clock */
+	__u32 reserved2[8];
 };
 
 _Static_assert(sizeof(struct address_index) == 24, "address_index");
 _Static_assert(sizeof(struct address_axis) == 56, "address_axis");
-_Static_assert(sizeof(struct shape) == 288, "shape");
+_Static_assert(sizeof(struct shape) == 296, "shape");
 _Static_assert(sizeof(struct outcome) == 8, "outcome");
 _Static_assert(sizeof(struct length_node) == 32, "length_node");
-_Static_assert(sizeof(struct rule_record) == 32, "rule_record");
+_Static_assert(sizeof(struct rule_record) == 8, "rule_record");
+_Static_assert(sizeof(struct limit) == 24, "limit");
+_Static_assert(sizeof(struct rule_extra) == 64, "rule_extra");
 _Static_assert(sizeof(struct ssh_prefix) == 32, "ssh_prefix");
 _Static_assert(sizeof(struct control) == 64, "control");
 _Static_assert(sizeof(struct interface_entry) == 8, "interface_entry");

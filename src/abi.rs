@@ -45,6 +45,14 @@ pub(crate) const FEATURE_DST: u32 = 1 << 7;
 pub(crate) const FEATURE_FIELDS: u32 = 1 << 6;
 
 pub(crate) const RULE_DROP: u32 = 1 << 0;
+pub(crate) const RULE_PASSIVE: u32 = 1 << 1;
+pub(crate) const RULE_CONDITIONAL: u32 = 1 << 2;
+pub(crate) const RULE_LIMIT: u32 = 1 << 3;
+pub(crate) const RULE_EXTRA: u32 = 8;
+
+pub(crate) const LIMIT_BITS: u32 = 1 << 0;
+pub(crate) const LIMIT_SOURCE: u32 = 1 << 1;
+pub(crate) const LIMIT_FINE: u32 = 1 << 2;
 
 /// One line of the image: a cache line.
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -98,6 +106,8 @@ pub(crate) struct Shape {
     pub ssh: u32,
     pub ssh_count: u32,
     pub ssh_v4_count: u32,
+    pub extras: u32,
+    pub extra_count: u32,
     pub reserved: u32,
 }
 
@@ -124,7 +134,29 @@ pub(crate) struct LengthNode {
 pub(crate) struct RuleRecord {
     pub flags: u32,
     pub counter: u32,
-    pub reserved: [u32; 6],
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Limit {
+    pub cost: u64,
+    pub depth: u64,
+    pub flags: u32,
+    pub cost_shift: u8,
+    pub time_shift: u8,
+    pub v4_length: u8,
+    pub v6_length: u8,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct RuleExtra {
+    pub expires: u64,
+    pub scopes: u64,
+    pub limit: Limit,
+    pub src_sets: u32,
+    pub dst_sets: u32,
+    pub reserved: [u64; 2],
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -140,9 +172,11 @@ const _: () = {
     assert!(size_of::<Line>() == LINE_BYTES);
     assert!(size_of::<AddressIndex>() == 24);
     assert!(size_of::<AddressAxis>() == 56);
-    assert!(size_of::<Shape>() == 288);
+    assert!(size_of::<Shape>() == 296);
     assert!(size_of::<Outcome>() == 8);
     assert!(size_of::<LengthNode>() == 32);
-    assert!(size_of::<RuleRecord>() == 32);
+    assert!(size_of::<RuleRecord>() == 8);
+    assert!(size_of::<Limit>() == 24);
+    assert!(size_of::<RuleExtra>() == 64);
     assert!(size_of::<SshPrefix>() == 32);
 };

@@ -7,7 +7,7 @@ use common::{frame_strategy, policy_strategy};
 use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use xdpgate::compile::{CompileOptions, active_rules, compile};
+use xdpgate::compile::{Clock, CompileOptions, active_rules, compile};
 use xdpgate::image::ImageReader;
 use xdpgate::oracle::Oracle;
 use xdpgate::packet::Parsed;
@@ -17,6 +17,7 @@ fn options(policy: &Policy, seed: [u64; 2]) -> CompileOptions {
     CompileOptions {
         seed,
         counter_slots: (0..active_rules(policy).len() as u32).collect(),
+        clock: Clock::default(),
     }
 }
 

@@ -7,19 +7,22 @@
 
 mod address;
 mod axis;
+mod clock;
 mod hosts;
+mod record;
 mod rows;
 mod trie;
 
 use bytemuck::Zeroable;
 
-use crate::abi::{self, AXIS_COUNT, AXIS_DST, AXIS_SRC, RuleRecord, Shape, SshPrefix};
+use crate::abi::{self, AXIS_COUNT, AXIS_DST, AXIS_SRC, Shape, SshPrefix};
 use crate::image::{Image, ImageWriter};
 use crate::policy::{
     Action, AddressSet, EntryCounters, Family, Mode, Policy, PolicyError, PolicyErrorKind, Prefix,
     Rule, SetName, Verdict,
 };
 use address::AddressAxisBuilder;
+pub use clock::Clock;
 
 /// What the compiler needs beside the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +31,8 @@ pub struct CompileOptions {
     pub seed: [u64; 2],
     /// The counter slot of each active rule, in the order of [`active_rules`].
     pub counter_slots: Vec<u32>,
+    /// The clock by which rules and entries expire.
+    pub clock: Clock,
 }
 
 /// The rules that take part: the enabled ones, in evaluation order.
@@ -142,21 +147,13 @@ fn compile_with(
     if !structured.is_empty() {
         shape.structured = image.section(&structured);
     }
-    let records: Vec<RuleRecord> = rules
-        .iter()
-        .enumerate()
-        .map(|(n, rule)| RuleRecord {
-            flags: if rule.action == Action::Drop {
-                abi::RULE_DROP
-            } else {
-                0
-            },
-            counter: options.counter_slots.get(n).copied().unwrap_or(0),
-            reserved: [0; 6],
-        })
-        .collect();
-    shape.rules = image.section(&records);
-    shape.rule_count = records.len() as u32;
+    record::write(
+        &rules,
+        &options.counter_slots,
+        &options.clock,
+        &mut shape,
+        &mut image,
+    )?;
     write_ssh(policy, &mut shape, &mut image);
     Ok(image.finish(shape, rules.iter().map(|r| r.id.clone()).collect()))
 }

@@ -97,7 +97,6 @@ impl<'i> ImageReader<'i> {
             let record: RuleRecord = self.item(self.shape.rules, rule).unwrap_or(RuleRecord {
                 flags: 0,
                 counter: 0,
-                reserved: [0; 6],
             });
             let drop = record.flags & abi::RULE_DROP != 0;
             return (

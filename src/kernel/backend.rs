@@ -10,6 +10,7 @@ use super::error::{ApplyError, EvaluateError, PinError};
 use super::ifindex::IfIndex;
 use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
 use super::stats::ProgramFacts;
+use crate::compile::Clock;
 use crate::image::Image;
 
 /// The verdict counters of one interface slot, over all CPUs: `[reason][disposition]`, flat.
@@ -22,6 +23,9 @@ pub(super) trait Backend: Debug + Send + Sync {
 
     /// Returns when no packet is judged by a program or table that was replaced before the call.
     fn wait_for_readers(&self) -> io::Result<()>;
+
+    /// The clock of the data path.
+    fn clock(&self) -> io::Result<Clock>;
 
     fn set_dry_run(&self, dry_run: bool);
     fn is_dry_run(&self) -> bool;

@@ -49,10 +49,15 @@ impl Firewall {
         Loader::default()
     }
 
-    pub(super) fn new(backend: Box<dyn Backend>, max_interfaces: u16, max_rules: u32) -> Self {
+    pub(super) fn new(
+        backend: Box<dyn Backend>,
+        secret: RandomState,
+        max_interfaces: u16,
+        max_rules: u32,
+    ) -> Self {
         Self {
             backend,
-            secret: RandomState::new(),
+            secret,
             active: RwLock::new(None),
             slots: Mutex::new(RuleSlots::new(max_rules)),
             interfaces: Mutex::new(Interfaces::new(max_interfaces)),

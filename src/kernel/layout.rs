@@ -18,7 +18,8 @@ pub(super) struct HostShape {
     pub interface_slots: u32,
     pub rule_slots: u32,
     pub evaluate: u32,
-    pub reserved: u32,
+    pub tick_ns: u32,
+    pub seed: [u64; 2],
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -60,7 +61,10 @@ pub(super) struct EvaluationLine {
     pub reason: u32,
     pub drop: u32,
     pub rule: u32,
-    pub reserved: [u32; 13],
+    pub reserved: u32,
+    pub ticks: u64,
+    pub nanoseconds: u64,
+    pub reserved2: [u32; 8],
 }
 
 impl VerdictCounter {

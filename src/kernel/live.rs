@@ -3,14 +3,16 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
+use jiff::Timestamp;
 use libbpf_rs::{ProgramHandle, Xdp, XdpFlags};
 
 use super::attach::AttachMode;
 use super::backend::{Backend, Judge, Occupant, VerdictCounters, XdpLink};
 use super::error::{ApplyError, PinError};
+use super::evaluate;
 use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
 use super::layout::{
@@ -22,8 +24,9 @@ use super::pin;
 use super::program::{self, LoadedProgram, ProgramError, to_io};
 use super::published::{Published, Shared};
 use super::stats::ProgramFacts;
-use super::sys::SharedWords;
+use super::sys::{self, SharedWords};
 use crate::abi::LINE_BYTES;
+use crate::compile::Clock;
 use crate::image::Image;
 
 /// The programs and maps in the kernel.
@@ -37,11 +40,12 @@ pub(super) struct Kernel {
     verdict_counters: SharedWords<AtomicU64>,
     rule_counters: SharedWords<AtomicU64>,
     grace: GracePeriod,
+    clock: ProgramHandle,
 }
 
 impl Kernel {
     pub(super) fn load(host: HostShape, cpus: u32) -> Result<Self, ProgramError> {
-        let (entry, maps) = program::load_entry(host, cpus)?;
+        let (entry, clock, maps) = program::load_entry(host, cpus)?;
         let mmap = |source| ProgramError::Syscall {
             call: "mmap",
             source,
@@ -63,6 +67,7 @@ impl Kernel {
                 .map_err(mmap)?,
             grace: GracePeriod::new().map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE)"))?,
             entry,
+            clock,
             cpus,
             shared: Arc::new(Shared {
                 host,
@@ -79,6 +84,8 @@ const WORDS_PER_VERDICT: usize = size_of::<VerdictCounter>() / size_of::<u64>();
 const WORDS_PER_RULE: usize = size_of::<RuleCounter>() / size_of::<u64>();
 /// The place of `dry_run` in `struct control`.
 const DRY_RUN: usize = 0;
+/// The place of `ticks` in `struct evaluation`.
+const TICKS: usize = std::mem::offset_of!(EvaluationLine, ticks) / size_of::<u32>();
 
 impl Backend for Kernel {
     fn publish(&self, image: &Image) -> Result<Arc<dyn Judge>, ApplyError> {
@@ -87,6 +94,27 @@ impl Backend for Kernel {
 
     fn wait_for_readers(&self) -> io::Result<()> {
         self.grace.wait().map_err(|e| to_io(&e))
+    }
+
+    fn clock(&self) -> io::Result<Clock> {
+        let evaluation = self
+            .shared
+            .evaluation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // The wall first: an expiry may come late by the time this takes, but never early.
+        let now = Timestamp::now();
+        sys::test_run(self.clock.as_fd(), &[0; evaluate::SHORTEST])?;
+        let word = |i: usize| u64::from(evaluation.words()[TICKS + i].load(Ordering::SeqCst));
+        Ok(Clock {
+            now,
+            ticks: if cfg!(target_endian = "little") {
+                word(0) | word(1) << 32
+            } else {
+                word(1) | word(0) << 32
+            },
+            tick_ns: self.shared.host.tick_ns,
+        })
     }
 
     fn set_dry_run(&self, dry_run: bool) {

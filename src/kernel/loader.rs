@@ -1,8 +1,13 @@
 //! Settings, then a loaded firewall.
 
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::BuildHasher;
+use std::io;
 
 use libbpf_rs::num_possible_cpus;
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_getres};
 
 use super::backend::Backend;
 use super::error::LoadError;
@@ -75,10 +80,11 @@ impl Loader {
     pub fn load(self) -> Result<Firewall, LoadError> {
         probe::check_capabilities()?;
         let cpus = cpu_numbers()?;
-        let host = self.host_shape(cpus)?;
+        let secret = RandomState::new();
+        let host = self.host_shape(cpus, &secret)?;
         let kernel =
             Kernel::load(host, cpus).map_err(|error: ProgramError| LoadError::from(error))?;
-        Ok(self.finish(Box::new(kernel)))
+        Ok(self.finish(Box::new(kernel), secret))
     }
 
     /// A firewall that touches no kernel and needs no privileges, and what it does, written down:
@@ -89,15 +95,18 @@ impl Loader {
     pub fn rehearse(self) -> (Firewall, Rehearsal) {
         let recorder = Recorder::default();
         let rehearsal = recorder.rehearsal();
-        (self.finish(Box::new(recorder)), rehearsal)
+        (
+            self.finish(Box::new(recorder), RandomState::new()),
+            rehearsal,
+        )
     }
 
-    fn finish(self, backend: Box<dyn Backend>) -> Firewall {
+    fn finish(self, backend: Box<dyn Backend>, secret: RandomState) -> Firewall {
         backend.set_dry_run(self.dry_run);
-        Firewall::new(backend, self.max_interfaces, self.max_rules)
+        Firewall::new(backend, secret, self.max_interfaces, self.max_rules)
     }
 
-    fn host_shape(&self, cpus: u32) -> Result<HostShape, LoadError> {
+    fn host_shape(&self, cpus: u32, secret: &RandomState) -> Result<HostShape, LoadError> {
         let limit = |knob, value: u32, per_unit: u32| {
             let most = i32::MAX as u32 / cpus / per_unit;
             if (1..=most).contains(&value) {
@@ -119,9 +128,24 @@ impl Loader {
             interface_slots,
             rule_slots: self.max_rules,
             evaluate: 0,
-            reserved: 0,
+            tick_ns: tick_ns()?,
+            seed: [2u8, 3].map(|half| secret.hash_one(half)),
         })
     }
+}
+
+/// How long a tick is: the resolution of the coarse clocks (`KTIME_LOW_RES`, `kernel/time/posix-timers.c`).
+fn tick_ns() -> Result<u32, LoadError> {
+    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_err(io::Error::from)
+        .and_then(|tick| match tick.num_nanoseconds() {
+            tick @ 1..=1_000_000_000 => Ok(tick as u32),
+            tick => Err(io::Error::other(format!("a tick of {tick} ns"))),
+        })
+        .map_err(|source| LoadError::Syscall {
+            call: "clock_getres(CLOCK_MONOTONIC_COARSE)",
+            source,
+        })
 }
 
 /// One more than the highest number that a CPU may have: the counters are indexed by CPU number,

@@ -69,11 +69,11 @@ pub(super) fn to_io(error: &libbpf_rs::Error) -> io::Error {
     io::Error::new(kind, error.to_string())
 }
 
-/// Loads the entry program and makes the maps that all generations share.
+/// Loads the entry program and the one that tells the time, and makes the maps that all generations share.
 pub(super) fn load_entry(
     host: HostShape,
     cpus: u32,
-) -> Result<(LoadedProgram, SharedMaps), ProgramError> {
+) -> Result<(LoadedProgram, ProgramHandle, SharedMaps), ProgramError> {
     let verdicts = cpus * host.interface_slots * COUNTERS_PER_INTERFACE as u32;
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate_policy.set_autoload(false);
@@ -94,8 +94,13 @@ pub(super) fn load_entry(
             rule_counters: MapHandle::try_from(&skeleton.maps.rule_counters)?,
             evaluation: MapHandle::try_from(&skeleton.maps.evaluation)?,
         };
-        Ok((ProgramHandle::try_from(&skeleton.progs.xdpgate)?, maps))
+        let clock = ProgramHandle::try_from(&skeleton.progs.xdpgate_clock)?;
+        Ok((
+            ProgramHandle::try_from(&skeleton.progs.xdpgate)?,
+            (clock, maps),
+        ))
     })
+    .map(|(entry, (clock, maps))| (entry, clock, maps))
 }
 
 /// Loads an instance of the judging program, specialised for an image.
@@ -107,6 +112,7 @@ pub(super) fn load_policy(
 ) -> Result<LoadedProgram, ProgramError> {
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate.set_autoload(false);
+        open.progs.xdpgate_clock.set_autoload(false);
         open.maps.policy_slot.set_autocreate(false)?;
         open.maps.image.reuse_fd(image.as_fd())?;
         open.maps.control.reuse_fd(shared.control.as_fd())?;

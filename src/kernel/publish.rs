@@ -12,7 +12,7 @@ use super::slots::{Assignment, RuleSlot};
 use crate::compile::{CompileOptions, active_rules, compile};
 use crate::image::Image;
 use crate::plan::Plan;
-use crate::policy::{AddressItem, AddressMatch, Policy, PolicyError, RuleId};
+use crate::policy::{AddressItem, AddressMatch, Policy, RuleId};
 
 /// The policy in force.
 #[derive(Debug)]
@@ -122,16 +122,19 @@ impl Firewall {
         Ok(applied)
     }
 
-    fn compile(&self, policy: &Policy, counter_slots: Vec<u32>) -> Result<Image, PolicyError> {
+    fn compile(&self, policy: &Policy, counter_slots: Vec<u32>) -> Result<Image, ApplyError> {
+        let clock = self.backend.clock().map_err(|source| ApplyError::Syscall {
+            call: "reading the clock of the data path",
+            source,
+        })?;
         let hash = policy.hash();
         let seed = [0u8, 1].map(|half| self.secret.hash_one((half, hash)));
-        compile(
-            policy,
-            &CompileOptions {
-                seed,
-                counter_slots,
-            },
-        )
+        let options = CompileOptions {
+            seed,
+            counter_slots,
+            clock,
+        };
+        Ok(compile(policy, &options)?)
     }
 }
 

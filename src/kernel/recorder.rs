@@ -13,6 +13,7 @@ use super::ifindex::IfIndex;
 use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
 use super::stats::ProgramFacts;
 use crate::abi::NO_RULE;
+use crate::compile::Clock;
 use crate::image::{Image, ImageReader};
 use crate::packet::Parsed;
 use crate::policy::{RuleId, Verdict};
@@ -98,6 +99,10 @@ impl Backend for Recorder {
 
     fn wait_for_readers(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn clock(&self) -> io::Result<Clock> {
+        Ok(Clock::default())
     }
 
     fn set_dry_run(&self, dry_run: bool) {

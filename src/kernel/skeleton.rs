@@ -44,7 +44,9 @@ assert_mirror!(
     rule_count,
     ssh,
     ssh_count,
-    ssh_v4_count
+    ssh_v4_count,
+    extras,
+    extra_count
 );
 assert_mirror!(abi::AddressAxis, address_axis, v4, v6, outcomes, rows);
 assert_mirror!(
@@ -63,7 +65,9 @@ assert_mirror!(
     host_shape,
     interface_slots,
     rule_slots,
-    evaluate
+    evaluate,
+    tick_ns,
+    seed
 );
 assert_mirror!(layout::Control, control, dry_run, zero);
 assert_mirror!(
@@ -82,4 +86,12 @@ assert_mirror!(
     dropped_packets,
     dropped_bytes
 );
-assert_mirror!(layout::EvaluationLine, evaluation, reason, drop, rule);
+assert_mirror!(
+    layout::EvaluationLine,
+    evaluation,
+    reason,
+    drop,
+    rule,
+    ticks,
+    nanoseconds
+);

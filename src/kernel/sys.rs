@@ -24,7 +24,12 @@ pub(super) fn load_logged<'o>(
     level: u32,
 ) -> libbpf_rs::Result<XdpgateSkel<'o>> {
     let mut open = open;
-    for program in [&mut open.progs.xdpgate, &mut open.progs.xdpgate_policy] {
+    // The log of the clock is never read: all of them share one buffer, and the last one stays.
+    for program in [
+        &mut open.progs.xdpgate_clock,
+        &mut open.progs.xdpgate,
+        &mut open.progs.xdpgate_policy,
+    ] {
         if program.autoload() {
             program.set_log_level(level);
             set_log_buffer(program, log)?;
