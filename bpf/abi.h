@@ -21,8 +21,15 @@
 #define BLOCK_LINES 16 /* 256 entries of 4 bytes */
 #define ENTRY_BLOCK 0x80000000u /* trie entry: the number of a block, not an outcome */
 #define OUTCOME_BITS 24
-#define NO_RULE 0x00fffffeu /* above every rule's number; + 1 it still fits an outcome */
-#define MAX_STRUCTURED 4096 /* one summary word over 64 words */
+#define OUTCOME_TIMED 0x800000u /* an outcome that changes with time: the number of a timed_outcome */
+#define TIMED_STEPS 16 /* moments at which one outcome may change */
+#define NO_RULE 0x007ffffeu /* above every rule's number; + 1 it still is an outcome, and not timed */
+#define MAX_ROWED 4096 /* rules that rows hold: one summary word over 64 words */
+#define MAX_WALK 32 /* rules that one packet may pass by in the rows before one decides */
+#define OUTCOME_LABELS 7
+#define LABEL_BIT 27 /* the bits from here on of a label: the bit by which its partners know it */
+#define LIST_BOXES 8 /* boxes in a list of one pair */
+#define EXTRA_CLASSES 64 /* bits of one word */
 #define MAX_SSH_PREFIXES 16
 
 #define MAX_VLAN_TAGS 2
@@ -55,7 +62,7 @@ enum disposition {
 	DISPOSITION_WOULD_DROP = 2, /* judged as drop, passed because of dry run */
 };
 
-/* The fields that structured rules are classified by. */
+/* The fields that rules are classified by. */
 enum axis {
 	AXIS_SRC = 0,
 	AXIS_DST = 1,
@@ -87,10 +94,16 @@ enum axis {
 #define FEATURE_FAILSAFE (1u << 2)
 #define FEATURE_DEFAULT_DROP (1u << 3)
 #define FEATURE_MALFORMED_DROP (1u << 4)
-#define FEATURE_STRUCTURED (1u << 5)
+#define FEATURE_ROWS (1u << 5) /* some rules are found by rows of bits */
 #define FEATURE_SRC (1u << 0) /* some rule looks at source addresses */
 #define FEATURE_DST (1u << 7)
-#define FEATURE_FIELDS (1u << 6) /* some structured rule looks at more than addresses */
+#define FEATURE_FIELDS (1u << 6) /* some rule looks at more than addresses, ports and protocol */
+#define FEATURE_PAIRS (1u << 8) /* some rules are found by pairs of addresses */
+#define FEATURE_EXACT (1u << 9) /* some rules ask for one IPv4 five-tuple each */
+#define FEATURE_RECORDS (1u << 10) /* an outcome is the number of a record, not of a rule */
+#define FEATURE_TIMED (1u << 11) /* some outcomes change with time */
+#define FEATURE_CONDITIONS (1u << 12) /* some rule of rows or pairs expires or has a scope */
+#define FEATURE_WALK (1u << 13) /* some rule of the rows does not end the search */
 
 #define RULE_DROP (1u << 0)
 #define RULE_PASSIVE (1u << 1) /* counted, and evaluation goes on: count, or monitor mode */
@@ -110,14 +123,17 @@ struct address_index {
 	__u32 blocks; /* IPv4: trie blocks. IPv6: table of prefixes and markers, first line */
 	__u32 block_count; /* IPv4: blocks. IPv6: lines of that table */
 	__u32 miss; /* the outcome of an address that nothing above knows */
+	__u32 depth; /* IPv6: steps of the longest search */
 };
 
 /* A direction: its addresses, the outcomes that they lead to, and the rows for structured rules. */
 struct address_axis {
 	struct address_index v4;
 	struct address_index v6;
-	__u32 outcomes; /* struct outcome, first line */
+	__u32 outcomes; /* struct outcome or struct pair_outcome, first line */
 	__u32 rows; /* first line of this axis's rows */
+	__u32 timed; /* struct timed_outcome, first line */
+	__u32 timed_depth; /* changes that one outcome may go through */
 };
 
 /* A field with a table from its value to a row. */
@@ -136,10 +152,21 @@ struct shape {
 	__u64 seed[2]; /* of the hash tables: attackers choose keys */
 	struct address_axis address[2]; /* AXIS_SRC, AXIS_DST */
 	struct table_axis table[AXIS_COUNT];
-	__u32 axes; /* bit set of the axes that structured rules use */
-	__u32 row_lines; /* lines of one row: a summary word, then one bit per structured rule */
-	__u32 structured; /* u32 rule numbers of the structured rules, in order, first line */
-	__u32 structured_count;
+	__u32 axes; /* bit set of the axes that rows are about */
+	__u32 row_lines; /* lines of one row: a summary word, then one bit per rule */
+	__u32 rowed; /* u32 numbers of the rules that rows hold, in order, first line */
+	__u32 rowed_count;
+	__u32 row_steps; /* that the search in rows may take */
+	struct table_axis class_table[AXIS_COUNT]; /* of the extra classes; a row is one word */
+	__u32 class_axes; /* bit set of the axes that extra classes are about */
+	__u32 class_count;
+	__u32 pairs; /* table of pairs, first line */
+	__u32 pair_lines;
+	__u32 boxes; /* struct rule_box, first line */
+	__u32 labels[2]; /* the most labels that one address has, by direction */
+	__u32 split_pairs; /* 1: some pairs have lists by destination port and protocol */
+	__u32 exact; /* table of IPv4 five-tuples, first line */
+	__u32 exact_lines;
 	__u32 rules; /* struct rule_record, first line */
 	__u32 rule_count;
 	__u32 ssh; /* struct ssh_prefix, first line */
@@ -147,14 +174,49 @@ struct shape {
 	__u32 ssh_v4_count; /* the first ones are IPv4 */
 	__u32 extras; /* struct rule_extra, first line */
 	__u32 extra_count;
-	__u32 reserved;
 };
 
 /* What is known from one address alone. Outcome 0 means "no entry". */
 struct outcome {
 	__u32 best; /* the first rule that this address alone decides, or NO_RULE */
-	__u32 row; /* the structured rules in which this address can still match */
+	__u32 row; /* the rules of the rows in which this address can still match */
 };
+
+/* An address specification of some rules that holds this address. */
+struct label {
+	__u32 id; /* 0: none */
+	__u32 partners; /* the bits of the labels of the other direction that it makes pairs with */
+};
+
+/* The same where rules are found by pairs of addresses: one line. */
+struct pair_outcome {
+	struct outcome outcome;
+	struct label labels[OUTCOME_LABELS];
+};
+
+/* An outcome that changes: entries or rules expire. */
+struct timed_outcome {
+	__u64 until; /* a tick */
+	__u32 now; /* the outcome before it; never timed */
+	__u32 then; /* the outcome from it on; may be timed */
+};
+
+/* What is left to check of a rule once its addresses hold. Boxes of a list lie in the order of
+ * their rules. */
+struct rule_box {
+	__u32 rule; /* its number | BOX_* */
+	__u32 sport; /* lowest | highest << 16 */
+	__u32 dport;
+	__u32 rest; /* protocol | protocol mask << 9 | BOX_PORTS | extra class << 19 */
+};
+
+#define BOX_LAST (1u << 31) /* the last of its list */
+#define BOX_CONDITIONAL (1u << 30)
+#define BOX_PORTS_BIT 18
+#define BOX_PORTS (1u << BOX_PORTS_BIT) /* the packet must have ports */
+#define PAIR_SPLIT (1u << 23) /* value of a pair: there are lists by port, too */
+#define PAIR_KEY 1 /* what a key of the table of pairs is: two labels */
+#define SPLIT_KEY 2 /* two labels, destination port and protocol */
 
 /* A step of the search over IPv6 prefix lengths. Node 0 is where the search ends, 1 its root. */
 struct length_node {
@@ -240,15 +302,19 @@ struct evaluation {
 	__u32 reason;
 	__u32 drop; /* the verdict before dry run */
 	__u32 rule; /* number, or NO_RULE */
-	__u32 reserved;
+	__u32 passed_count;
 	__u64 ticks, nanoseconds; /* written by xdpgate_clock */
-	__u32 reserved2[8];
+	__u32 reserved[8];
+	__u32 passed[MAX_WALK]; /* rules that matched before and only count */
 };
 
-_Static_assert(sizeof(struct address_index) == 24, "address_index");
-_Static_assert(sizeof(struct address_axis) == 56, "address_axis");
-_Static_assert(sizeof(struct shape) == 296, "shape");
+_Static_assert(sizeof(struct address_index) == 28, "address_index");
+_Static_assert(sizeof(struct address_axis) == 72, "address_axis");
+_Static_assert(sizeof(struct shape) == 464, "shape");
 _Static_assert(sizeof(struct outcome) == 8, "outcome");
+_Static_assert(sizeof(struct pair_outcome) == 64, "pair_outcome");
+_Static_assert(sizeof(struct timed_outcome) == 16, "timed_outcome");
+_Static_assert(sizeof(struct rule_box) == 16, "rule_box");
 _Static_assert(sizeof(struct length_node) == 32, "length_node");
 _Static_assert(sizeof(struct rule_record) == 8, "rule_record");
 _Static_assert(sizeof(struct limit) == 24, "limit");
@@ -258,7 +324,7 @@ _Static_assert(sizeof(struct control) == 64, "control");
 _Static_assert(sizeof(struct interface_entry) == 8, "interface_entry");
 _Static_assert(sizeof(struct verdict_counter) == 16, "verdict_counter");
 _Static_assert(sizeof(struct rule_counter) == 32, "rule_counter");
-_Static_assert(sizeof(struct evaluation) == 64, "evaluation");
+_Static_assert(sizeof(struct evaluation) == 192, "evaluation");
 _Static_assert(REASON_COUNT <= REASON_SLOTS, "reasons");
 
 #endif

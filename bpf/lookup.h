@@ -44,22 +44,31 @@ static __always_inline struct line *image_line(__u32 number)
 	return bpf_map_lookup_elem(&image, &number);
 }
 
+/* What is not in a frame but has a say. */
+struct around {
+	__u64 ticks; /* jiffies64 */
+	__u64 scopes; /* the interface scopes that the frame came in by */
+};
+
 /* Forgets what the parser's ways said of the fields that the lookups of this policy read. */
 static __always_inline void forget_packet(struct packet *packet, __u64 zero)
 {
-	if (shape.features & FEATURE_SRC) {
+	if (shape.features & (FEATURE_SRC | FEATURE_EXACT)) {
 		forget(packet->src.hi);
 		forget(packet->src.lo);
 	}
-	if (shape.features & FEATURE_DST) {
+	if (shape.features & (FEATURE_DST | FEATURE_EXACT)) {
 		forget(packet->dst.hi);
 		forget(packet->dst.lo);
 	}
-	if (WANT_FIELDS) {
+	if (shape.features & (FEATURE_ROWS | FEATURE_PAIRS | FEATURE_EXACT)) {
+		forget(packet->v6);
 		forget(packet->protocol);
 		forget(packet->l4);
 		forget(packet->first);
 		forget(packet->second);
+	}
+	if (WANT_FIELDS) {
 		forget(packet->tcp_flags);
 		forget(packet->length);
 		forget(packet->state);
@@ -148,7 +157,7 @@ static __always_inline __u32 find_host4(const volatile struct address_index *ind
 #pragma unroll
 		for (int i = 2; i < 2 + 2 * HOST4_SLOTS; i += 2)
 			found |= line->w[i + 1] & if_zero(line->w[i] ^ address);
-		if (found || !(*(__u64 *)line->w & mark))
+		if (found | if_zero64(*(__u64 *)line->w & mark))
 			break;
 		number = index->hosts + other_line(hash, index->host_lines);
 	}
@@ -178,7 +187,7 @@ static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo,
 			found |= line->w[1 + i] &
 				 if_zero64((key[2 * i] ^ hi) | (key[2 * i + 1] ^ lo) |
 					 (line->w[1 + i] >> OUTCOME_BITS ^ length));
-		if (found || !(line->w[0] & mark))
+		if (found | if_zero(line->w[0] & mark))
 			break;
 		number = first + other_line(hash, lines);
 	}
@@ -224,7 +233,7 @@ static __always_inline __u32 find_prefix6(const volatile struct address_index *i
 		struct length_node *at;
 		__u64 found, missed;
 
-		if (!line)
+		if (step >= index->depth || !line)
 			break;
 		at = (struct length_node *)line + (node & 1);
 		found = find6(index->blocks, index->block_count, hi & at->mask_hi,
@@ -240,9 +249,30 @@ static __always_inline __u32 find_prefix6(const volatile struct address_index *i
 	return best;
 }
 
+/* An outcome may change as entries and rules expire. */
+static __always_inline __u32 at_this_time(const volatile struct address_axis *axis, __u32 outcome,
+					  __u64 ticks, __u64 zero)
+{
+	for (int i = 0; i < TIMED_STEPS; i++) {
+		struct timed_outcome *timed;
+		struct line *line;
+		__u32 number = outcome & ~OUTCOME_TIMED;
+
+		if (i >= axis->timed_depth || !(outcome & OUTCOME_TIMED))
+			break;
+		line = image_line(axis->timed + (number >> 2));
+		if (!line)
+			break;
+		timed = (struct timed_outcome *)line + (number & 3);
+		outcome = ticks < timed->until ? timed->now : timed->then;
+		forget(outcome);
+	}
+	return outcome;
+}
+
 /* The outcome of one address. The rodata values remove what this policy has not. */
 static __always_inline __u32 find_outcome(const volatile struct address_axis *axis,
-					  const struct address *address, __u32 v6,
+					  const struct address *address, __u32 v6, __u64 ticks,
 					  __u64 zero)
 {
 	__u32 outcome = 0;
@@ -254,15 +284,16 @@ static __always_inline __u32 find_outcome(const volatile struct address_axis *ax
 		if (!outcome && axis->v6.root)
 			outcome = find_prefix6(&axis->v6, address->hi, address->lo, zero);
 		outcome = outcome ? outcome : axis->v6.miss;
-		forget(outcome);
-		return outcome;
+	} else {
+		if (axis->v4.host_lines)
+			outcome = find_host4(&axis->v4, address->lo);
+		if (!outcome && axis->v4.root)
+			outcome = find_prefix4(&axis->v4, address->lo);
+		outcome = outcome ? outcome : axis->v4.miss;
 	}
-	if (axis->v4.host_lines)
-		outcome = find_host4(&axis->v4, address->lo);
-	if (!outcome && axis->v4.root)
-		outcome = find_prefix4(&axis->v4, address->lo);
-	outcome = outcome ? outcome : axis->v4.miss;
 	forget(outcome);
+	if (axis->timed)
+		outcome = at_this_time(axis, outcome, ticks, zero);
 	return outcome;
 }
 
@@ -278,123 +309,6 @@ static const __u8 de_bruijn_bit[64] = {
 static __always_inline __u32 lowest_bit(__u64 word)
 {
 	return de_bruijn_bit[(word & -word) * 0x022fdd63cc95386dull >> 58];
-}
-
-/* The AND of word `word` of the rows of all axes in use. Returns false if a line is missing, which
- * only a broken image can bring about. */
-static __always_inline bool and_rows(const __u32 *rows, __u32 word, __u64 *all)
-{
-	*all = ~0ull;
-#pragma unroll
-	for (int axis = 0; axis < AXIS_COUNT; axis++) {
-		struct line *line;
-
-		if (!(shape.axes & 1u << axis))
-			continue;
-		line = image_line(rows[axis] + (word >> 3));
-		if (!line)
-			return false;
-		*all &= ((__u64 *)line->w)[word & 7];
-	}
-	return true;
-}
-
-/*
- * The first structured rule that every field of the packet allows, or NO_RULE. Bit vectors over
- * classes with a summary word (Lakshman and Stiliadis, SIGCOMM 1998; Baboescu and Varghese,
- * SIGCOMM 2001): bit w of word 0 says that word 1 + w of the row is not 0.
- */
-static __always_inline __u32 find_structured(const struct packet *packet, __u32 src_row,
-					     __u32 dst_row, __u64 zero)
-{
-	__u32 rows[AXIS_COUNT] = {};
-	__u64 summary, all;
-	struct line *line;
-
-	rows[AXIS_SRC] = shape.address[AXIS_SRC].rows + src_row * shape.row_lines;
-	rows[AXIS_DST] = shape.address[AXIS_DST].rows + dst_row * shape.row_lines;
-#define TABLE_ROW(axis, field)                                                                     \
-	if (shape.axes & 1u << (axis)) {                                                           \
-		__u32 value = field;                                                               \
-                                                                                                   \
-		forget(value);                                                                     \
-		line = image_line(shape.table[axis].table + (value >> 5));                         \
-		if (!line)                                                                         \
-			return NO_RULE;                                                            \
-		rows[axis] = shape.table[axis].rows +                                              \
-			     ((__u16 *)line->w)[value & 31] * shape.row_lines;                     \
-	}
-	TABLE_ROW(AXIS_PROTOCOL, packet->protocol)
-	TABLE_ROW(AXIS_SPORT, packet->l4 & L4_PORTS ? packet->first : PORT_VALUES - 1)
-	TABLE_ROW(AXIS_DPORT, packet->l4 & L4_PORTS ? packet->second : PORT_VALUES - 1)
-	TABLE_ROW(AXIS_TCP_FLAGS, packet->tcp_flags)
-	TABLE_ROW(AXIS_ICMP, packet->l4 & L4_ICMP ? packet->first : ICMP_VALUES - 1)
-	TABLE_ROW(AXIS_LENGTH, packet->length)
-	TABLE_ROW(AXIS_STATE, packet->state)
-	TABLE_ROW(AXIS_VLAN, packet->vlan)
-	TABLE_ROW(AXIS_TTL, packet->ttl)
-	TABLE_ROW(AXIS_DSCP, packet->dscp)
-#undef TABLE_ROW
-
-	if (!and_rows(rows, 0, &summary))
-		return NO_RULE;
-	for (int i = 0; i < 64; i++) {
-		__u32 word, number;
-
-		if (!summary)
-			return NO_RULE;
-		word = lowest_bit(summary);
-		summary &= summary - 1;
-		forget(summary);
-		if (!and_rows(rows, word + 1, &all))
-			return NO_RULE;
-		if (!all)
-			continue;
-		number = word * 64 + lowest_bit(all);
-		line = image_line(shape.structured + (number >> 4));
-		return line ? line->w[number & 15] : NO_RULE;
-	}
-	return NO_RULE;
-}
-
-/* The rule that one address alone decides, and the row of its structured rules. Without structured
- * rules an outcome is a rule's number + 1, and needs no table. */
-static __always_inline __u32 find_by_address(const volatile struct address_axis *axis,
-					     const struct address *address, __u32 v6, __u32 *row,
-					     __u64 zero)
-{
-	__u32 outcome = find_outcome(axis, address, v6, zero);
-	struct line *line;
-
-	if (!(shape.features & FEATURE_STRUCTURED))
-		return outcome - 1;
-	line = image_line(axis->outcomes + (outcome >> 3));
-	if (!line)
-		return NO_RULE;
-	*row = line->w[(outcome & 7) * 2 + 1];
-	return line->w[(outcome & 7) * 2];
-}
-
-/* The rule that decides: the first of those that one address decides alone and those that need
- * more fields. Rules are numbered in evaluation order, so first is least. */
-static __always_inline __u32 find_rule(const struct packet *packet, __u64 zero)
-{
-	__u32 rule = NO_RULE, src_row = 0, dst_row = 0, other;
-
-	if (shape.features & FEATURE_SRC)
-		rule = find_by_address(&shape.address[AXIS_SRC], &packet->src, packet->v6,
-				       &src_row, zero);
-	if (shape.features & FEATURE_DST) {
-		other = find_by_address(&shape.address[AXIS_DST], &packet->dst, packet->v6,
-					&dst_row, zero);
-		rule = other < rule ? other : rule;
-	}
-	if (shape.features & FEATURE_STRUCTURED) {
-		other = find_structured(packet, src_row, dst_row, zero);
-		rule = other < rule ? other : rule;
-	}
-	forget(rule);
-	return rule;
 }
 
 #endif

@@ -56,6 +56,29 @@ static __always_inline void count_rule(__u32 cpu, __u32 bytes, __u32 slot, bool 
 	}
 }
 
+/* Rules that are passed by on the way: each only counts. */
+struct passing {
+	__u32 cpu;
+	__u32 bytes;
+	__u32 count;
+};
+
+static __always_inline void pass_by(struct passing *passing, __u32 rule, __u32 counter_slot)
+{
+	__u32 zero = 0;
+	struct evaluation *answer;
+
+	if (!host.evaluate) {
+		count_rule(passing->cpu, passing->bytes, counter_slot, false);
+		return;
+	}
+	answer = bpf_map_lookup_elem(&evaluation, &zero);
+	if (answer && passing->count < MAX_WALK) {
+		answer->passed[passing->count] = rule;
+		passing->count++;
+	}
+}
+
 static __always_inline bool is_dry_run(void)
 {
 	__u32 zero = 0;
@@ -65,7 +88,7 @@ static __always_inline bool is_dry_run(void)
 }
 
 /* Tells the evaluator instead of counting. */
-static __always_inline int report(const struct decision *decision)
+static __always_inline int report(const struct decision *decision, __u32 passed)
 {
 	__u32 zero = 0;
 	struct evaluation *answer = bpf_map_lookup_elem(&evaluation, &zero);
@@ -74,20 +97,21 @@ static __always_inline int report(const struct decision *decision)
 		answer->reason = decision->reason;
 		answer->drop = decision->drop;
 		answer->rule = decision->rule;
+		answer->passed_count = passed;
 	}
 	return decision->drop ? XDP_DROP : XDP_PASS;
 }
 
 /* The one exit: every frame ends in exactly one verdict counter. */
 static __always_inline int finish(struct xdp_md *ctx, const struct decision *decision,
-				  __u32 counter_slot)
+				  __u32 counter_slot, __u32 passed)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	__u32 bytes = frame_bytes(ctx);
 	enum disposition disposition = DISPOSITION_PASS;
 
 	if (host.evaluate)
-		return report(decision);
+		return report(decision, passed);
 	if (decision->drop)
 		disposition = is_dry_run() ? DISPOSITION_WOULD_DROP : DISPOSITION_DROP;
 	if (decision->rule != NO_RULE)

@@ -25,6 +25,7 @@
 #include "lookup.h"
 #include "failsafe.h"
 #include "stats.h"
+#include "rules.h"
 
 /* Says what time it is in ticks: user space cannot see them, and expiry is measured in them. */
 SEC("xdp")
@@ -55,39 +56,45 @@ int xdpgate_policy(struct xdp_md *ctx)
 {
 	struct decision decision = { .rule = NO_RULE };
 	struct packet packet;
+	struct passing passing = {};
+	struct around around = {};
 	__u32 counter_slot = 0;
-	struct line *line;
+	__u32 *record;
 	__u64 zero;
 
 	new_packet(&packet);
 	switch (parse(ctx, &packet)) {
 	case PARSED_NON_IP:
 		decision.reason = REASON_NON_IP;
-		return finish(ctx, &decision, 0);
+		return finish(ctx, &decision, 0, 0);
 	case PARSED_VLAN_DEPTH:
 		decision.reason = REASON_VLAN_DEPTH;
 		decision.drop = shape.features & FEATURE_MALFORMED_DROP;
-		return finish(ctx, &decision, 0);
+		return finish(ctx, &decision, 0, 0);
 	case PARSED_MALFORMED:
 		decision.reason = REASON_MALFORMED;
 		decision.drop = shape.features & FEATURE_MALFORMED_DROP;
-		return finish(ctx, &decision, 0);
+		return finish(ctx, &decision, 0, 0);
 	default:
 		break;
 	}
 	if (shape.features & FEATURE_FAILSAFE && is_failsafe(&packet)) {
 		decision.reason = REASON_FAILSAFE;
-		return finish(ctx, &decision, 0);
+		return finish(ctx, &decision, 0, 0);
 	}
 	zero = unknown_zero();
 	forget_packet(&packet, zero);
-	decision.rule = find_rule(&packet, zero);
+	if (shape.features & (FEATURE_TIMED | FEATURE_CONDITIONS))
+		around.ticks = bpf_jiffies64();
+	if (shape.features & FEATURE_WALK) {
+		passing.cpu = bpf_get_smp_processor_id();
+		passing.bytes = frame_bytes(ctx);
+	}
+	decision.rule = find_rule(&packet, &around, &passing, zero);
 	if (decision.rule != NO_RULE) {
 		decision.reason = REASON_RULE;
-		line = image_line(shape.rules + (decision.rule >> 3));
-		if (line) {
-			__u32 *record = &line->w[(decision.rule & 7) * 2];
-
+		record = rule_record(decision.rule);
+		if (record) {
 			decision.drop = record[0] & RULE_DROP;
 			counter_slot = record[1];
 		}
@@ -98,7 +105,7 @@ int xdpgate_policy(struct xdp_md *ctx)
 		decision.reason = REASON_DEFAULT;
 		decision.drop = shape.features & FEATURE_DEFAULT_DROP;
 	}
-	return finish(ctx, &decision, counter_slot);
+	return finish(ctx, &decision, counter_slot, passing.count);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

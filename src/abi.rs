@@ -12,8 +12,15 @@ pub(crate) const LENGTH_STEPS: u32 = 8;
 pub(crate) const BLOCK_LINES: u32 = 16;
 pub(crate) const ENTRY_BLOCK: u32 = 0x8000_0000;
 pub(crate) const OUTCOME_BITS: u32 = 24;
-pub(crate) const NO_RULE: u32 = 0x00ff_fffe;
-pub(crate) const MAX_STRUCTURED: usize = 4096;
+pub(crate) const OUTCOME_TIMED: u32 = 0x0080_0000;
+pub(crate) const TIMED_STEPS: usize = 16;
+pub(crate) const NO_RULE: u32 = 0x007f_fffe;
+pub(crate) const MAX_ROWED: usize = 4096;
+pub(crate) const MAX_WALK: usize = 32;
+pub(crate) const OUTCOME_LABELS: usize = 7;
+pub(crate) const LABEL_BIT: u32 = 27;
+pub(crate) const LIST_BOXES: usize = 8;
+pub(crate) const EXTRA_CLASSES: usize = 64;
 
 pub(crate) const AXIS_SRC: usize = 0;
 pub(crate) const AXIS_DST: usize = 1;
@@ -39,10 +46,16 @@ pub(crate) const FEATURE_SSH: u32 = 1 << 1;
 pub(crate) const FEATURE_FAILSAFE: u32 = 1 << 2;
 pub(crate) const FEATURE_DEFAULT_DROP: u32 = 1 << 3;
 pub(crate) const FEATURE_MALFORMED_DROP: u32 = 1 << 4;
-pub(crate) const FEATURE_STRUCTURED: u32 = 1 << 5;
+pub(crate) const FEATURE_ROWS: u32 = 1 << 5;
 pub(crate) const FEATURE_SRC: u32 = 1 << 0;
 pub(crate) const FEATURE_DST: u32 = 1 << 7;
 pub(crate) const FEATURE_FIELDS: u32 = 1 << 6;
+pub(crate) const FEATURE_PAIRS: u32 = 1 << 8;
+pub(crate) const FEATURE_EXACT: u32 = 1 << 9;
+pub(crate) const FEATURE_RECORDS: u32 = 1 << 10;
+pub(crate) const FEATURE_TIMED: u32 = 1 << 11;
+pub(crate) const FEATURE_CONDITIONS: u32 = 1 << 12;
+pub(crate) const FEATURE_WALK: u32 = 1 << 13;
 
 pub(crate) const RULE_DROP: u32 = 1 << 0;
 pub(crate) const RULE_PASSIVE: u32 = 1 << 1;
@@ -68,6 +81,7 @@ pub(crate) struct AddressIndex {
     pub blocks: u32,
     pub block_count: u32,
     pub miss: u32,
+    pub depth: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -77,6 +91,8 @@ pub(crate) struct AddressAxis {
     pub v6: AddressIndex,
     pub outcomes: u32,
     pub rows: u32,
+    pub timed: u32,
+    pub timed_depth: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -99,8 +115,19 @@ pub(crate) struct Shape {
     pub table: [TableAxis; AXIS_COUNT],
     pub axes: u32,
     pub row_lines: u32,
-    pub structured: u32,
-    pub structured_count: u32,
+    pub rowed: u32,
+    pub rowed_count: u32,
+    pub row_steps: u32,
+    pub class_table: [TableAxis; AXIS_COUNT],
+    pub class_axes: u32,
+    pub class_count: u32,
+    pub pairs: u32,
+    pub pair_lines: u32,
+    pub boxes: u32,
+    pub labels: [u32; 2],
+    pub split_pairs: u32,
+    pub exact: u32,
+    pub exact_lines: u32,
     pub rules: u32,
     pub rule_count: u32,
     pub ssh: u32,
@@ -108,7 +135,6 @@ pub(crate) struct Shape {
     pub ssh_v4_count: u32,
     pub extras: u32,
     pub extra_count: u32,
-    pub reserved: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Hash)]
@@ -117,6 +143,44 @@ pub(crate) struct Outcome {
     pub best: u32,
     pub row: u32,
 }
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Label {
+    pub id: u32,
+    pub partners: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct PairOutcome {
+    pub outcome: Outcome,
+    pub labels: [Label; OUTCOME_LABELS],
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub(crate) struct TimedOutcome {
+    pub until: u64,
+    pub now: u32,
+    pub then: u32,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct RuleBox {
+    pub rule: u32,
+    pub sport: u32,
+    pub dport: u32,
+    pub rest: u32,
+}
+
+pub(crate) const BOX_LAST: u32 = 1 << 31;
+pub(crate) const BOX_CONDITIONAL: u32 = 1 << 30;
+pub(crate) const BOX_PORTS: u32 = 1 << 18;
+pub(crate) const PAIR_SPLIT: u32 = 1 << 23;
+pub(crate) const PAIR_KEY: u32 = 1;
+pub(crate) const SPLIT_KEY: u32 = 2;
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
 #[repr(C)]
@@ -170,10 +234,13 @@ pub(crate) struct SshPrefix {
 
 const _: () = {
     assert!(size_of::<Line>() == LINE_BYTES);
-    assert!(size_of::<AddressIndex>() == 24);
-    assert!(size_of::<AddressAxis>() == 56);
-    assert!(size_of::<Shape>() == 296);
+    assert!(size_of::<AddressIndex>() == 28);
+    assert!(size_of::<AddressAxis>() == 72);
+    assert!(size_of::<Shape>() == 464);
     assert!(size_of::<Outcome>() == 8);
+    assert!(size_of::<PairOutcome>() == 64);
+    assert!(size_of::<TimedOutcome>() == 16);
+    assert!(size_of::<RuleBox>() == 16);
     assert!(size_of::<LengthNode>() == 32);
     assert!(size_of::<RuleRecord>() == 8);
     assert!(size_of::<Limit>() == 24);

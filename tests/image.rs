@@ -7,37 +7,59 @@ use common::{frame_strategy, policy_strategy};
 use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use xdpgate::compile::{Clock, CompileOptions, active_rules, compile};
-use xdpgate::image::ImageReader;
+use proptest::sample::select;
+use xdpgate::compile::{CompileOptions, ROWS_UP_TO, active_rules, compile};
+use xdpgate::image::{ImageReader, Surroundings};
 use xdpgate::oracle::Oracle;
 use xdpgate::packet::Parsed;
-use xdpgate::policy::Policy;
+use xdpgate::policy::{Mode, Policy};
 
-fn options(policy: &Policy, seed: [u64; 2]) -> CompileOptions {
+/// Ticks are nanoseconds since 1970. Rows for all rules, or for those only that need them.
+fn options(policy: &Policy, seed: [u64; 2], rows_up_to: usize) -> CompileOptions {
     CompileOptions {
         seed,
         counter_slots: (0..active_rules(policy).len() as u32).collect(),
-        clock: Clock::default(),
+        rows_up_to,
+        ..CompileOptions::default()
     }
 }
 
 /// Panics where image and oracle differ.
-fn assert_equal(policy: &Policy, frames: &[Vec<u8>], seed: [u64; 2]) {
-    let image = compile(policy, &options(policy, seed)).expect("a policy of the subset");
+fn assert_equal(policy: &Policy, frames: &[Vec<u8>], times: &[i64], options: &CompileOptions) {
+    let image = compile(policy, options).expect("a policy of the subset");
     let reader = ImageReader::new(&image).expect("a fresh image");
     let mut oracle = Oracle::new(policy);
-    for frame in frames {
+    let is_monitor = |n: &&u32| active_rules(policy)[**n as usize].mode == Mode::Monitor;
+    for (frame, at) in frames.iter().zip(times.iter().cycle()) {
         let parsed = Parsed::from_frame(frame);
-        let want = oracle.judge(&parsed, frame.len(), Timestamp::UNIX_EPOCH, None);
-        let (verdict, reason, rule) = reader.judge(&parsed);
-        let rule = rule.map(|n| image.rules()[n as usize].clone());
+        let around = Surroundings {
+            ticks: *at as u64 * 1_000_000_000,
+            scopes: 0,
+        };
+        let at = Timestamp::from_second(*at).expect("a time");
+        let want = oracle.judge(&parsed, frame.len(), at, None);
+        let said = reader.judge(&parsed, around);
+        let name = |n: &u32| image.rules()[*n as usize].clone();
         assert_eq!(
-            (verdict, reason, &rule),
-            (want.verdict, want.reason, &want.rule),
-            "image, oracle\n{parsed:?}\n{}",
+            (
+                said.verdict,
+                said.reason,
+                said.rule.as_ref().map(name),
+                said.passed.iter().filter(is_monitor).map(name).collect()
+            ),
+            (want.verdict, want.reason, want.rule, want.monitored),
+            "image, oracle at {at}\n{parsed:?}\n{}",
             policy.to_yaml()
         );
     }
+}
+
+fn rows_up_to() -> impl Strategy<Value = usize> {
+    select(vec![0, ROWS_UP_TO])
+}
+
+fn times() -> impl Strategy<Value = Vec<i64>> {
+    vec(0i64..4_000_000_000, 1..5)
 }
 
 proptest! {
@@ -47,15 +69,30 @@ proptest! {
     fn r101_the_image_equals_the_oracle(
         policy in policy_strategy::compilable_policy(),
         frames in vec(frame_strategy::frame(), 100),
+        times in times(),
         seed in any::<[u64; 2]>(),
+        rows_up_to in rows_up_to(),
     ) {
-        assert_equal(&policy, &frames, seed);
+        assert_equal(&policy, &frames, &times, &options(&policy, seed, rows_up_to));
     }
 
     #[test]
-    fn the_same_policy_gives_the_same_bytes(policy in policy_strategy::compilable_policy()) {
+    fn r101_many_rules_about_few_addresses(
+        policy in policy_strategy::crowded_policy(),
+        frames in vec(frame_strategy::frame(), 100),
+        times in times(),
+        rows_up_to in rows_up_to(),
+    ) {
+        assert_equal(&policy, &frames, &times, &options(&policy, [1, 2], rows_up_to));
+    }
+
+    #[test]
+    fn the_same_policy_gives_the_same_bytes(
+        policy in policy_strategy::compilable_policy(),
+        rows_up_to in rows_up_to(),
+    ) {
         let again = Policy::from_yaml(&policy.to_yaml()).unwrap();
-        let options = options(&policy, [1, 2]);
+        let options = options(&policy, [1, 2], rows_up_to);
         let (one, two) = (compile(&policy, &options), compile(&again, &options));
         prop_assert_eq!(one, two);
     }

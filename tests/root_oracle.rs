@@ -6,10 +6,12 @@ mod common;
 use common::frame_strategy::frame;
 use common::live::{Entry, in_guest};
 use common::netns::skipped;
-use common::policy_strategy::compilable_policy;
+use common::policy_strategy::{compilable_policy, crowded_policy};
 use jiff::Timestamp;
 use proptest::collection::vec;
+use proptest::strategy::{BoxedStrategy, Strategy};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use xdpgate::compile::ROWS_UP_TO;
 use xdpgate::oracle::Oracle;
 use xdpgate::policy::Policy;
 use xdpgate::{Firewall, Verdict};
@@ -25,10 +27,11 @@ fn compare(
         .apply(policy)
         .unwrap_or_else(|e| panic!("{e}\n{}", policy.to_yaml()));
     let mut oracle = Oracle::new(policy);
+    let now = Timestamp::now();
     let before = firewall.stats();
     let mut received = 0;
     for frame in frames {
-        let want = oracle.evaluate(frame, Timestamp::UNIX_EPOCH, None);
+        let want = oracle.evaluate(frame, now, None);
         let got = firewall.evaluate(frame).expect("evaluate");
         if got != want {
             return Some(format!(
@@ -50,40 +53,73 @@ fn compare(
     (total != received).then(|| format!("{received} frames received, {total} counted"))
 }
 
-#[test]
-fn r101_the_kernel_equals_the_oracle() {
-    if skipped() {
-        return;
-    }
-    let firewall = Firewall::loader().dry_run(false).load().expect("load");
+/// Random policies and frames, with this many rules found by rows alone.
+fn zero_differences(
+    rows_up_to: usize,
+    policies: BoxedStrategy<Policy>,
+    cases: u32,
+    per_policy: usize,
+) {
+    let loader = Firewall::loader().dry_run(false).rows_up_to(rows_up_to);
+    let firewall = loader.load().expect("load");
     let entry = Entry::of(&firewall);
-    let (policies, per_policy) = if in_guest() { (12, 100) } else { (220, 500) };
     let config = Config {
-        cases: policies,
+        cases,
         failure_persistence: None,
         max_shrink_iters: 200,
         ..Config::default()
     };
     let judged = std::cell::Cell::new(0);
     TestRunner::new(config)
-        .run(
-            &(compilable_policy(), vec(frame(), per_policy)),
-            |(policy, frames)| {
-                judged.set(judged.get() + frames.len());
-                match compare(&firewall, &entry, &policy, &frames) {
-                    None => Ok(()),
-                    Some(difference) => Err(TestCaseError::fail(format!(
-                        "{difference}\n{}",
-                        policy.to_yaml()
-                    ))),
-                }
-            },
-        )
+        .run(&(policies, vec(frame(), per_policy)), |(policy, frames)| {
+            judged.set(judged.get() + frames.len());
+            match compare(&firewall, &entry, &policy, &frames) {
+                None => Ok(()),
+                Some(difference) => Err(TestCaseError::fail(format!(
+                    "{difference}\n{}",
+                    policy.to_yaml()
+                ))),
+            }
+        })
         .unwrap_or_else(|e| panic!("{e}"));
     println!(
-        "oracle: {} frames over {policies} policies, no difference",
+        "oracle: {} frames over {cases} policies, no difference",
         judged.get()
     );
+}
+
+/// How many policies, and frames for each. `XDPGATE_ORACLE_POLICIES` asks for more of them.
+fn amount(policies: u32) -> (u32, usize) {
+    let asked = std::env::var("XDPGATE_ORACLE_POLICIES").ok();
+    match asked.and_then(|n| n.parse().ok()) {
+        Some(policies) => (policies, 500),
+        None if in_guest() => (8, 100),
+        None => (policies, 500),
+    }
+}
+
+#[test]
+fn r101_the_kernel_equals_the_oracle_by_rows() {
+    if !skipped() {
+        let (policies, frames) = amount(160);
+        zero_differences(ROWS_UP_TO, compilable_policy().boxed(), policies, frames);
+    }
+}
+
+#[test]
+fn r101_the_kernel_equals_the_oracle_by_pairs() {
+    if !skipped() {
+        let (policies, frames) = amount(140);
+        zero_differences(0, compilable_policy().boxed(), policies, frames);
+    }
+}
+
+#[test]
+fn r101_the_kernel_equals_the_oracle_where_rules_crowd() {
+    if !skipped() {
+        let (policies, frames) = amount(100);
+        zero_differences(0, crowded_policy().boxed(), policies, frames);
+    }
 }
 
 #[test]

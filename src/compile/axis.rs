@@ -6,18 +6,25 @@ use crate::abi::{
     AXIS_STATE, AXIS_TCP_FLAGS, AXIS_TTL, AXIS_VALUES, AXIS_VLAN, TableAxis,
 };
 use crate::image::ImageWriter;
-use crate::policy::{FragmentMatch, Match, PolicyError, Ranges, Rule, VlanMatch};
+use crate::policy::{FragmentMatch, Match, PolicyError, Ranges, VlanMatch};
 
 /// Whether a match looks at anything but addresses and family.
 pub(super) fn constrains_fields(m: &Match) -> bool {
     (AXIS_DST + 1..AXIS_VALUES.len()).any(|axis| values(axis, m).is_some())
 }
 
-/// The bit set of axes that these structured rules use.
-pub(super) fn axes_in_use(structured: &[&Rule]) -> u32 {
+/// The axes of rows about these matches: there must be one, if only to say that all match.
+pub(super) fn row_axes(matches: &[&Match]) -> u32 {
+    match axes_in_use(matches.iter().copied()) {
+        0 if !matches.is_empty() => 1 << AXIS_SRC,
+        axes => axes,
+    }
+}
+
+/// The bit set of axes that these matches use.
+pub(super) fn axes_in_use<'m>(matches: impl IntoIterator<Item = &'m Match>) -> u32 {
     let mut axes = 0;
-    for rule in structured {
-        let m = &rule.matches;
+    for m in matches {
         axes |= u32::from(m.src.is_some() || m.family.is_some()) << AXIS_SRC;
         axes |= u32::from(m.dst.is_some()) << AXIS_DST;
         for axis in AXIS_DST + 1..AXIS_VALUES.len() {
@@ -27,16 +34,41 @@ pub(super) fn axes_in_use(structured: &[&Rule]) -> u32 {
     axes
 }
 
-/// Writes the table and the rows of one axis for these structured rules.
+/// Writes the table and the rows of one axis for these matches. Returns, too, the most rules of
+/// `which` that one value allows.
 pub(super) fn build(
     axis: usize,
-    structured: &[&Rule],
+    matches: &[&Match],
+    which: &Row,
+    image: &mut ImageWriter,
+) -> Result<(TableAxis, usize), PolicyError> {
+    let (table, pool) = classify(axis, matches)?;
+    let axis = TableAxis {
+        table: image.section(&table),
+        rows: pool.write(image),
+    };
+    Ok((axis, pool.most(which)))
+}
+
+/// The same for at most 64 matches: a row is one word.
+pub(super) fn build_words(
+    axis: usize,
+    matches: &[&Match],
     image: &mut ImageWriter,
 ) -> Result<TableAxis, PolicyError> {
-    let mut row = Row::empty(structured.len());
+    let (table, pool) = classify(axis, matches)?;
+    Ok(TableAxis {
+        table: image.section(&table),
+        rows: image.section(&pool.words()),
+    })
+}
+
+/// The row of every value.
+fn classify(axis: usize, matches: &[&Match]) -> Result<(Vec<u16>, RowPool), PolicyError> {
+    let mut row = Row::empty(matches.len());
     let mut events: Vec<(u32, bool, usize)> = Vec::new();
-    for (bit, rule) in structured.iter().enumerate() {
-        match values(axis, &rule.matches) {
+    for (bit, m) in matches.iter().enumerate() {
+        match values(axis, m) {
             None => row.set(bit),
             Some(ranges) => {
                 for (lo, hi) in ranges.as_slice() {
@@ -48,7 +80,7 @@ pub(super) fn build(
     }
     // At one value, ranges end (false) before others begin (true).
     events.sort_unstable();
-    let mut pool = RowPool::new(structured.len());
+    let mut pool = RowPool::new(matches.len());
     let mut table: Vec<u16> = Vec::with_capacity(AXIS_VALUES[axis] as usize);
     let mut events = events.into_iter().peekable();
     while (table.len() as u32) < AXIS_VALUES[axis] {
@@ -67,10 +99,7 @@ pub(super) fn build(
             .map_or(AXIS_VALUES[axis], |e| e.0.min(AXIS_VALUES[axis]));
         table.resize(until as usize, number);
     }
-    Ok(TableAxis {
-        table: image.section(&table),
-        rows: pool.write(image),
-    })
+    Ok((table, pool))
 }
 
 /// Which values of an axis a match allows; `None`: all, also "the packet has no such field".

@@ -1,14 +1,19 @@
 //! The policy compiler: from a [`Policy`] to an [`Image`].
 //!
 //! Rules are numbered in evaluation order, so "first match" is "least number". A rule that one
-//! address alone decides is folded into that address's *outcome*; the others are *structured*: one
-//! bit each in the rows that every field value leads to, and the AND of the rows leaves those that
-//! match. `docs/data-plane.md` has the picture and the reasons.
+//! address alone decides is folded into that address's *outcome*. The others are found by *rows* (one
+//! bit each in the row that every field value leads to, and the AND of the rows leaves those that
+//! match), or, where there are many, by *pairs* of a source and a destination, or by their exact
+//! five-tuple. `docs/data-plane.md` has the picture and the reasons.
 
 mod address;
+mod allot;
 mod axis;
+mod class;
 mod clock;
+mod exact;
 mod hosts;
+mod pairs;
 mod record;
 mod rows;
 mod trie;
@@ -18,14 +23,17 @@ use bytemuck::Zeroable;
 use crate::abi::{self, AXIS_COUNT, AXIS_DST, AXIS_SRC, Shape, SshPrefix};
 use crate::image::{Image, ImageWriter};
 use crate::policy::{
-    Action, AddressSet, EntryCounters, Family, Mode, Policy, PolicyError, PolicyErrorKind, Prefix,
-    Rule, SetName, Verdict,
+    Action, AddressMatch, AddressSet, EntryCounters, Family, Match, Policy, PolicyError,
+    PolicyErrorKind, Prefix, Rule, SetName, Verdict,
 };
-use address::AddressAxisBuilder;
+use address::{Form, Member, SweptAxis, What};
+use allot::{Allotment, Place};
 pub use clock::Clock;
+use pairs::Pairs;
+use rows::Row;
 
 /// What the compiler needs beside the policy.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompileOptions {
     /// The seed of the hash tables. Attackers choose keys: derive it from a secret of the node.
     pub seed: [u64; 2],
@@ -33,7 +41,25 @@ pub struct CompileOptions {
     pub counter_slots: Vec<u32>,
     /// The clock by which rules and entries expire.
     pub clock: Clock,
+    /// Up to how many rules that need more than one address are found by rows of bits alone; see
+    /// [`ROWS_UP_TO`].
+    pub rows_up_to: usize,
 }
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        Self {
+            seed: [0; 2],
+            counter_slots: Vec::new(),
+            clock: Clock::default(),
+            rows_up_to: ROWS_UP_TO,
+        }
+    }
+}
+
+/// Rows of bits find the right one of few rules fastest; beyond this number pairs of addresses do.
+/// Measured on ClassBench sets: `docs/data-plane.md`.
+pub const ROWS_UP_TO: usize = 256;
 
 /// The rules that take part: the enabled ones, in evaluation order.
 pub fn active_rules(policy: &Policy) -> Vec<&Rule> {
@@ -91,61 +117,85 @@ fn compile_with(
     for (name, set) in policy.sets() {
         check_supported_set(name, set)?;
     }
-    let kinds: Vec<Kind> = rules.iter().map(|r| Kind::of(r)).collect();
-    let structured: Vec<u32> = (0..)
-        .zip(&kinds)
-        .filter(|(_, k)| **k == Kind::Structured)
-        .map(|(n, _)| n)
-        .collect();
     if rules.len() >= abi::NO_RULE as usize {
-        return Err(PolicyError::limit(
-            None,
-            format!("{} rules, the limit is {}", rules.len(), abi::NO_RULE),
-        )
-        .into());
+        let reason = format!("{} rules, the limit is {}", rules.len(), abi::NO_RULE);
+        return Err(PolicyError::limit(None, reason).into());
     }
-    if structured.len() > abi::MAX_STRUCTURED {
-        return Err(PolicyError::limit(
-            None,
-            format!(
-                "{} rules need more than one address to be decided, the limit is {}",
-                structured.len(),
-                abi::MAX_STRUCTURED
-            ),
-        )
-        .mend("merge rules that differ only in addresses by naming an address set")
-        .into());
-    }
+    let Arranged {
+        allotment,
+        pairs,
+        swept,
+    } = Arranged::new(policy, &rules, options)?;
+    let rowed = allotment.rowed();
+    let matches: Vec<&Match> = rowed.iter().map(|n| &rules[*n as usize].matches).collect();
 
-    let structured_rules: Vec<&Rule> = structured.iter().map(|n| rules[*n as usize]).collect();
     let mut shape = Shape::zeroed();
     let mut image = ImageWriter::new();
     shape.seed = seed;
-    shape.features = features(policy, &structured);
-    shape.row_lines = rows::row_lines(structured.len());
-    shape.structured_count = structured.len() as u32;
-    shape.axes = axis::axes_in_use(&structured_rules);
-    if shape.axes >> (AXIS_DST + 1) != 0 {
+    shape.features = features(policy);
+    shape.row_lines = rows::row_lines(rowed.len());
+    shape.rowed_count = rowed.len() as u32;
+    shape.axes = axis::row_axes(&matches);
+    let special = special(&rules, &rowed);
+    // The most of them that one packet can meet.
+    let mut walked = special.count();
+    if form(&rowed, &pairs).records {
+        shape.features |= abi::FEATURE_RECORDS;
+    }
+    let labels = pairs.records();
+    for (direction, axis) in swept.into_iter().enumerate() {
+        let Some(axis) = axis else { continue };
+        shape.features |= if direction == AXIS_SRC {
+            abi::FEATURE_SRC
+        } else {
+            abi::FEATURE_DST
+        };
+        shape.labels[direction] = axis.most_labels();
+        if shape.axes & 1 << direction != 0 {
+            walked = walked.min(axis.most_rows(&special));
+        }
+        let axis = axis.write(seed, &labels[direction], &mut image)?;
+        if axis.timed != 0 {
+            shape.features |= abi::FEATURE_TIMED;
+        }
+        shape.address[direction] = axis;
+    }
+    if !pairs.is_empty() {
+        pairs.write(&labels, seed, &mut shape, &mut image)?;
+        class::write(&allotment.classes, &mut shape, &mut image)?;
+    }
+    exact::write(&rules, &allotment.places, seed, &mut shape, &mut image)?;
+    if !rowed.is_empty() {
+        shape.features |= abi::FEATURE_ROWS;
+        for number in AXIS_DST + 1..AXIS_COUNT {
+            if shape.axes & 1 << number != 0 {
+                let (table, most) = axis::build(number, &matches, &special, &mut image)?;
+                shape.table[number] = table;
+                walked = walked.min(most);
+            }
+        }
+        shape.rowed = image.section(&rowed);
+    }
+    if walked > abi::MAX_WALK {
+        return Err(PolicyError::limit(
+            None,
+            format!(
+                "one packet may match {walked} rules that only count, are in monitor mode, expire or are \
+                 for some interfaces only, the limit is {}",
+                abi::MAX_WALK
+            ),
+        )
+        .mend("use dry run to try a whole policy, or an address set in place of such rules")
+        .into());
+    }
+    if (shape.axes | shape.class_axes) & !AXES_ALWAYS_PARSED != 0 {
         shape.features |= abi::FEATURE_FIELDS;
     }
-    for direction in [AXIS_SRC, AXIS_DST] {
-        let builder = AddressAxisBuilder::new(policy, &rules, &kinds, &structured, direction);
-        if builder.is_needed(shape.axes) {
-            shape.features |= if direction == AXIS_SRC {
-                abi::FEATURE_SRC
-            } else {
-                abi::FEATURE_DST
-            };
-            shape.address[direction] = builder.build(&mut image, seed)?;
-        }
-    }
-    for number in AXIS_DST + 1..AXIS_COUNT {
-        if shape.axes & 1 << number != 0 {
-            shape.table[number] = axis::build(number, &structured_rules, &mut image)?;
-        }
-    }
-    if !structured.is_empty() {
-        shape.structured = image.section(&structured);
+    // One for each word, for each rule that is passed by, and for the rule that decides.
+    shape.row_steps = (rowed.len().div_ceil(64) + walked + 1) as u32;
+    shape.features |= conditions(&rules, &allotment.places);
+    if special.count() > 0 {
+        shape.features |= abi::FEATURE_WALK;
     }
     record::write(
         &rules,
@@ -158,48 +208,138 @@ fn compile_with(
     Ok(image.finish(shape, rules.iter().map(|r| r.id.clone()).collect()))
 }
 
-/// How a rule is decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// By the address of this direction alone.
-    Address(usize),
-    /// By more than that.
-    Structured,
+/// Axes whose fields the parser reads whatever the policy is.
+const AXES_ALWAYS_PARSED: u32 = 1 << AXIS_SRC
+    | 1 << AXIS_DST
+    | 1 << abi::AXIS_PROTOCOL
+    | 1 << abi::AXIS_SPORT
+    | 1 << abi::AXIS_DPORT;
+
+/// Features for rules that do not simply decide.
+fn conditions(rules: &[&Rule], places: &[Place]) -> u32 {
+    let mut features = 0;
+    for (rule, place) in rules.iter().zip(places) {
+        if matches!(place, Place::Row | Place::Pair(_)) && allot::is_conditional(rule) {
+            features |= abi::FEATURE_CONDITIONS;
+        }
+    }
+    features
 }
 
-impl Kind {
-    fn of(rule: &Rule) -> Self {
-        let m = &rule.matches;
-        let negated = [&m.src, &m.dst]
-            .iter()
-            .any(|a| a.as_ref().is_some_and(|a| a.negated));
-        if axis::constrains_fields(m) || negated || (m.src.is_some() && m.dst.is_some()) {
-            Self::Structured
-        } else if m.dst.is_some() {
-            Self::Address(AXIS_DST)
-        } else {
-            Self::Address(AXIS_SRC)
+/// Those of the rules of the rows that do not always end the search.
+fn special(rules: &[&Rule], rowed: &[u32]) -> Row {
+    let mut row = Row::empty(rowed.len());
+    for (bit, number) in rowed.iter().enumerate() {
+        let rule = rules[*number as usize];
+        if allot::is_conditional(rule) || allot::is_passive(rule) {
+            row.set(bit);
+        }
+    }
+    row
+}
+
+/// Every rule in its place, and the outcome of every address.
+struct Arranged<'p> {
+    allotment: Allotment,
+    pairs: Pairs<'p>,
+    swept: [Option<SweptAxis>; 2],
+}
+
+impl<'p> Arranged<'p> {
+    /// Rules that turn out not to fit into their place go into the rows, until all fit.
+    fn new(
+        policy: &'p Policy,
+        rules: &[&'p Rule],
+        options: &CompileOptions,
+    ) -> Result<Self, PolicyError> {
+        let mut allotment = allot::allot(rules, options.rows_up_to);
+        loop {
+            let (pairs, surplus) = Pairs::new(rules, &allotment.places);
+            if !surplus.is_empty() {
+                allotment.to_rows(&surplus);
+                continue;
+            }
+            allotment.check(rules)?;
+            let swept = sweep(policy, rules, &allotment, &pairs, &options.clock);
+            let mut surplus = Vec::new();
+            for (direction, axis) in swept.iter().enumerate() {
+                if let Some(axis) = axis {
+                    let labels = axis.surplus_labels(pairs.weights(direction));
+                    surplus.extend(pairs.rules_of(direction, &labels));
+                }
+            }
+            if surplus.is_empty() {
+                return Ok(Self {
+                    allotment,
+                    pairs,
+                    swept,
+                });
+            }
+            allotment.to_rows(&surplus);
         }
     }
 }
 
-/// Whether a rule can match packets of a family at all by its `family` field.
-fn allows(rule: &Rule, family: Family) -> bool {
-    rule.matches.family.is_none_or(|f| f == family)
+/// How outcomes are written down.
+fn form(rowed: &[u32], pairs: &Pairs<'_>) -> Form {
+    Form {
+        row_bits: rowed.len(),
+        records: !rowed.is_empty() || !pairs.is_empty(),
+        labels: !pairs.is_empty(),
+    }
+}
+
+/// Finds the outcomes of all addresses, by direction; `None` where nothing depends on them.
+fn sweep(
+    policy: &Policy,
+    rules: &[&Rule],
+    allotment: &Allotment,
+    pairs: &Pairs<'_>,
+    clock: &Clock,
+) -> [Option<SweptAxis>; 2] {
+    let rowed = allotment.rowed();
+    let form = form(&rowed, pairs);
+    [AXIS_SRC, AXIS_DST].map(|direction| {
+        let mut members: Vec<Member<'_>> = Vec::new();
+        for ((number, rule), place) in (0..).zip(rules).zip(&allotment.places) {
+            if *place == Place::Address(direction) {
+                let until = rule.expires.map_or(Clock::NEVER, |at| clock.ticks_at(at));
+                members.push(member(direction, rule, What::Rule(number, until)));
+            }
+        }
+        let matches: Vec<&Match> = rowed.iter().map(|n| &rules[*n as usize].matches).collect();
+        let is_needed = !members.is_empty()
+            || !pairs.is_empty()
+            || axis::row_axes(&matches) & 1 << direction != 0;
+        for (bit, number) in rowed.iter().enumerate() {
+            let rule = rules[*number as usize];
+            members.push(member(direction, rule, What::Row(bit)));
+        }
+        members.extend(pairs.members(direction));
+        is_needed.then(|| address::sweep(policy, &members, form, clock))
+    })
+}
+
+fn address(direction: usize, m: &Match) -> Option<&AddressMatch> {
+    match direction {
+        AXIS_SRC => m.src.as_ref(),
+        _ => m.dst.as_ref(),
+    }
+}
+
+fn member(direction: usize, rule: &Rule, what: What) -> Member<'_> {
+    Member {
+        what,
+        address: address(direction, &rule.matches),
+        family: rule.matches.family,
+    }
 }
 
 fn check_supported(rule: &Rule) -> Result<(), PolicyError> {
     let unsupported = |field: &str| Err(PolicyError::not_supported(&rule.id, field));
     match rule.action {
-        Action::Drop | Action::Pass => {}
-        Action::Count => return unsupported("action.count"),
+        Action::Drop | Action::Pass | Action::Count => {}
         Action::RateLimit(_) => return unsupported("action.rate_limit"),
-    }
-    if rule.mode == Mode::Monitor {
-        return unsupported("mode");
-    }
-    if rule.expires.is_some() {
-        return unsupported("expires");
     }
     if !rule.interfaces.is_empty() {
         return unsupported("interfaces");
@@ -219,7 +359,7 @@ fn check_supported_set(name: &SetName, set: &AddressSet) -> Result<(), PolicyErr
     }
 }
 
-fn features(policy: &Policy, structured: &[u32]) -> u32 {
+fn features(policy: &Policy) -> u32 {
     let flag = |on: bool, bit: u32| if on { bit } else { 0 };
     let failsafe = policy.failsafe();
     flag(
@@ -233,7 +373,6 @@ fn features(policy: &Policy, structured: &[u32]) -> u32 {
             failsafe.enabled && !failsafe.ssh_from.is_empty(),
             abi::FEATURE_SSH,
         )
-        | flag(!structured.is_empty(), abi::FEATURE_STRUCTURED)
 }
 
 /// The SSH prefixes of the failsafe, IPv4 ones first.

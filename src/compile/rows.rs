@@ -1,4 +1,4 @@
-//! Rows: one bit per structured rule, with a summary word in front.
+//! Rows: one bit per rule, with a summary word in front.
 
 use std::collections::HashMap;
 
@@ -8,30 +8,35 @@ use bytemuck::Zeroable;
 
 const WORDS_PER_LINE: usize = LINE_BYTES / 8;
 
-/// Lines that one row takes: a summary word, then one bit per structured rule.
-pub(super) fn row_lines(structured: usize) -> u32 {
-    if structured == 0 {
+/// Lines that one row takes: a summary word, then one bit per rule.
+pub(super) fn row_lines(bits: usize) -> u32 {
+    if bits == 0 {
         0
     } else {
-        (1 + words(structured)).div_ceil(WORDS_PER_LINE) as u32
+        (1 + words(bits)).div_ceil(WORDS_PER_LINE) as u32
     }
 }
 
-fn words(structured: usize) -> usize {
-    structured.div_ceil(64)
+fn words(bits: usize) -> usize {
+    bits.div_ceil(64)
 }
 
-/// A set of structured rules.
+/// A set of rules.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Row(Box<[u64]>);
 
 impl Row {
-    pub(super) fn empty(structured: usize) -> Self {
-        Self(vec![0; words(structured)].into())
+    pub(super) fn empty(bits: usize) -> Self {
+        Self(vec![0; words(bits)].into())
     }
 
     pub(super) fn set(&mut self, bit: usize) {
         self.0[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// How many rules are in the set.
+    pub(super) fn count(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     pub(super) fn clear(&mut self, bit: usize) {
@@ -44,21 +49,16 @@ impl Row {
 pub(super) struct RowPool {
     rows: Vec<Row>,
     numbers: HashMap<Row, u32>,
-    structured: usize,
+    bits: usize,
 }
 
 impl RowPool {
-    pub(super) fn new(structured: usize) -> Self {
+    pub(super) fn new(bits: usize) -> Self {
         Self {
             rows: Vec::new(),
             numbers: HashMap::new(),
-            structured,
+            bits,
         }
-    }
-
-    /// Whether there is only the empty row, because no rule is structured.
-    pub(super) fn is_trivial(&self) -> bool {
-        self.structured == 0
     }
 
     /// The number of this row in the axis.
@@ -76,9 +76,23 @@ impl RowPool {
         &self.rows[number as usize]
     }
 
+    /// The first word of each row.
+    pub(super) fn words(&self) -> Vec<u64> {
+        self.rows.iter().map(|row| row.0[0]).collect()
+    }
+
+    /// The most bits of `which` that one row has.
+    pub(super) fn most(&self, which: &Row) -> usize {
+        let common = |row: &Row| {
+            let words = row.0.iter().zip(&which.0);
+            words.map(|(a, b)| (a & b).count_ones() as usize).sum()
+        };
+        self.rows.iter().map(common).max().unwrap_or(0)
+    }
+
     /// Writes all rows and returns the first line.
     pub(super) fn write(&self, image: &mut ImageWriter) -> u32 {
-        let stride = row_lines(self.structured) as usize * WORDS_PER_LINE;
+        let stride = row_lines(self.bits) as usize * WORDS_PER_LINE;
         let mut out = vec![Line::zeroed(); self.rows.len() * stride / WORDS_PER_LINE];
         let all: &mut [u64] = bytemuck::cast_slice_mut(&mut out);
         for (row, out) in self.rows.iter().zip(all.chunks_exact_mut(stride.max(1))) {

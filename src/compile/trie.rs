@@ -121,6 +121,7 @@ pub(super) fn write6(
     keys.sort_unstable();
     let table = hosts::build6(&keys, seed)?;
     index.root = image.section(&nodes);
+    index.depth = usize::BITS - lengths.len().leading_zeros();
     index.blocks = image.section(&table);
     index.block_count = table.len() as u32;
     Ok(())

@@ -3,7 +3,7 @@
 mod reader;
 mod writer;
 
-pub use reader::{ImageError, ImageReader};
+pub use reader::{ImageError, ImageReader, Judgement, Surroundings};
 pub(crate) use writer::ImageWriter;
 
 use crate::abi::{Line, Shape};
@@ -76,9 +76,9 @@ impl Image {
         &self.rules
     }
 
-    /// How many rules need more than one address to be decided.
-    pub fn structured_count(&self) -> usize {
-        self.shape.structured_count as usize
+    /// How many rules are found by rows of bits.
+    pub fn rowed_count(&self) -> usize {
+        self.shape.rowed_count as usize
     }
 
     #[cfg_attr(

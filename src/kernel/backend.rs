@@ -54,12 +54,14 @@ pub(super) trait Judge: Debug + Send + Sync {
 }
 
 /// What the evaluating program says of a frame, in its own numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub reason: u32,
     pub drop: bool,
     /// `NO_RULE` unless a rule decided.
     pub rule: u32,
+    /// Rules that matched before and only count, or are in monitor mode.
+    pub passed: Vec<u32>,
 }
 
 /// An attachment; dropping it detaches.

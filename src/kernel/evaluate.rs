@@ -3,7 +3,7 @@
 use super::backend::Answer;
 use super::error::EvaluateError;
 use crate::abi::NO_RULE;
-use crate::policy::{Policy, RuleId, Verdict};
+use crate::policy::{Mode, Policy, Rule, Verdict};
 use crate::verdict::{Evaluation, Reason};
 
 /// The shortest frame that the kernel takes for a test run: an Ethernet header.
@@ -33,28 +33,30 @@ fn plain(verdict: Verdict, reason: Reason) -> Evaluation {
     }
 }
 
-pub(super) fn evaluation(
-    answer: Answer,
-    rule: impl Fn(usize) -> Option<RuleId>,
-) -> Result<Evaluation, EvaluateError> {
-    let nonsense = EvaluateError::Answer {
+/// `rules` are the active ones, in evaluation order.
+pub(super) fn evaluation(answer: Answer, rules: &[&Rule]) -> Result<Evaluation, EvaluateError> {
+    let nonsense = || EvaluateError::Answer {
         reason: answer.reason,
         rule: answer.rule,
     };
-    let Some(reason) = Reason::ALL.into_iter().find(|r| *r as u32 == answer.reason) else {
-        return Err(nonsense);
-    };
-    let rule = match answer.rule {
-        NO_RULE => None,
-        number => Some(rule(number as usize).ok_or(nonsense)?),
-    };
+    let named = |number: &u32| rules.get(*number as usize).ok_or_else(nonsense);
+    let passed: Vec<_> = answer.passed.iter().map(named).collect::<Result<_, _>>()?;
+    let reason = Reason::ALL.into_iter().find(|r| *r as u32 == answer.reason);
     let verdict = if answer.drop {
         Verdict::Drop
     } else {
         Verdict::Pass
     };
     Ok(Evaluation {
-        rule,
-        ..plain(verdict, reason)
+        rule: match answer.rule {
+            NO_RULE => None,
+            number => Some(named(&number)?.id.clone()),
+        },
+        monitored: passed
+            .into_iter()
+            .filter(|rule| rule.mode == Mode::Monitor)
+            .map(|rule| rule.id.clone())
+            .collect(),
+        ..plain(verdict, reason.ok_or_else(nonsense)?)
     })
 }

@@ -14,6 +14,7 @@ use super::publish::{Active, Generation};
 use super::slots::RuleSlots;
 use super::stats::{ProgramInfo, RuleStats, Stats, VerdictCounts};
 use super::{build_info, evaluate};
+use crate::compile::active_rules;
 use crate::policy::Policy;
 use crate::verdict::Evaluation;
 
@@ -41,6 +42,8 @@ pub struct Firewall {
     /// Held for a whole transaction, so that there is one at a time.
     pub(super) slots: Mutex<RuleSlots>,
     interfaces: Mutex<Interfaces>,
+    /// See [`Loader::rows_up_to`].
+    pub(super) rows_up_to: usize,
 }
 
 impl Firewall {
@@ -54,10 +57,12 @@ impl Firewall {
         secret: RandomState,
         max_interfaces: u16,
         max_rules: u32,
+        rows_up_to: usize,
     ) -> Self {
         Self {
             backend,
             secret,
+            rows_up_to,
             active: RwLock::new(None),
             slots: Mutex::new(RuleSlots::new(max_rules)),
             interfaces: Mutex::new(Interfaces::new(max_interfaces)),
@@ -154,7 +159,7 @@ impl Firewall {
             });
         }
         let answer = active.judge.evaluate(frame)?;
-        evaluate::evaluation(answer, |number| Some(active.rules.get(number)?.0.clone()))
+        evaluate::evaluation(answer, &active_rules(&active.policy))
     }
 
     /// All counters.

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::abi::MAX_WALK;
+
 pub(super) const INTERFACE_ENTRIES: u32 = 4096;
 pub(super) const INTERFACE_HOPS: u32 = 8;
 /// An entry that was taken out: unlike a free one it does not end the search.
@@ -61,10 +63,11 @@ pub(super) struct EvaluationLine {
     pub reason: u32,
     pub drop: u32,
     pub rule: u32,
-    pub reserved: u32,
+    pub passed_count: u32,
     pub ticks: u64,
     pub nanoseconds: u64,
-    pub reserved2: [u32; 8],
+    pub reserved: [u32; 8],
+    pub passed: [u32; MAX_WALK],
 }
 
 impl VerdictCounter {

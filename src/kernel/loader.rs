@@ -17,6 +17,7 @@ use super::live::Kernel;
 use super::probe;
 use super::program::{ProgramError, to_io};
 use super::recorder::{Recorder, Rehearsal};
+use crate::compile::ROWS_UP_TO;
 
 /// Settings of a [`Firewall`] before it is loaded.
 ///
@@ -32,6 +33,7 @@ pub struct Loader {
     dry_run: bool,
     max_interfaces: u16,
     max_rules: u32,
+    rows_up_to: usize,
 }
 
 impl Default for Loader {
@@ -40,6 +42,7 @@ impl Default for Loader {
             dry_run: true,
             max_interfaces: 256,
             max_rules: 16_384,
+            rows_up_to: ROWS_UP_TO,
         }
     }
 }
@@ -65,6 +68,13 @@ impl Loader {
     /// let there be room for both where they have few rule ids in common.
     pub fn max_rules(self, max_rules: u32) -> Self {
         Self { max_rules, ..self }
+    }
+
+    /// Up to how many rules that need more than one address are found by rows of bits alone;
+    /// [`ROWS_UP_TO`] unless set. Beyond that most are found by pairs of addresses. The verdicts are
+    /// the same; this is for measuring which is faster.
+    pub fn rows_up_to(self, rows_up_to: usize) -> Self {
+        Self { rows_up_to, ..self }
     }
 
     /// Loads the program that interfaces run and makes the maps beside it. It judges nothing
@@ -103,7 +113,13 @@ impl Loader {
 
     fn finish(self, backend: Box<dyn Backend>, secret: RandomState) -> Firewall {
         backend.set_dry_run(self.dry_run);
-        Firewall::new(backend, secret, self.max_interfaces, self.max_rules)
+        Firewall::new(
+            backend,
+            secret,
+            self.max_interfaces,
+            self.max_rules,
+            self.rows_up_to,
+        )
     }
 
     fn host_shape(&self, cpus: u32, secret: &RandomState) -> Result<HostShape, LoadError> {

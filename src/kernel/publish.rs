@@ -133,6 +133,7 @@ impl Firewall {
             seed,
             counter_slots,
             clock,
+            rows_up_to: self.rows_up_to,
         };
         Ok(compile(policy, &options)?)
     }

@@ -1,5 +1,6 @@
 //! A policy in the kernel: its image, its program, and the step that puts it in force.
 
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,11 +10,11 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::backend::{Answer, Judge};
 use super::error::EvaluateError;
-use super::layout::HostShape;
+use super::layout::{EvaluationLine, HostShape};
 use super::program::{self, LoadedProgram, ProgramError, SharedMaps};
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
-use crate::abi::{LINE_BYTES, Shape};
+use crate::abi::{LINE_BYTES, MAX_WALK, Shape};
 use crate::image::Image;
 
 /// What all published policies have in common.
@@ -83,11 +84,17 @@ impl Judge for Published {
             call: "bpf(BPF_PROG_TEST_RUN)",
             source,
         })?;
-        let [reason, drop, rule] = [0, 1, 2].map(|i| evaluation.words()[i].load(Ordering::SeqCst));
+        let words = evaluation.words();
+        let word = |offset: usize| words[offset / size_of::<u32>()].load(Ordering::SeqCst);
+        let passed = (word(offset_of!(EvaluationLine, passed_count)) as usize).min(MAX_WALK);
+        let first = offset_of!(EvaluationLine, passed);
         Ok(Answer {
-            reason,
-            drop: drop != 0,
-            rule,
+            reason: word(offset_of!(EvaluationLine, reason)),
+            drop: word(offset_of!(EvaluationLine, drop)) != 0,
+            rule: word(offset_of!(EvaluationLine, rule)),
+            passed: (0..passed)
+                .map(|i| word(first + i * size_of::<u32>()))
+                .collect(),
         })
     }
 

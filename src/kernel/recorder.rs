@@ -14,7 +14,7 @@ use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, Verdict
 use super::stats::ProgramFacts;
 use crate::abi::NO_RULE;
 use crate::compile::Clock;
-use crate::image::{Image, ImageReader};
+use crate::image::{Image, ImageReader, Surroundings};
 use crate::packet::Parsed;
 use crate::policy::{RuleId, Verdict};
 
@@ -196,11 +196,13 @@ struct Rehearsed(Image);
 impl Judge for Rehearsed {
     fn evaluate(&self, frame: &[u8]) -> Result<Answer, EvaluateError> {
         let reader = ImageReader::new(&self.0).expect("an image that the compiler just made");
-        let (verdict, reason, rule) = reader.judge(&Parsed::from_frame(frame));
+        let around = Surroundings::default();
+        let judgement = reader.judge(&Parsed::from_frame(frame), around);
         Ok(Answer {
-            reason: reason as u32,
-            drop: verdict == Verdict::Drop,
-            rule: rule.unwrap_or(NO_RULE),
+            reason: judgement.reason as u32,
+            drop: judgement.verdict == Verdict::Drop,
+            rule: judgement.rule.unwrap_or(NO_RULE),
+            passed: judgement.passed,
         })
     }
 

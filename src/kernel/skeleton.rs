@@ -38,8 +38,19 @@ assert_mirror!(
     table,
     axes,
     row_lines,
-    structured,
-    structured_count,
+    rowed,
+    rowed_count,
+    row_steps,
+    class_table,
+    class_axes,
+    class_count,
+    pairs,
+    pair_lines,
+    boxes,
+    labels,
+    split_pairs,
+    exact,
+    exact_lines,
     rules,
     rule_count,
     ssh,
@@ -48,7 +59,15 @@ assert_mirror!(
     extras,
     extra_count
 );
-assert_mirror!(abi::AddressAxis, address_axis, v4, v6, outcomes, rows);
+assert_mirror!(
+    abi::AddressAxis,
+    address_axis,
+    v4,
+    v6,
+    outcomes,
+    rows,
+    timed
+);
 assert_mirror!(
     abi::AddressIndex,
     address_index,
@@ -57,7 +76,8 @@ assert_mirror!(
     root,
     blocks,
     block_count,
-    miss
+    miss,
+    depth
 );
 assert_mirror!(abi::TableAxis, table_axis, table, rows);
 assert_mirror!(
@@ -92,6 +112,8 @@ assert_mirror!(
     reason,
     drop,
     rule,
+    passed_count,
     ticks,
-    nanoseconds
+    nanoseconds,
+    passed
 );

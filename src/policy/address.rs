@@ -306,7 +306,7 @@ impl AddressSet {
 }
 
 /// One item of an address match.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AddressItem {
     /// An address or prefix.
     Prefix(Prefix),
@@ -315,7 +315,7 @@ pub enum AddressItem {
 }
 
 /// What a source or destination address must be: in any of the items, or in none of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AddressMatch {
     /// `true`: the address must be in none of the items. Plain negation: every IPv6 address is
     /// outside of 10.0.0.0/8.

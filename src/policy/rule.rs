@@ -37,7 +37,7 @@ impl fmt::Display for RuleId {
 }
 
 /// What a packet must be for a rule to match. `None` asks nothing; all others must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Match {
     /// The source address.
     pub src: Option<AddressMatch>,

@@ -139,7 +139,7 @@ fn build(
         policy = policy.set(name, set);
     }
     for (i, mut rule) in rules.into_iter().enumerate() {
-        rule.id = RuleId::new(&format!("{}{i}", rule.id)).expect("an id");
+        rule.id = RuleId::new(&format!("{}-{i}", rule.id)).expect("an id");
         let rule = mend(&policy, rule);
         policy = policy.rule(rule);
     }
@@ -359,7 +359,67 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// A policy that the data plane can run: the whole match language, `pass` and `drop`, enforced.
+/// A policy of many rules about few addresses and ports: rules about one pair of addresses pile up.
+pub fn crowded_policy() -> impl Strategy<Value = Policy> {
+    let address = || {
+        let prefixes = prop_oneof![
+            select(&pool::V4_PREFIXES[..4])
+                .prop_map(|(a, len)| (Ipv4Addr::from_bits(a).into(), len)),
+            select(&pool::V6_PREFIXES[..2])
+                .prop_map(|(a, len)| (Ipv6Addr::from_bits(a).into(), len)),
+        ];
+        option::weighted(
+            0.7,
+            prefixes.prop_map(|(addr, len)| AddressMatch {
+                negated: false,
+                items: vec![AddressItem::Prefix(
+                    Prefix::new(addr, len).expect("a prefix"),
+                )],
+            }),
+        )
+    };
+    let port = || {
+        let (lo, hi) = (select(pool::PORTS), select(pool::PORTS));
+        let range = prop_oneof![
+            3 => lo.clone().prop_map(|p| (p, p)),
+            1 => (lo, hi).prop_map(|(a, b)| (a.min(b), a.max(b))),
+        ];
+        option::of(range.prop_map(|r| Ranges::new([r])))
+    };
+    let matches = (
+        address(),
+        address(),
+        port(),
+        port(),
+        select(vec![None, Some(6), Some(17)]),
+    )
+        .prop_map(|(src, dst, sport, dport, protocol)| Match {
+            src,
+            dst,
+            sport,
+            dport,
+            protocol: protocol.map(Ranges::single),
+            ..Match::default()
+        });
+    let action = select(vec![Action::Pass, Action::Drop]).boxed();
+    let rules = vec(rule(matches.boxed(), action), 20..80);
+    (verdict(), rules).prop_map(|(default, rules)| {
+        let rules = rules.into_iter().map(|r| Rule {
+            mode: Mode::Enforce,
+            interfaces: Vec::new(),
+            ..r
+        });
+        build(
+            default,
+            Verdict::Pass,
+            Failsafe::default(),
+            Vec::new(),
+            rules.collect(),
+        )
+    })
+}
+
+/// A policy that the data plane can run: the whole language but for interface scopes and limits.
 pub fn compilable_policy() -> impl Strategy<Value = Policy> {
     prop_oneof![policy(), subset_policy()].prop_map(|p| compilable(&p))
 }
@@ -377,10 +437,8 @@ fn compilable(policy: &Policy) -> Policy {
     }
     for rule in policy.rules() {
         let mut rule = rule.clone();
-        rule.mode = Mode::Enforce;
-        rule.expires = None;
         rule.interfaces.clear();
-        if !matches!(rule.action, Action::Pass) {
+        if matches!(rule.action, Action::RateLimit(_)) {
             rule.action = Action::Drop;
         }
         builder = builder.rule(rule);
