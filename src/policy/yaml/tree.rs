@@ -142,7 +142,8 @@ impl<'a> Builder<'a> {
     }
 
     fn map(&mut self, depth: usize) -> Result<Vec<Entry<'a>>, PolicyError> {
-        let mut entries = Vec::new();
+        // Of large texts most mappings are entries of sets, which have two keys.
+        let mut entries = Vec::with_capacity(2);
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
