@@ -212,6 +212,11 @@ fn r29_non_ip() {
 }
 
 #[test]
+fn r104_entries_expire_one_by_one() {
+    run_named("addresses", &["expiry"]);
+}
+
+#[test]
 fn disabling_the_failsafe_takes_a_word() {
     let nd = ip("fe80::1", "fe80::2").ttl(255).icmp(135, 0).build();
     for (enabled, want) in [(true, Verdict::Pass), (false, Verdict::Drop)] {

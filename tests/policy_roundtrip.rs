@@ -79,4 +79,17 @@ fn hash_is_fixed() {
         "dd8bcb69c49651aa48fd4aac070303d86f30fed5193eb9dd7ce12d87f05925c4",
         "a changed encoding takes another FORMAT"
     );
+    let set = |entries: &str| {
+        let text = format!("version: 1\nsets: {{ s: {{ entries: [10.0.0.0/8, {entries}] }} }}");
+        Policy::from_yaml(&text).unwrap().hash().to_string()
+    };
+    assert_eq!(
+        set("10.0.0.1"),
+        "ada8259b9f8b650e75d7f7d23037eea4a863426f7ff74ffcde111cad900f574e",
+        "what was there before entries could expire keeps its hash"
+    );
+    let expiring = set("{ entry: 10.0.0.1, expires: 2030-01-01T00:00:00Z }");
+    let later = set("{ entry: 10.0.0.1, expires: 2030-01-01T00:00:00.000000001Z }");
+    assert_ne!(expiring, set("10.0.0.1"));
+    assert_ne!(expiring, later);
 }

@@ -1,5 +1,6 @@
 //! What the policy format accepts and what it means. What it refuses is in `policy_refused.rs`.
 
+use jiff::Timestamp;
 use xdpgate::policy::{
     Action, AddressItem, AddressMatch, AddressSet, EntryCounters, Failsafe, Family, FragmentMatch,
     IcmpMatch, Match, Mode, PolicyErrorKind, Prefix, ProtocolName, Ranges, RateLimit, RateScope,
@@ -386,6 +387,20 @@ fn sets_join_entries_and_list_file() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
+#[test]
+fn entries_of_a_file_outlast_their_expiry() {
+    let dir = tempdir("expiry");
+    std::fs::write(dir.join("feed.txt"), "10.0.0.1 2030-01-01T00:00:00Z\n").unwrap();
+    let text = "version: 1\nsets: { s: { file: feed.txt, entries: [\
+                { entry: 10.0.0.1, expires: 2030-01-01T00:00:00Z }, \
+                { entry: 10.0.0.2, expires: 2030-01-01T00:00:00Z }] } }";
+    let policy = Policy::from_yaml_in(text, &dir).unwrap();
+    let set = &policy.sets()[&SetName::new("s").unwrap()];
+    let expiring: Vec<String> = set.expiring().map(|(p, _)| p.to_string()).collect();
+    assert_eq!((set.len(), expiring), (2, vec!["10.0.0.2".to_owned()]));
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 fn tempdir(name: &str) -> std::path::PathBuf {
     let dir = std::env::temp_dir().join(format!("xdpgate-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
@@ -538,7 +553,8 @@ fn families_of_sets_count() {
         Policy::from_yaml(&format!(
             "version: 1\n\
              sets: {{ v4: {{ entries: [10.0.0.1] }}, v6: {{ entries: ['::1'] }}, \
-             mixed: {{ entries: [10.0.0.1, '::1'] }}, half: {{ entries: [128.0.0.0/1] }} }}\n\
+             mixed: {{ entries: [10.0.0.1, '::1'] }}, half: {{ entries: [128.0.0.0/1] }}, \
+             until: {{ entries: [{{ entry: 128.0.0.0/1, expires: 2030-01-01T00:00:00Z }}] }} }}\n\
              rules: [{{ id: r, action: drop, match: {{ {text} }} }}]"
         ))
     };
@@ -548,6 +564,7 @@ fn families_of_sets_count() {
         "src: '@v6', family: ipv4",
         "src: '@v4', protocol: icmpv6",
         "src: { not: ['@half', 0.0.0.0/1] }, dst: '@v4'",
+        "src: '@until', family: ipv6",
     ] {
         let error = with_sets(text).expect_err(text);
         assert_eq!(error.kind(), PolicyErrorKind::Contradiction, "{error}");
@@ -559,6 +576,9 @@ fn families_of_sets_count() {
         "src: { not: '@v4' }, dst: '@v4'",
         "src: { not: '@half' }, dst: '@v4'",
         "src: { not: 0.0.0.0/0 }, dst: '@v6'",
+        "src: '@until', dst: '@v4'",
+        // One day its entry is gone.
+        "src: { not: ['@until', 0.0.0.0/1] }, dst: '@v4'",
         "protocol: [icmp, icmpv6], family: ipv6",
         "protocol: [icmp, tcp], dport: 80",
     ] {
@@ -583,6 +603,10 @@ fn code_is_checked_like_text() {
         text,
         "set s: the set has no entry; give it entries or leave it out"
     );
+    let early = AddressSet::from_entries([(prefix("10.0.0.1"), Some(Timestamp::MIN))]);
+    let (kind, text) = refused(Policy::builder().set(set(), early));
+    assert_eq!(kind, PolicyErrorKind::InvalidValue);
+    assert_eq!(text, "set s: entries: 10.0.0.1 expires before 1970");
     let twice = Policy::builder()
         .rule(rule("a", Match::default()))
         .rule(rule("a", Match::default()));

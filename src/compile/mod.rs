@@ -348,6 +348,14 @@ fn check_supported(rule: &Rule) -> Result<(), PolicyError> {
 }
 
 fn check_supported_set(name: &SetName, set: &AddressSet) -> Result<(), PolicyError> {
+    if set.expiring().next().is_some() {
+        return Err(PolicyError::new(
+            PolicyErrorKind::NotSupported,
+            "not supported yet: entries.expires",
+        )
+        .about(name)
+        .in_field("entries.expires"));
+    }
     match set.counters() {
         EntryCounters::None => Ok(()),
         EntryCounters::Entry => Err(PolicyError::new(

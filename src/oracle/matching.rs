@@ -3,16 +3,24 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use crate::packet::{Fragment, Packet};
 use crate::policy::{
     AddressItem, AddressMatch, AddressSet, Anomalies, FragmentMatch, Match, SetName, VlanMatch,
 };
 
-/// Whether every part of the match holds. A part that asks for what the packet does not have
+/// Whether every part of the match holds at this time. A part that asks for what the packet does not have
 /// (ports, flags, ...) does not hold, whatever it asks.
-pub(super) fn holds(m: &Match, packet: &Packet, sets: &BTreeMap<SetName, AddressSet>) -> bool {
-    asked(&m.src, |a| address(a, packet.src, sets))
-        && asked(&m.dst, |a| address(a, packet.dst, sets))
+pub(super) fn holds(
+    m: &Match,
+    packet: &Packet,
+    sets: &BTreeMap<SetName, AddressSet>,
+    at: Timestamp,
+) -> bool {
+    let inside = |m: &AddressMatch, addr| address(m, addr, sets, at);
+    asked(&m.src, |a| inside(a, packet.src))
+        && asked(&m.dst, |a| inside(a, packet.dst))
         && asked(&m.family, |f| *f == packet.family())
         && asked(&m.protocol, |r| {
             packet.protocol.is_some_and(|p| r.contains(p))
@@ -44,10 +52,15 @@ fn asked<T>(part: &Option<T>, holds: impl FnOnce(&T) -> bool) -> bool {
     part.as_ref().is_none_or(holds)
 }
 
-fn address(m: &AddressMatch, addr: IpAddr, sets: &BTreeMap<SetName, AddressSet>) -> bool {
+fn address(
+    m: &AddressMatch,
+    addr: IpAddr,
+    sets: &BTreeMap<SetName, AddressSet>,
+    at: Timestamp,
+) -> bool {
     let inside = m.items.iter().any(|item| match item {
         AddressItem::Prefix(prefix) => prefix.contains(addr),
-        AddressItem::Set(name) => sets.get(name).is_some_and(|set| set.contains(addr)),
+        AddressItem::Set(name) => sets.get(name).is_some_and(|set| set.contains_at(addr, at)),
     });
     inside != m.negated
 }

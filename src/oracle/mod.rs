@@ -127,7 +127,7 @@ impl<'p> Oracle<'p> {
         let mut monitored = Vec::new();
         for (rule, state) in self.policy.rules().iter().zip(&mut self.rules) {
             if !applies(rule, state, arrival)
-                || !matching::holds(&rule.matches, packet, self.policy.sets())
+                || !matching::holds(&rule.matches, packet, self.policy.sets(), arrival.at)
             {
                 continue;
             }

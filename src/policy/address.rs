@@ -1,4 +1,4 @@
-//! Addresses, prefixes and named sets of them.
+//! Addresses, prefixes, and what a match asks of them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,6 +35,22 @@ impl Prefix {
         Self {
             addr,
             len: if addr.is_ipv4() { 32 } else { 128 },
+        }
+    }
+
+    /// The prefix of these bits, none of which is beyond `len`.
+    pub(super) fn v4(bits: u32, len: u8) -> Self {
+        Self {
+            addr: IpAddr::V4(Ipv4Addr::from_bits(bits)),
+            len,
+        }
+    }
+
+    /// The prefix of these bits, none of which is beyond `len`.
+    pub(super) fn v6(bits: u128, len: u8) -> Self {
+        Self {
+            addr: IpAddr::V6(Ipv6Addr::from_bits(bits)),
+            len,
         }
     }
 
@@ -150,15 +166,12 @@ impl FromStr for Prefix {
                     max,
                 })?,
         };
-        Self::new(addr, len).ok_or_else(|| {
-            let addr = match addr {
-                IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() & mask32(len))),
-                IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() & mask128(len))),
-            };
-            PrefixParseError::HostBits {
-                text: text.to_owned(),
-                suggestion: Self { addr, len },
-            }
+        Self::new(addr, len).ok_or_else(|| PrefixParseError::HostBits {
+            text: text.to_owned(),
+            suggestion: match addr {
+                IpAddr::V4(a) => Self::v4(a.to_bits() & mask32(len), len),
+                IpAddr::V6(a) => Self::v6(a.to_bits() & mask128(len), len),
+            },
         })
     }
 }
@@ -191,117 +204,6 @@ impl SetName {
 impl fmt::Display for SetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Which counters an address set keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EntryCounters {
-    /// None: the rule that names the set counts.
-    #[default]
-    None,
-    /// One counter per entry.
-    Entry,
-}
-
-/// A set of addresses and prefixes of both families, sorted and without repeats.
-///
-/// Stored by kind, because sets of a million hosts are common: 4 bytes per IPv4 host.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AddressSet {
-    pub(crate) v4_hosts: Vec<u32>,
-    pub(crate) v4_prefixes: Vec<(u32, u8)>,
-    pub(crate) v6_hosts: Vec<u128>,
-    pub(crate) v6_prefixes: Vec<(u128, u8)>,
-    pub(crate) counters: EntryCounters,
-}
-
-impl AddressSet {
-    /// The set of these prefixes, in any order, repeats allowed.
-    pub fn from_prefixes(prefixes: impl IntoIterator<Item = Prefix>) -> Self {
-        let mut set = Self::default();
-        for p in prefixes {
-            set.push(p);
-        }
-        set.finish();
-        set
-    }
-
-    /// The same set with these counters.
-    pub fn with_counters(self, counters: EntryCounters) -> Self {
-        Self { counters, ..self }
-    }
-
-    /// Adds a prefix; [`AddressSet::finish`] must follow before the set is used.
-    pub(crate) fn push(&mut self, p: Prefix) {
-        match (p.addr, p.is_host()) {
-            (IpAddr::V4(a), true) => self.v4_hosts.push(a.to_bits()),
-            (IpAddr::V4(a), false) => self.v4_prefixes.push((a.to_bits(), p.len)),
-            (IpAddr::V6(a), true) => self.v6_hosts.push(a.to_bits()),
-            (IpAddr::V6(a), false) => self.v6_prefixes.push((a.to_bits(), p.len)),
-        }
-    }
-
-    /// Sorts and removes repeats.
-    pub(crate) fn finish(&mut self) {
-        self.v4_hosts.sort_unstable();
-        self.v4_hosts.dedup();
-        self.v4_prefixes.sort_unstable();
-        self.v4_prefixes.dedup();
-        self.v6_hosts.sort_unstable();
-        self.v6_hosts.dedup();
-        self.v6_prefixes.sort_unstable();
-        self.v6_prefixes.dedup();
-    }
-
-    /// How many entries the set has.
-    pub fn len(&self) -> usize {
-        self.v4_hosts.len() + self.v4_prefixes.len() + self.v6_hosts.len() + self.v6_prefixes.len()
-    }
-
-    /// Whether the set has no entry.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Which counters the set keeps.
-    pub fn counters(&self) -> EntryCounters {
-        self.counters
-    }
-
-    /// All entries: IPv4 hosts, IPv4 prefixes, IPv6 hosts, IPv6 prefixes, each sorted.
-    pub fn iter(&self) -> impl Iterator<Item = Prefix> + '_ {
-        let v4 = |a: u32, len| Prefix {
-            addr: IpAddr::V4(Ipv4Addr::from_bits(a)),
-            len,
-        };
-        let v6 = |a: u128, len| Prefix {
-            addr: IpAddr::V6(Ipv6Addr::from_bits(a)),
-            len,
-        };
-        self.v4_hosts
-            .iter()
-            .map(move |a| v4(*a, 32))
-            .chain(self.v4_prefixes.iter().map(move |(a, l)| v4(*a, *l)))
-            .chain(self.v6_hosts.iter().map(move |a| v6(*a, 128)))
-            .chain(self.v6_prefixes.iter().map(move |(a, l)| v6(*a, *l)))
-    }
-
-    /// Whether some entry holds the address.
-    pub fn contains(&self, addr: IpAddr) -> bool {
-        match addr {
-            IpAddr::V4(a) => {
-                let a = a.to_bits();
-                self.v4_hosts.binary_search(&a).is_ok()
-                    || (0..32).any(|l| self.v4_prefixes.binary_search(&(a & mask32(l), l)).is_ok())
-            }
-            IpAddr::V6(a) => {
-                let a = a.to_bits();
-                self.v6_hosts.binary_search(&a).is_ok()
-                    || (0..128)
-                        .any(|l| self.v6_prefixes.binary_search(&(a & mask128(l), l)).is_ok())
-            }
-        }
     }
 }
 
@@ -401,28 +303,5 @@ mod tests {
     #[test]
     fn long_text_is_shortened() {
         assert!(error(&"x".repeat(10_000)).len() < 200);
-    }
-
-    #[test]
-    fn a_set_holds_what_any_entry_holds() {
-        let prefixes = [
-            "10.0.0.0/8",
-            "192.0.2.1",
-            "10.0.0.0/8",
-            "2001:db8::/32",
-            "::1",
-        ];
-        let set = AddressSet::from_prefixes(prefixes.map(|p| p.parse().unwrap()));
-        assert_eq!(set.len(), 4);
-        for (addr, inside) in [
-            ("10.9.9.9", true),
-            ("192.0.2.1", true),
-            ("192.0.2.2", false),
-        ] {
-            assert_eq!(set.contains(addr.parse().unwrap()), inside, "{addr}");
-        }
-        for (addr, inside) in [("2001:db8:1::", true), ("::1", true), ("::2", false)] {
-            assert_eq!(set.contains(addr.parse().unwrap()), inside, "{addr}");
-        }
     }
 }

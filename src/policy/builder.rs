@@ -1,8 +1,9 @@
 //! A policy from code.
 
-use super::address::{AddressMatch, AddressSet, SetName};
+use super::address::{AddressMatch, SetName};
 use super::error::PolicyError;
 use super::rule::Rule;
+use super::set::AddressSet;
 use super::validate::{Fault, validate};
 use super::{Failsafe, Policy, Verdict};
 

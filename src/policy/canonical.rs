@@ -2,18 +2,19 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::address::{AddressItem, AddressMatch, AddressSet, EntryCounters, Family, Prefix};
+use super::address::{AddressItem, AddressMatch, Family, Prefix};
 use super::fields::{IcmpMatch, ProtocolName, Ranges, TcpFlags, TcpFlagsMatch, VlanMatch};
 use super::names::{COUNTERS, FAMILIES, FRAGMENTS, MODES, RATES, VERDICTS, name_of};
 use super::rule::{Action, Match, Mode, RateLimit, RateScope, Rule};
+use super::set::{AddressSet, EntryCounters};
 use super::{Failsafe, Policy};
 
 impl Policy {
     /// The policy in canonical form, which [`Policy::from_yaml`] reads back as an equal policy.
     ///
     /// Rules are in evaluation order with their priorities, presets are expanded, ranges merged,
-    /// set entries sorted and all in the text, whatever file they came from. What is as by default
-    /// is left out, but for `version`, `default`, `malformed` and `failsafe`.
+    /// set entries sorted and all in the text, whatever file they came from, those that expire last.
+    /// What is as by default is left out, but for `version`, `default`, `malformed` and `failsafe`.
     ///
     /// ```
     /// use xdpgate::Policy;
@@ -69,8 +70,12 @@ fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
             writeln!(out, "    counters: {}", name_of(COUNTERS, &set.counters()))?;
         }
         writeln!(out, "    entries:")?;
-        for prefix in set.iter() {
-            writeln!(out, "      - {}", Address(prefix))?;
+        for (prefix, expires) in set.entries() {
+            let entry = Address(prefix);
+            match expires {
+                None => writeln!(out, "      - {entry}")?,
+                Some(at) => writeln!(out, "      - {{entry: {entry}, expires: {at}}}")?,
+            }
         }
     }
     if !policy.rules.is_empty() {

@@ -3,14 +3,17 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::address::{AddressItem, AddressMatch, AddressSet, EntryCounters, Family, Prefix};
+use super::address::{AddressItem, AddressMatch, Family, Prefix};
 use super::fields::{FragmentMatch, Ranges, VlanMatch};
 use super::rule::{Action, Match, Mode, RateLimit, RateScope, RateUnit, Rule};
+use super::set::{AddressSet, EntryCounters};
 use super::{Policy, Verdict};
 
-/// Named in every hash; a change of the encoding below takes another name.
+/// Named in every hash; a change of the encoding below takes another name, unless all that could be
+/// said before keeps its bytes.
 const FORMAT: &[u8] = b"xdpgate-policy-hash-1\n";
 
 /// SHA-256 over all that a [`Policy`] says: equal for equal policies, on every host.
@@ -116,6 +119,10 @@ impl Encoder {
         self.bytes(text.as_bytes());
     }
 
+    fn time(&mut self, at: Timestamp) {
+        self.bytes(&at.as_nanosecond().to_be_bytes());
+    }
+
     fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Self, &T)) {
         self.count(items.len());
         items.iter().for_each(|item| each(self, item));
@@ -150,10 +157,13 @@ impl Encoder {
     }
 
     fn set(&mut self, set: &AddressSet) {
-        self.byte(match set.counters {
+        let counters = match set.counters {
             EntryCounters::None => 0,
             EntryCounters::Entry => 1,
-        });
+        };
+        // A set of which nothing expires has the hash that it had before entries could.
+        let expires = !set.v4_expiring().is_empty() || !set.v6_expiring().is_empty();
+        self.byte(counters | u8::from(expires) << 1);
         self.list(&set.v4_hosts, |o, a| o.bytes(&a.to_be_bytes()));
         self.list(&set.v4_prefixes, |o, (a, len)| {
             o.bytes(&a.to_be_bytes());
@@ -164,6 +174,18 @@ impl Encoder {
             o.bytes(&a.to_be_bytes());
             o.byte(*len);
         });
+        if expires {
+            self.list(set.v4_expiring(), |o, (a, len, at)| {
+                o.bytes(&a.to_be_bytes());
+                o.byte(*len);
+                o.time(*at);
+            });
+            self.list(set.v6_expiring(), |o, (a, len, at)| {
+                o.bytes(&a.to_be_bytes());
+                o.byte(*len);
+                o.time(*at);
+            });
+        }
     }
 
     fn rule(&mut self, rule: &Rule) {
@@ -176,9 +198,7 @@ impl Encoder {
             Mode::Monitor => 1,
         });
         self.flag(rule.enabled);
-        self.option(rule.expires.as_ref(), |o, t| {
-            o.bytes(&t.as_nanosecond().to_be_bytes())
-        });
+        self.option(rule.expires.as_ref(), |o, at| o.time(*at));
         self.list(&rule.interfaces, |o, name| o.text(name));
         self.option(rule.name.as_ref(), |o, name| o.text(name));
         self.option(rule.comment.as_ref(), |o, comment| o.text(comment));

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::address::{AddressSet, Prefix, PrefixParseError, mask32};
+use super::address::{Prefix, PrefixParseError, mask32};
+use super::set::AddressSet;
 
 /// Why an address list was refused.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ impl AddressSet {
     ///
     /// One address or prefix a line. What follows it behind a blank, tab, comma or semicolon is
     /// ignored, as are empty lines and lines that start with `#` or `;`. Both line endings are
-    /// understood.
+    /// understood. No entry of a list expires.
     ///
     /// ```
     /// use xdpgate::policy::AddressSet;
@@ -108,7 +109,7 @@ fn parse(mut rest: &[u8]) -> Result<AddressSet, (usize, PrefixParseError)> {
                 None => {
                     let (column, tail) = rest.split_at(column_end(rest));
                     let column = String::from_utf8_lossy(column);
-                    set.push(column.parse::<Prefix>().map_err(|e| (line, e))?);
+                    set.push(column.parse::<Prefix>().map_err(|e| (line, e))?, None);
                     tail
                 }
             };

@@ -14,13 +14,12 @@ mod hash;
 mod list;
 mod names;
 mod rule;
+mod set;
 mod suggest;
 mod validate;
 mod yaml;
 
-pub use address::{
-    AddressItem, AddressMatch, AddressSet, EntryCounters, Family, Prefix, PrefixParseError, SetName,
-};
+pub use address::{AddressItem, AddressMatch, Family, Prefix, PrefixParseError, SetName};
 pub(crate) use address::{mask32, mask128};
 pub use builder::PolicyBuilder;
 pub use error::{PolicyError, PolicyErrorKind, Position};
@@ -30,6 +29,8 @@ pub use fields::{
 pub use hash::PolicyHash;
 pub use list::ListError;
 pub use rule::{Action, Match, Mode, RateLimit, RateScope, RateUnit, Rule, RuleId};
+pub(crate) use set::Expiring;
+pub use set::{AddressSet, EntryCounters};
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
 //! The words of the policy format, for reading and for writing.
 
 use super::Verdict;
-use super::address::{EntryCounters, Family};
+use super::address::Family;
 use super::fields::{FragmentMatch, TcpFlagsMatch};
 use super::rule::{Mode, RateUnit};
+use super::set::EntryCounters;
 
 /// Words and what they stand for.
 pub(super) type Names<T> = &'static [(&'static str, T)];

@@ -118,6 +118,11 @@ pub fn files() -> Vec<PathBuf> {
 /// cannot do all of it yet leaves the case out. `failsafe` is in it only for the cases that say so.
 pub fn needs(policy: &Policy) -> Vec<&'static str> {
     let mut out = Vec::new();
+    let mut sets = policy.sets().values();
+    out.extend(
+        sets.any(|set| set.expiring().next().is_some())
+            .then_some("entry_expires"),
+    );
     for rule in policy.rules().iter().filter(|r| r.enabled) {
         let m = &rule.matches;
         let uses = [

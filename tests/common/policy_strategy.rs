@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use jiff::Timestamp;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -80,6 +81,11 @@ fn around(addr: IpAddr, len: u8) -> Prefix {
     Prefix::new(addr, len).expect("masked")
 }
 
+/// One of the times at which random entries and rules expire.
+pub fn expiry() -> impl Strategy<Value = Timestamp> {
+    select(pool::EXPIRIES).prop_map(|(s, ns)| Timestamp::new(s, ns).expect("in range"))
+}
+
 fn verdict() -> impl Strategy<Value = Verdict> {
     select(vec![Verdict::Pass, Verdict::Drop])
 }
@@ -99,24 +105,26 @@ fn failsafe() -> impl Strategy<Value = Failsafe> {
     ]
 }
 
-/// All of [`SET_NAMES`], so that every rule can name any; one holds hosts only.
+/// All of [`SET_NAMES`], so that every rule can name any; some hold hosts only, and of some
+/// nothing expires.
 fn sets() -> impl Strategy<Value = Vec<(SetName, AddressSet)>> {
     let counters = select(vec![EntryCounters::None, EntryCounters::Entry]);
     let set = (
-        vec(prefix(), 1..6),
-        vec(address(), 0..6),
+        vec((prefix(), option::of(expiry())), 1..6),
+        vec((address(), option::of(expiry())), 0..6),
+        any::<bool>(),
         any::<bool>(),
         counters,
     )
-        .prop_map(|(prefixes, hosts, only_hosts, counters)| {
-            let hosts = hosts.into_iter().map(Prefix::host);
-            let set = match only_hosts {
-                true => AddressSet::from_prefixes(
-                    hosts.chain(prefixes.iter().map(|p| Prefix::host(p.addr()))),
-                ),
-                false => AddressSet::from_prefixes(hosts.chain(prefixes)),
-            };
-            set.with_counters(counters)
+        .prop_map(|(prefixes, hosts, only_hosts, expiring, counters)| {
+            let hosts = hosts.into_iter().map(|(a, at)| (Prefix::host(a), at));
+            let prefixes = prefixes.into_iter().map(|(p, at)| match only_hosts {
+                true => (Prefix::host(p.addr()), at),
+                false => (p, at),
+            });
+            let entries = hosts.chain(prefixes);
+            let entries = entries.map(|(p, at)| (p, at.filter(|_| expiring)));
+            AddressSet::from_entries(entries).with_counters(counters)
         });
     vec(set, SET_NAMES.len()).prop_map(|sets| {
         let names = SET_NAMES.map(|n| SetName::new(n).expect("a name"));
@@ -178,7 +186,9 @@ fn rule(
         select(vec![Mode::Enforce, Mode::Monitor]),
         prop::bool::weighted(0.9),
     );
-    let expires = option::of((0i64..4_000_000_000, select(vec![0, 1, 500_000_000])));
+    let any_time = (0i64..4_000_000_000, select(vec![0, 1, 500_000_000]))
+        .prop_map(|(s, ns)| Timestamp::new(s, ns).expect("in range"));
+    let expires = option::of(prop_oneof![any_time, expiry()]);
     let globs = select(vec!["eth*", "eth[1-9]", "?an0", "veth*"]);
     let interfaces = vec(prop_oneof![select(pool::INTERFACES), globs], 0..3);
     let texts = (
@@ -190,7 +200,6 @@ fn rule(
         |((id, priority), matches, action, (mode, enabled), expires, interfaces, texts)| {
             let id = RuleId::new(&id).expect("an id");
             let (name, comment, labels) = texts;
-            let expires = expires.map(|(s, ns)| jiff::Timestamp::new(s, ns).expect("in range"));
             let interfaces = interfaces.into_iter().map(str::to_owned).collect();
             let rule = Rule::new(id, priority, action);
             Rule {
@@ -430,9 +439,9 @@ fn compilable(policy: &Policy) -> Policy {
         .malformed(policy.malformed())
         .failsafe(policy.failsafe().clone());
     for (name, set) in policy.sets() {
-        let set = set
-            .clone()
-            .with_counters(xdpgate::policy::EntryCounters::None);
+        // The data plane knows neither counters nor expiry of entries: all entries last, and what
+        // `not` leaves for later may never come, which takes mending.
+        let set = AddressSet::from_prefixes(set.iter());
         builder = builder.set(name.clone(), set);
     }
     for rule in policy.rules() {
@@ -441,6 +450,7 @@ fn compilable(policy: &Policy) -> Policy {
         if matches!(rule.action, Action::RateLimit(_)) {
             rule.action = Action::Drop;
         }
+        let rule = mend(&builder, rule);
         builder = builder.rule(rule);
     }
     builder.build().expect("the policy was valid with more")

@@ -91,6 +91,17 @@ pub const VLANS: &[u16] = &[0, 1, 10, 100, 4094, 4095];
 /// Interface names, of which random policies may name some or globs of them.
 pub const INTERFACES: &[&str] = &["eth0", "eth1", "wan0"];
 
+/// When rules and entries of sets expire, in seconds and nanoseconds: the time at which random frames come
+/// (1970), next to it, far from it, and the last one there is.
+pub const EXPIRIES: &[(i64, i32)] = &[
+    (0, 0),
+    (0, 1),
+    (1, 0),
+    (1_893_456_000, 0),
+    (1_893_456_000, 500_000_000),
+    (253_402_207_200, 999_999_999),
+];
+
 /// 2001:db8::
 const DOC: u128 = 0x2001_0db8 << 96;
 

@@ -3,10 +3,11 @@
 use std::cell::OnceCell;
 use std::net::IpAddr;
 
-use super::super::address::{AddressItem, AddressMatch, AddressSet, Family, Prefix};
+use super::super::address::{AddressItem, AddressMatch, Family, Prefix};
 use super::super::error::{PolicyError, PolicyErrorKind};
 use super::super::fields::Ranges;
 use super::super::rule::Match;
+use super::super::set::AddressSet;
 use super::{ItemError, Sets, unknown_set};
 
 /// Lengths that the IP header of each family can tell: IPv4's total length counts the header
@@ -14,7 +15,7 @@ use super::{ItemError, Sets, unknown_set};
 const IPV4_LENGTHS: (u32, u32) = (0, 65_535);
 const IPV6_LENGTHS: (u32, u32) = (40, 65_575);
 
-/// A set, and how many addresses its entries hold together, if that was asked.
+/// A set, and how many addresses its lasting entries hold together, if that was asked.
 pub(super) struct Coverage<'a> {
     set: &'a AddressSet,
     sizes: OnceCell<Sizes>,
@@ -189,8 +190,12 @@ fn of_addresses(m: &AddressMatch, sets: &Sets<'_>) -> Result<Families, ItemError
             AddressItem::Set(name) => {
                 let coverage = sets.get(name).ok_or_else(|| unknown_set(name, sets))?;
                 let set = coverage.set;
-                named.v4 |= !set.v4_hosts.is_empty() || !set.v4_prefixes.is_empty();
-                named.v6 |= !set.v6_hosts.is_empty() || !set.v6_prefixes.is_empty();
+                named.v4 |= !set.v4_hosts.is_empty()
+                    || !set.v4_prefixes.is_empty()
+                    || !set.v4_expiring().is_empty();
+                named.v6 |= !set.v6_hosts.is_empty()
+                    || !set.v6_prefixes.is_empty()
+                    || !set.v6_expiring().is_empty();
                 if m.negated {
                     let set = coverage.sizes();
                     sizes.v4 = sizes.v4.saturating_add(set.v4);
@@ -214,7 +219,8 @@ fn of_addresses(m: &AddressMatch, sets: &Sets<'_>) -> Result<Families, ItemError
     Ok(left)
 }
 
-/// Whether the items together hold every address of a family.
+/// Whether the items together hold every address of a family, for ever: what an entry that expires
+/// holds is left one day.
 fn covers(m: &AddressMatch, sets: &Sets<'_>, family: Family) -> bool {
     let mut ranges = Vec::new();
     let mut add = |p: Prefix| {
@@ -236,7 +242,7 @@ fn covers(m: &AddressMatch, sets: &Sets<'_>, family: Family) -> bool {
             AddressItem::Set(name) => {
                 sets.get(name)
                     .into_iter()
-                    .flat_map(|c| c.set.iter())
+                    .flat_map(|c| c.set.lasting())
                     .for_each(&mut add);
             }
         }

@@ -5,9 +5,12 @@ mod rule;
 
 use std::collections::{HashMap, HashSet};
 
-use super::address::{AddressSet, SetName};
+use jiff::Timestamp;
+
+use super::address::{Prefix, SetName};
 use super::builder::PolicyBuilder;
 use super::error::{PolicyError, PolicyErrorKind};
+use super::set::AddressSet;
 use super::{Failsafe, suggest};
 use family::Coverage;
 
@@ -124,6 +127,11 @@ fn check_set<'a>(
             PolicyError::new(PolicyErrorKind::InvalidValue, "the set has no entry")
                 .mend("give it entries or leave it out"),
         );
+    }
+    let too_early = |(_, expires): &(Prefix, Timestamp)| *expires < Timestamp::UNIX_EPOCH;
+    if let Some((prefix, _)) = set.expiring().find(too_early) {
+        let reason = format!("{prefix} expires before 1970");
+        return Err(PolicyError::new(PolicyErrorKind::InvalidValue, reason).in_field("entries"));
     }
     if sets.insert(name, Coverage::new(set)).is_some() {
         return Err(PolicyError::new(

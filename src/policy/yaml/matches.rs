@@ -70,16 +70,13 @@ fn prefix_in(node: &Node<'_>, text: &str) -> Result<Prefix> {
 
 /// What `{not: ...}` holds, or the node itself.
 fn negation<'n, 'a>(node: &'n Node<'a>) -> Result<(bool, &'n Node<'a>)> {
-    match &node.value {
-        // IPv6 addresses that end with a colon, too, make a mapping out of what was meant as text.
-        Value::Map(entries) if entries.iter().all(|e| !e.key.contains(':')) => {
-            let inner = node
-                .fields(&["not"])?
-                .require("not", "write {not: ...}", Ok)?;
-            Ok((true, inner))
-        }
-        _ => Ok((false, node)),
+    if !node.is_mapping() {
+        return Ok((false, node));
     }
+    let inner = node
+        .fields(&["not"])?
+        .require("not", "write {not: ...}", Ok)?;
+    Ok((true, inner))
 }
 
 fn in_negation<T>(negated: bool, result: Result<T>) -> Result<T> {

@@ -11,10 +11,13 @@ mod tree;
 
 use std::path::Path;
 
-use super::address::{AddressSet, SetName};
+use jiff::Timestamp;
+
+use super::address::{Prefix, SetName};
 use super::builder::PolicyBuilder;
 use super::error::{PolicyError, PolicyErrorKind};
 use super::names::{COUNTERS, VERDICTS};
+use super::set::AddressSet;
 use super::validate::{Fault, Place};
 use super::{Failsafe, Policy};
 use read::Result;
@@ -179,7 +182,8 @@ fn set(node: &Node<'_>, base_dir: Option<&Path>) -> Result<AddressSet> {
     }
     fields.read("entries", |entries| {
         for entry in entries.list("a list of addresses and prefixes")? {
-            set.push(matches::prefix(entry)?);
+            let (prefix, expires) = set_entry(entry)?;
+            set.push(prefix, expires);
         }
         Ok(())
     })?;
@@ -188,6 +192,19 @@ fn set(node: &Node<'_>, base_dir: Option<&Path>) -> Result<AddressSet> {
         .read("counters", |n| n.word(COUNTERS))?
         .unwrap_or_default();
     Ok(set)
+}
+
+/// An address or prefix, alone or with the time at which it expires.
+fn set_entry(node: &Node<'_>) -> Result<(Prefix, Option<Timestamp>)> {
+    if !node.is_mapping() {
+        return Ok((matches::prefix(node)?, None));
+    }
+    let fields = node.fields(&["entry", "expires"])?;
+    let mend = "write {entry: 203.0.113.7, expires: 2030-01-01T00:00:00Z}";
+    Ok((
+        fields.require("entry", mend, matches::prefix)?,
+        fields.read("expires", Node::expires)?,
+    ))
 }
 
 fn list_file(node: &Node<'_>, base_dir: Option<&Path>) -> Result<AddressSet> {

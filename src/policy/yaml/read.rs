@@ -2,6 +2,10 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+
 use super::super::error::{PolicyError, PolicyErrorKind};
 use super::super::names::{self, Names};
 use super::super::suggest;
@@ -93,6 +97,30 @@ impl<'a> Node<'a> {
         Ok((from, to))
     }
 
+    /// When a rule or an entry expires: RFC 3339 in UTC, which is less than what jiff reads.
+    pub(super) fn expires(&self) -> Result<Timestamp> {
+        let text = self.text("a time as 2030-01-01T00:00:00Z")?;
+        let plain = |t: &&str| {
+            t.as_bytes().get(10) == Some(&b'T')
+                && t.bytes()
+                    .all(|b| b.is_ascii_digit() || b"-:.T".contains(&b))
+        };
+        let civil = text.strip_suffix('Z').filter(plain);
+        let civil: Option<DateTime> = civil.and_then(|t| t.parse().ok());
+        let Some(civil) = civil else {
+            return Err(self
+                .invalid(format!("{} is not a time in UTC", quote(text)))
+                .mend("write it as 2030-01-01T00:00:00Z"));
+        };
+        match Offset::UTC.to_timestamp(civil) {
+            Ok(at) if at < Timestamp::UNIX_EPOCH => Err(self.invalid("before 1970")),
+            Ok(at) => Ok(at),
+            Err(_) => Err(self
+                .invalid(format!("after {:.0}, which is the last", Timestamp::MAX))
+                .mend("leave it out for what never expires")),
+        }
+    }
+
     /// The items of a list that is not empty.
     pub(super) fn list(&self, wanted: &str) -> Result<&[Node<'a>]> {
         match &self.value {
@@ -139,6 +167,12 @@ impl<'a> Node<'a> {
                 entries,
             }),
         }
+    }
+
+    /// Whether a mapping is meant: IPv6 addresses that end with a colon, too, make one out of what
+    /// was meant as text.
+    pub(super) fn is_mapping(&self) -> bool {
+        matches!(&self.value, Value::Map(entries) if entries.iter().all(|e| !e.key.contains(':')))
     }
 
     /// The value behind a key, whatever the node is.

@@ -51,7 +51,7 @@ fn fields_of(node: &Node<'_>, index: usize) -> Result<Rule> {
     rule.matches = fields.read("match", matches)?.unwrap_or_default();
     rule.mode = fields.read("mode", |n| n.word(MODES))?.unwrap_or_default();
     rule.enabled = fields.read("enabled", Node::truth)?.unwrap_or(true);
-    rule.expires = fields.read("expires", expires)?;
+    rule.expires = fields.read("expires", Node::expires)?;
     rule.interfaces = fields.read("interfaces", interfaces)?.unwrap_or_default();
     rule.name = fields.read("name", Node::free_text)?;
     rule.comment = fields.read("comment", Node::free_text)?;
@@ -150,20 +150,6 @@ fn scope(node: &Node<'_>) -> Result<RateScope> {
             }
         }
     }
-}
-
-/// RFC 3339 in UTC, which is less than what jiff reads.
-fn expires(node: &Node<'_>) -> Result<jiff::Timestamp> {
-    let text = node.text("a time as 2030-01-01T00:00:00Z")?;
-    let plain = text.ends_with('Z')
-        && text.as_bytes().get(10) == Some(&b'T')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || b"-:.TZ".contains(&b));
-    text.parse().ok().filter(|_| plain).ok_or_else(|| {
-        node.invalid(format!("{} is not a time in UTC", quote(text)))
-            .mend("write it as 2030-01-01T00:00:00Z")
-    })
 }
 
 fn interfaces(node: &Node<'_>) -> Result<Vec<String>> {
