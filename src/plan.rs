@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::policy::{AddressSet, Policy, RuleId, SetName, Verdict};
+use crate::policy::{AddressSet, Expiring, Policy, RuleId, SetName, Verdict};
 
 /// What would change if a policy took the place of another. Its `Display` says it in words.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,6 +39,8 @@ pub struct SetChange {
     pub added: usize,
     /// How many entries go.
     pub removed: usize,
+    /// How many entries stay but expire at another time, or come to expire, or no longer do.
+    pub expiries: usize,
 }
 
 /// What becomes of an address set as a whole.
@@ -107,11 +109,12 @@ fn set_changes(
             kind: SetChangeKind::Removed,
             added: 0,
             removed: set.len(),
+            expiries: 0,
         })
         .collect();
     for (name, set) in new {
-        let (kind, (added, removed)) = match old.get(name) {
-            None => (SetChangeKind::Added, (set.len(), 0)),
+        let (kind, (added, removed, expiries)) = match old.get(name) {
+            None => (SetChangeKind::Added, (set.len(), 0, 0)),
             Some(before) if before == set => continue,
             Some(before) => (SetChangeKind::Changed, entry_changes(before, set)),
         };
@@ -120,31 +123,91 @@ fn set_changes(
             kind,
             added,
             removed,
+            expiries,
         });
     }
     changes.sort_by(|a, b| a.name.cmp(&b.name));
     changes
 }
 
-/// How many entries only the new set has, and how many only the old one.
-fn entry_changes(old: &AddressSet, new: &AddressSet) -> (usize, usize) {
-    let common = common(&old.v4_hosts, &new.v4_hosts)
-        + common(&old.v4_prefixes, &new.v4_prefixes)
-        + common(&old.v6_hosts, &new.v6_hosts)
-        + common(&old.v6_prefixes, &new.v6_prefixes);
-    (new.len() - common, old.len() - common)
+/// How many entries only the new set has, how many only the old one, and how many both have with
+/// another expiry.
+fn entry_changes(old: &AddressSet, new: &AddressSet) -> (usize, usize, usize) {
+    let (old_v4, new_v4) = (FamilyEntries::v4(old), FamilyEntries::v4(new));
+    let (old_v6, new_v6) = (FamilyEntries::v6(old), FamilyEntries::v6(new));
+    let (common_v4, expiries_v4) = old_v4.common(&new_v4);
+    let (common_v6, expiries_v6) = old_v6.common(&new_v6);
+    let common = common_v4 + common_v6;
+    let expiries = expiries_v4 + expiries_v6;
+    (new.len() - common, old.len() - common, expiries)
 }
 
-/// How many values two sorted slices without repeats have in common.
-fn common<T: Ord>(mut a: &[T], mut b: &[T]) -> usize {
+/// The entries of one family in a set, by kind.
+struct FamilyEntries<'a, A> {
+    width: u8,
+    hosts: &'a [A],
+    prefixes: &'a [(A, u8)],
+    expiring: &'a [Expiring<A>],
+}
+
+impl<'a> FamilyEntries<'a, u32> {
+    fn v4(set: &'a AddressSet) -> Self {
+        Self {
+            width: 32,
+            hosts: &set.v4_hosts,
+            prefixes: &set.v4_prefixes,
+            expiring: set.v4_expiring(),
+        }
+    }
+}
+
+impl<'a> FamilyEntries<'a, u128> {
+    fn v6(set: &'a AddressSet) -> Self {
+        Self {
+            width: 128,
+            hosts: &set.v6_hosts,
+            prefixes: &set.v6_prefixes,
+            expiring: set.v6_expiring(),
+        }
+    }
+}
+
+impl<A: Copy + Ord> FamilyEntries<'_, A> {
+    /// How many entries both have, and how many of these with another expiry.
+    fn common(&self, other: &Self) -> (usize, usize) {
+        let lasting = common(self.hosts.iter(), other.hosts.iter())
+            + common(self.prefixes.iter(), other.prefixes.iter());
+        let moved = self.turned_expiring(other) + other.turned_expiring(self);
+        let expiring = common(self.expiring_keys(), other.expiring_keys());
+        let same = common(self.expiring.iter(), other.expiring.iter());
+        (lasting + moved + expiring, moved + expiring - same)
+    }
+
+    /// How many entries last here and expire in `other`.
+    fn turned_expiring(&self, other: &Self) -> usize {
+        let hosts = self.hosts.iter().map(|a| (*a, self.width));
+        common(hosts, other.expiring_keys())
+            + common(self.prefixes.iter().copied(), other.expiring_keys())
+    }
+
+    fn expiring_keys(&self) -> impl Iterator<Item = (A, u8)> {
+        self.expiring.iter().map(|(a, len, _)| (*a, *len))
+    }
+}
+
+/// How many values two sorted sequences without repeats have in common.
+fn common<T: Ord>(a: impl Iterator<Item = T>, b: impl Iterator<Item = T>) -> usize {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
     let mut count = 0;
-    while let (Some((x, rest_a)), Some((y, rest_b))) = (a.split_first(), b.split_first()) {
-        count += usize::from(x == y);
-        (a, b) = match x.cmp(y) {
-            std::cmp::Ordering::Less => (rest_a, b),
-            std::cmp::Ordering::Equal => (rest_a, rest_b),
-            std::cmp::Ordering::Greater => (a, rest_b),
-        };
+    while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+        let order = x.cmp(y);
+        count += usize::from(order.is_eq());
+        if order.is_le() {
+            a.next();
+        }
+        if order.is_ge() {
+            b.next();
+        }
     }
     count
 }
@@ -195,19 +258,23 @@ impl fmt::Display for SetChange {
             kind,
             added,
             removed,
+            expiries,
         } = self;
         match kind {
             SetChangeKind::Added => write!(f, "set {name} added: {}", entries(*added)),
             SetChangeKind::Removed => write!(f, "set {name} removed: {}", entries(*removed)),
-            SetChangeKind::Changed if added + removed == 0 => {
-                write!(f, "set {name} changed: other counters")
-            }
             SetChangeKind::Changed => {
-                write!(
-                    f,
-                    "set {name} changed: {} added, {removed} removed",
-                    entries(*added)
-                )
+                let mut parts = Vec::new();
+                if added + removed > 0 {
+                    parts.push(format!("{} added, {removed} removed", entries(*added)));
+                }
+                if *expiries > 0 {
+                    parts.push(format!("{} with another expiry", entries(*expiries)));
+                }
+                if parts.is_empty() {
+                    parts.push("other counters".to_owned());
+                }
+                write!(f, "set {name} changed: {}", parts.join(", "))
             }
         }
     }
@@ -272,5 +339,76 @@ mod tests {
         let text = Plan::between(None, &new).to_string();
         assert!(text.starts_with("11 rules added: r00, r01, "), "{text}");
         assert!(text.ends_with("r07, 3 more"), "{text}");
+    }
+
+    /// What a set of these entries would change for one of those.
+    fn set_plan(old: &str, new: &str) -> String {
+        let with = |entries| {
+            policy(&format!(
+                "version: 1\nsets: {{ bad: {{ entries: [{entries}] }} }}"
+            ))
+        };
+        Plan::between(Some(&with(old)), &with(new)).to_string()
+    }
+
+    #[test]
+    fn another_expiry_changes_a_set() {
+        let until = |entry: &str, year: u32| {
+            format!("{{ entry: \"{entry}\", expires: {year}-01-01T00:00:00Z }}")
+        };
+        for entry in [
+            "203.0.113.7",
+            "203.0.113.0/24",
+            "2001:db8::1",
+            "2001:db8::/32",
+        ] {
+            let lasting = format!("\"{entry}\"");
+            let (old, new) = (until(entry, 2030), until(entry, 2031));
+            let changed = "set bad changed: 1 entry with another expiry";
+            assert_eq!(set_plan(&old, &new), changed);
+            assert_eq!(set_plan(&old, &lasting), changed);
+            assert_eq!(set_plan(&lasting, &new), changed);
+            assert_eq!(set_plan(&old, &old), "no changes");
+            assert_eq!(set_plan(&old, &format!("{lasting}, {old}")), changed);
+        }
+        let entries = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        let [a, b, c] = entries.map(|e| until(e, 2030));
+        assert_eq!(
+            set_plan(
+                &format!("{a}, {b}, 192.0.2.4"),
+                &format!("192.0.2.2, {c}, {}, 192.0.2.4", until("192.0.2.9", 2030)),
+            ),
+            "set bad changed: 2 entries added, 1 removed, 1 entry with another expiry"
+        );
+        assert_eq!(
+            set_plan(&format!("{a}, {b}, {c}"), &format!("{a}, {b}")),
+            "set bad changed: 0 entries added, 1 removed"
+        );
+    }
+
+    #[test]
+    fn rules_out_of_force_are_compared_like_others() {
+        let with = |rest: &str| {
+            let rule = format!("{{ id: r, action: drop{rest} }}");
+            policy(&format!("version: 1\nrules: [{rule}]"))
+        };
+        let plan = |old: &str, new: &str| Plan::between(Some(&with(old)), &with(new)).to_string();
+        let past = ", expires: 1970-01-01T00:00:00Z";
+        let last = ", expires: 9999-12-30T22:00:00.999999999Z";
+        for (old, new) in [
+            ("", ", enabled: false"),
+            ("", past),
+            (past, last),
+            (last, ""),
+        ] {
+            assert_eq!(plan(old, new), "1 rule changed: r", "{old} -> {new}");
+        }
+        for same in [", enabled: false", past, last] {
+            assert_eq!(plan(same, same), "no changes", "{same}");
+        }
+        assert_eq!(
+            Plan::between(None, &with(", enabled: false")).to_string(),
+            "1 rule added: r"
+        );
     }
 }
