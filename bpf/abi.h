@@ -103,6 +103,7 @@ enum axis {
 #define FEATURE_RECORDS (1u << 10) /* an outcome is the number of a record, not of a rule */
 #define FEATURE_TIMED (1u << 11) /* some outcomes change with time */
 #define FEATURE_CONDITIONS (1u << 12) /* some rule of rows or pairs expires or has a scope */
+#define FEATURE_SCOPES (1u << 14) /* some rule is for some interfaces only */
 #define FEATURE_WALK (1u << 13) /* some rule of the rows does not end the search */
 
 #define RULE_DROP (1u << 0)

@@ -223,10 +223,10 @@ static __always_inline __u32 find_prefix4(const volatile struct address_index *i
  * that a prefix or a marker of this length is there, so a longer one may be. Markers carry the
  * outcome of the longest prefix that covers them, so nothing is ever looked up again.
  */
-static __always_inline __u32 find_prefix6(const volatile struct address_index *index, __u64 hi,
-					  __u64 lo, __u64 zero)
+static __always_inline __u32 search_lengths(const volatile struct address_index *index, __u64 hi,
+					    __u64 lo)
 {
-	__u64 node = 1, best = 0;
+	__u64 node = 1, best = 0, zero = unknown_zero();
 
 	for (int step = 0; step < LENGTH_STEPS; step++) {
 		struct line *line = image_line(index->root + (node >> 1));
@@ -247,6 +247,17 @@ static __always_inline __u32 find_prefix6(const volatile struct address_index *i
 			break;
 	}
 	return best;
+}
+
+/* Global functions: verified once, whatever way led to them. */
+__noinline int find_src_prefix6(__u64 hi, __u64 lo)
+{
+	return search_lengths(&shape.address[AXIS_SRC].v6, hi, lo);
+}
+
+__noinline int find_dst_prefix6(__u64 hi, __u64 lo)
+{
+	return search_lengths(&shape.address[AXIS_DST].v6, hi, lo);
 }
 
 /* An outcome may change as entries and rules expire. */
@@ -282,7 +293,9 @@ static __always_inline __u32 find_outcome(const volatile struct address_axis *ax
 			outcome = find6(axis->v6.hosts, axis->v6.host_lines, address->hi,
 					address->lo, 0);
 		if (!outcome && axis->v6.root)
-			outcome = find_prefix6(&axis->v6, address->hi, address->lo, zero);
+			outcome = axis == &shape.address[AXIS_SRC] ?
+					  find_src_prefix6(address->hi, address->lo) :
+					  find_dst_prefix6(address->hi, address->lo);
 		outcome = outcome ? outcome : axis->v6.miss;
 	} else {
 		if (axis->v4.host_lines)

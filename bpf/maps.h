@@ -20,6 +20,10 @@ struct line {
 /* The policy image of this generation. Sized at load. */
 MMAPABLE_ARRAY(image, 1, struct line);
 
+/* Of this generation, by interface slot: bits of the interface scopes. Behind the last slot those of
+ * the frame that is evaluated. */
+MMAPABLE_ARRAY(scopes, 1, __u64);
+
 /* One line that user space may change at any time: dry run. */
 MMAPABLE_ARRAY(control, 1, struct control);
 

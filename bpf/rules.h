@@ -42,16 +42,21 @@ __noinline int rule_holds(__u32 flags, __u64 ticks, __u64 scopes)
 	DO(PROTOCOL) DO(SPORT) DO(DPORT) DO(TCP_FLAGS) DO(ICMP) DO(LENGTH) DO(STATE) DO(VLAN)      \
 	DO(TTL) DO(DSCP)
 
-/* The rule of one IPv4 five-tuple. */
+/* The rule of one IPv4 five-tuple + 1, or 0. A global function: verified once. */
+__noinline int find_exact_key(__u64 hi, __u64 lo)
+{
+	return find6(shape.exact, shape.exact_lines, hi, lo, 0);
+}
+
 static __always_inline __u32 find_exact(const struct packet *packet)
 {
 	__u32 found;
 
 	if (packet->v6 || !HAS_PORTS(packet))
 		return NO_RULE;
-	found = find6(shape.exact, shape.exact_lines, packet->src.lo << 32 | packet->dst.lo,
-		      (__u64)packet->first << 48 | (__u64)packet->second << 32 | packet->protocol,
-		      0);
+	found = find_exact_key(packet->src.lo << 32 | packet->dst.lo,
+			       (__u64)packet->first << 48 | (__u64)packet->second << 32 |
+				       packet->protocol);
 	return found ? found - 1 : NO_RULE;
 }
 
@@ -227,6 +232,28 @@ static __always_inline bool and_rows(const __u32 *rows, __u32 word, __u64 *all)
 	return true;
 }
 
+enum walk {
+	WALK_ON, /* the rule is not there at this time or interface */
+	WALK_COUNTED, /* it only counts */
+	WALK_DECIDES,
+};
+
+/* A rule that the packet matches and that may not end the search. A global function: verified once. */
+__noinline int walk(__u32 rule, __u64 ticks, __u64 scopes, __u64 cpu_and_bytes, __u32 passed)
+{
+	__u32 *record = rule_record(rule);
+
+	if (!record)
+		return WALK_DECIDES;
+	if (shape.features & FEATURE_CONDITIONS && *record & RULE_CONDITIONAL &&
+	    !rule_holds(*record, ticks, scopes))
+		return WALK_ON;
+	if (!(*record & RULE_PASSIVE))
+		return WALK_DECIDES;
+	pass_by(cpu_and_bytes >> 32, cpu_and_bytes, rule, record[1], passed);
+	return WALK_COUNTED;
+}
+
 /*
  * The rules of the rows that every field of the packet allows, in their order, up to the one that
  * decides. Bit vectors over classes with a summary word (Lakshman and Stiliadis, SIGCOMM 1998;
@@ -261,7 +288,7 @@ static __always_inline __u32 find_rowed(const struct packet *packet, __u32 src_r
 	if (!and_rows(rows, 0, &summary))
 		return best;
 	for (int i = 0; i < 64 + MAX_WALK + 1; i++) {
-		__u32 number, *record;
+		__u32 number, step;
 
 		if (i >= shape.row_steps)
 			break;
@@ -289,15 +316,12 @@ static __always_inline __u32 find_rowed(const struct packet *packet, __u32 src_r
 			break;
 		if (!(shape.features & FEATURE_WALK))
 			return number;
-		record = rule_record(number);
-		if (!record)
-			break;
-		if (shape.features & FEATURE_CONDITIONS && *record & RULE_CONDITIONAL &&
-		    !rule_holds(*record, around->ticks, around->scopes))
-			continue;
-		if (!(*record & RULE_PASSIVE))
+		step = walk(number, around->ticks, around->scopes,
+			    (__u64)passing->cpu << 32 | passing->bytes, passing->count);
+		if (step == WALK_DECIDES)
 			return number;
-		pass_by(passing, number, record[1]);
+		if (step == WALK_COUNTED)
+			passing->count++;
 		forget(passing->count);
 	}
 	return best;

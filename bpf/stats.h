@@ -28,6 +28,18 @@ static __always_inline __u32 interface_slot(__u32 ifindex)
 	return 0;
 }
 
+/* The interface scopes that a frame came in by. */
+static __always_inline __u64 interface_scopes(struct xdp_md *ctx)
+{
+	__u32 slot = host.interface_slots;
+	__u64 *bits;
+
+	if (!host.evaluate)
+		slot = interface_slot(ctx->ingress_ifindex);
+	bits = bpf_map_lookup_elem(&scopes, &slot);
+	return bits ? *bits : 0;
+}
+
 static __always_inline void count_verdict(struct xdp_md *ctx, __u32 cpu, __u32 bytes,
 					  enum reason reason, enum disposition disposition)
 {
@@ -63,20 +75,19 @@ struct passing {
 	__u32 count;
 };
 
-static __always_inline void pass_by(struct passing *passing, __u32 rule, __u32 counter_slot)
+static __always_inline void pass_by(__u32 cpu, __u32 bytes, __u32 rule, __u32 counter_slot,
+				    __u32 passed)
 {
 	__u32 zero = 0;
 	struct evaluation *answer;
 
 	if (!host.evaluate) {
-		count_rule(passing->cpu, passing->bytes, counter_slot, false);
+		count_rule(cpu, bytes, counter_slot, false);
 		return;
 	}
 	answer = bpf_map_lookup_elem(&evaluation, &zero);
-	if (answer && passing->count < MAX_WALK) {
-		answer->passed[passing->count] = rule;
-		passing->count++;
-	}
+	if (answer && passed < MAX_WALK)
+		answer->passed[passed] = rule;
 }
 
 static __always_inline bool is_dry_run(void)

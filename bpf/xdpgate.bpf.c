@@ -86,6 +86,10 @@ int xdpgate_policy(struct xdp_md *ctx)
 	forget_packet(&packet, zero);
 	if (shape.features & (FEATURE_TIMED | FEATURE_CONDITIONS))
 		around.ticks = bpf_jiffies64();
+	if (shape.features & FEATURE_SCOPES) {
+		around.scopes = interface_scopes(ctx);
+		forget(around.scopes);
+	}
 	if (shape.features & FEATURE_WALK) {
 		passing.cpu = bpf_get_smp_processor_id();
 		passing.bytes = frame_bytes(ctx);

@@ -55,6 +55,7 @@ pub(crate) const FEATURE_EXACT: u32 = 1 << 9;
 pub(crate) const FEATURE_RECORDS: u32 = 1 << 10;
 pub(crate) const FEATURE_TIMED: u32 = 1 << 11;
 pub(crate) const FEATURE_CONDITIONS: u32 = 1 << 12;
+pub(crate) const FEATURE_SCOPES: u32 = 1 << 14;
 pub(crate) const FEATURE_WALK: u32 = 1 << 13;
 
 pub(crate) const RULE_DROP: u32 = 1 << 0;

@@ -3,13 +3,14 @@
 
 mod common;
 
-use common::{frame_strategy, policy_strategy};
+use common::{frame_strategy, policy_strategy, pool};
+use globset::Glob;
 use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use xdpgate::compile::{CompileOptions, ROWS_UP_TO, active_rules, compile};
-use xdpgate::image::{ImageReader, Surroundings};
+use xdpgate::image::{Image, ImageReader, Surroundings};
 use xdpgate::oracle::Oracle;
 use xdpgate::packet::Parsed;
 use xdpgate::policy::{Mode, Policy};
@@ -30,14 +31,15 @@ fn assert_equal(policy: &Policy, frames: &[Vec<u8>], times: &[i64], options: &Co
     let reader = ImageReader::new(&image).expect("a fresh image");
     let mut oracle = Oracle::new(policy);
     let is_monitor = |n: &&u32| active_rules(policy)[**n as usize].mode == Mode::Monitor;
-    for (frame, at) in frames.iter().zip(times.iter().cycle()) {
+    let interfaces = pool::INTERFACES.iter().cycle();
+    for ((frame, at), interface) in frames.iter().zip(times.iter().cycle()).zip(interfaces) {
         let parsed = Parsed::from_frame(frame);
         let around = Surroundings {
             ticks: *at as u64 * 1_000_000_000,
-            scopes: 0,
+            scopes: scopes(&image, interface),
         };
         let at = Timestamp::from_second(*at).expect("a time");
-        let want = oracle.judge(&parsed, frame.len(), at, None);
+        let want = oracle.judge(&parsed, frame.len(), at, Some(interface));
         let said = reader.judge(&parsed, around);
         let name = |n: &u32| image.rules()[*n as usize].clone();
         assert_eq!(
@@ -52,6 +54,20 @@ fn assert_equal(policy: &Policy, frames: &[Vec<u8>], times: &[i64], options: &Co
             policy.to_yaml()
         );
     }
+}
+
+/// The bits of the scopes that an interface is in.
+fn scopes(image: &Image, interface: &str) -> u64 {
+    let fits = |glob: &String| {
+        Glob::new(glob)
+            .unwrap()
+            .compile_matcher()
+            .is_match(interface)
+    };
+    let scopes = (0..).zip(image.scopes());
+    scopes
+        .filter(|(_, globs)| globs.iter().any(fits))
+        .fold(0, |bits, (bit, _)| bits | 1 << bit)
 }
 
 fn rows_up_to() -> impl Strategy<Value = usize> {

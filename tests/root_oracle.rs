@@ -7,6 +7,7 @@ use common::frame_strategy::frame;
 use common::live::{Entry, in_guest};
 use common::netns::skipped;
 use common::policy_strategy::{compilable_policy, crowded_policy};
+use common::pool;
 use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::strategy::{BoxedStrategy, Strategy};
@@ -30,7 +31,14 @@ fn compare(
     let now = Timestamp::now();
     let before = firewall.stats();
     let mut received = 0;
-    for frame in frames {
+    for (frame, interface) in frames.iter().zip(pool::INTERFACES.iter().cycle()) {
+        let want = oracle.evaluate(frame, now, Some(interface));
+        let got = firewall.evaluate_on(interface, frame).expect("evaluate");
+        if got != want {
+            return Some(format!(
+                "on {interface}: kernel {got:?}\noracle {want:?}\nframe {frame:02x?}"
+            ));
+        }
         let want = oracle.evaluate(frame, now, None);
         let got = firewall.evaluate(frame).expect("evaluate");
         if got != want {

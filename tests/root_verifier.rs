@@ -136,9 +136,10 @@ fn report(program: &str, shape: &str, facts: &ProgramFacts) {
         .expect("every kernel tells, by its log if not else");
     let load = facts.load.as_secs_f64() * 1000.0;
     println!("verified_insns {program} {shape} {verified} load_ms {load:.1}");
-    if verified >= LIMIT {
-        println!("OVER");
-    }
+    assert!(
+        verified < LIMIT,
+        "{program} {shape}: {verified} verified instructions"
+    );
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn compile_with(
     if special.count() > 0 {
         shape.features |= abi::FEATURE_WALK;
     }
-    record::write(
+    let scopes = record::write(
         &rules,
         &options.counter_slots,
         &options.clock,
@@ -205,7 +205,7 @@ fn compile_with(
         &mut image,
     )?;
     write_ssh(policy, &mut shape, &mut image);
-    Ok(image.finish(shape, rules.iter().map(|r| r.id.clone()).collect()))
+    Ok(image.finish(shape, rules.iter().map(|r| r.id.clone()).collect(), scopes))
 }
 
 /// Axes whose fields the parser reads whatever the policy is.
@@ -341,21 +341,10 @@ fn check_supported(rule: &Rule) -> Result<(), PolicyError> {
         Action::Drop | Action::Pass | Action::Count => {}
         Action::RateLimit(_) => return unsupported("action.rate_limit"),
     }
-    if !rule.interfaces.is_empty() {
-        return unsupported("interfaces");
-    }
     Ok(())
 }
 
 fn check_supported_set(name: &SetName, set: &AddressSet) -> Result<(), PolicyError> {
-    if set.expiring().next().is_some() {
-        return Err(PolicyError::new(
-            PolicyErrorKind::NotSupported,
-            "not supported yet: entries.expires",
-        )
-        .about(name)
-        .in_field("entries.expires"));
-    }
     match set.counters() {
         EntryCounters::None => Ok(()),
         EntryCounters::Entry => Err(PolicyError::new(

@@ -1,6 +1,7 @@
 //! Rule records: what is done with a packet once its rule is known.
 
 use super::Clock;
+use super::allot::is_conditional;
 use crate::abi::{self, Limit, RuleExtra, RuleRecord, Shape};
 use crate::image::ImageWriter;
 use crate::policy::{Action, Mode, PolicyError, Rule};
@@ -9,19 +10,22 @@ use bytemuck::Zeroable;
 /// Extras that a record can number.
 const MAX_EXTRAS: usize = 1 << (32 - abi::RULE_EXTRA);
 
-/// Writes the records of all rules, and the extras of those that have one.
+/// Writes the records of all rules, and the extras of those that have one. Returns the interface
+/// scopes by bit: names and globs.
 pub(super) fn write(
     rules: &[&Rule],
     counter_slots: &[u32],
     clock: &Clock,
     shape: &mut Shape,
     image: &mut ImageWriter,
-) -> Result<(), PolicyError> {
+) -> Result<Vec<Vec<String>>, PolicyError> {
+    let mut scopes = Vec::new();
     let mut extras: Vec<RuleExtra> = Vec::new();
     let mut records = Vec::with_capacity(rules.len());
     for (number, rule) in rules.iter().enumerate() {
         let mut flags = flags(rule);
-        if let Some(extra) = extra(rule, clock) {
+        let scope = scope(rule, &mut scopes)?;
+        if let Some(extra) = extra(rule, scope, clock) {
             if extras.len() == MAX_EXTRAS {
                 return Err(PolicyError::limit(
                     None,
@@ -43,7 +47,30 @@ pub(super) fn write(
     if !extras.is_empty() {
         shape.extras = image.section(&extras);
     }
-    Ok(())
+    if !scopes.is_empty() {
+        shape.features |= abi::FEATURE_SCOPES;
+    }
+    Ok(scopes)
+}
+
+/// The bit of the interfaces that a rule is for; 0: all.
+fn scope(rule: &Rule, scopes: &mut Vec<Vec<String>>) -> Result<u64, PolicyError> {
+    if rule.interfaces.is_empty() {
+        return Ok(0);
+    }
+    let known = scopes.iter().position(|list| *list == rule.interfaces);
+    let bit = known.unwrap_or_else(|| {
+        scopes.push(rule.interfaces.clone());
+        scopes.len() - 1
+    });
+    if bit >= u64::BITS as usize {
+        let reason = "more than 64 different lists of interfaces";
+        return Err(PolicyError::limit(None, reason)
+            .mend("let rules for the same interfaces name them alike")
+            .about(&rule.id)
+            .in_field("interfaces"));
+    }
+    Ok(1 << bit)
 }
 
 fn flags(rule: &Rule) -> u32 {
@@ -56,16 +83,16 @@ fn flags(rule: &Rule) -> u32 {
     if rule.mode == Mode::Monitor {
         flags |= abi::RULE_PASSIVE;
     }
-    if rule.expires.is_some() {
+    if is_conditional(rule) {
         flags |= abi::RULE_CONDITIONAL;
     }
     flags
 }
 
 /// `None` for a rule whose record says all.
-fn extra(rule: &Rule, clock: &Clock) -> Option<RuleExtra> {
-    rule.expires?;
-    Some(RuleExtra {
+fn extra(rule: &Rule, scopes: u64, clock: &Clock) -> Option<RuleExtra> {
+    is_conditional(rule).then(|| RuleExtra {
+        scopes,
         expires: rule.expires.map_or(Clock::NEVER, |at| clock.ticks_at(at)),
         limit: Limit::zeroed(),
         ..RuleExtra::zeroed()

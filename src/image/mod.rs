@@ -58,6 +58,7 @@ pub struct Image {
     pub(crate) lines: Vec<Line>,
     pub(crate) shape: Shape,
     pub(crate) rules: Vec<RuleId>,
+    pub(crate) scopes: Vec<Vec<String>>,
 }
 
 impl Image {
@@ -74,6 +75,11 @@ impl Image {
     /// The rules that the image holds, in evaluation order; the position is the rule's number.
     pub fn rules(&self) -> &[RuleId] {
         &self.rules
+    }
+
+    /// The interface scopes by bit: the lists of names and globs that rules are for.
+    pub fn scopes(&self) -> &[Vec<String>] {
+        &self.scopes
     }
 
     /// How many rules are found by rows of bits.

@@ -32,7 +32,12 @@ impl ImageWriter {
     }
 
     /// Puts the header in front and seals the image.
-    pub(crate) fn finish(mut self, mut shape: Shape, rules: Vec<RuleId>) -> Image {
+    pub(crate) fn finish(
+        mut self,
+        mut shape: Shape,
+        rules: Vec<RuleId>,
+        scopes: Vec<Vec<String>>,
+    ) -> Image {
         let header = header_lines();
         shape.magic = IMAGE_MAGIC;
         shape.layout = IMAGE_LAYOUT;
@@ -45,6 +50,7 @@ impl ImageWriter {
             lines: self.lines,
             shape,
             rules,
+            scopes,
         }
     }
 }

@@ -19,7 +19,8 @@ pub(super) type VerdictCounters = [VerdictCounter; COUNTERS_PER_INTERFACE];
 /// What a firewall does to the world.
 pub(super) trait Backend: Debug + Send + Sync {
     /// Makes an image the one that judges, on all interfaces at once. On error nothing changed.
-    fn publish(&self, image: &Image) -> Result<Arc<dyn Judge>, ApplyError>;
+    /// `scopes` are the interface scopes by interface slot.
+    fn publish(&self, image: &Image, scopes: &[(u16, u64)]) -> Result<Arc<dyn Judge>, ApplyError>;
 
     /// Returns when no packet is judged by a program or table that was replaced before the call.
     fn wait_for_readers(&self) -> io::Result<()>;
@@ -47,7 +48,10 @@ pub(super) trait Backend: Debug + Send + Sync {
 /// A published generation; dropping it lets its memory go once no packet uses it.
 pub(super) trait Judge: Debug + Send + Sync {
     /// Judges a frame of at least 14 bytes without counting it.
-    fn evaluate(&self, frame: &[u8]) -> Result<Answer, EvaluateError>;
+    /// `scopes`: the interface scopes that it comes in by.
+    fn evaluate(&self, frame: &[u8], scopes: u64) -> Result<Answer, EvaluateError>;
+    /// Sets the interface scopes of a slot.
+    fn set_scopes(&self, slot: u16, scopes: u64);
     fn program(&self) -> ProgramFacts;
     /// The program that evaluates, if it was needed already.
     fn evaluator(&self) -> Option<ProgramFacts>;

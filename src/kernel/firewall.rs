@@ -11,6 +11,7 @@ use super::ifindex::IfIndex;
 use super::interfaces::{Interfaces, OTHER};
 use super::loader::Loader;
 use super::publish::{Active, Generation};
+use super::scopes::Scopes;
 use super::slots::RuleSlots;
 use super::stats::{ProgramInfo, RuleStats, Stats, VerdictCounts};
 use super::{build_info, evaluate};
@@ -41,7 +42,7 @@ pub struct Firewall {
     pub(super) active: RwLock<Option<Arc<Active>>>,
     /// Held for a whole transaction, so that there is one at a time.
     pub(super) slots: Mutex<RuleSlots>,
-    interfaces: Mutex<Interfaces>,
+    pub(super) interfaces: Mutex<Interfaces>,
     /// See [`Loader::rows_up_to`].
     pub(super) rows_up_to: usize,
 }
@@ -88,10 +89,13 @@ impl Firewall {
             return Err(AttachError::AlreadyAttached { interface: name });
         }
         let reservation = interfaces.reserve(backend, ifindex, &name)?;
+        self.set_scopes(&interfaces, reservation.slot());
         let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
             Ok(linked) => linked,
             Err(error) => {
+                let slot = reservation.slot();
                 interfaces.cancel(backend, reservation);
+                self.set_scopes(&interfaces, slot);
                 return Err(error);
             }
         };
@@ -136,8 +140,18 @@ impl Firewall {
         self.backend.is_dry_run()
     }
 
+    /// Tells the policy in force which scopes the interface of a slot is in.
+    fn set_scopes(&self, interfaces: &Interfaces, slot: u16) {
+        if let Some(active) = self.active()
+            && let Some((_, name)) = interfaces.names().find(|(n, _)| *n == slot)
+        {
+            active.judge.set_scopes(slot, active.scopes.of(name));
+        }
+    }
+
     /// What the policy in force says of a frame, from the XDP program itself. Dry run makes no
-    /// difference, and nothing is counted.
+    /// difference, and nothing is counted. Rules that name interfaces do not match: see
+    /// [`Firewall::evaluate_on`].
     ///
     /// The first evaluation of a generation loads a second instance of its program. The kernel
     /// takes no test frames of less than 14 bytes; they are answered as malformed, which is what
@@ -146,6 +160,22 @@ impl Firewall {
     /// # Errors
     /// The frame is longer than 3072 bytes, or the kernel refused to run the program.
     pub fn evaluate(&self, frame: &[u8]) -> Result<Evaluation, EvaluateError> {
+        self.evaluate_in(frame, |_| 0)
+    }
+
+    /// The same for a frame that comes in on an interface of this name, which need not be there.
+    ///
+    /// # Errors
+    /// As [`Firewall::evaluate`].
+    pub fn evaluate_on(&self, interface: &str, frame: &[u8]) -> Result<Evaluation, EvaluateError> {
+        self.evaluate_in(frame, |scopes| scopes.of(interface))
+    }
+
+    fn evaluate_in(
+        &self,
+        frame: &[u8],
+        scopes: impl Fn(&Scopes) -> u64,
+    ) -> Result<Evaluation, EvaluateError> {
         let Some(active) = self.active() else {
             return Ok(evaluate::no_policy());
         };
@@ -158,7 +188,7 @@ impl Firewall {
                 limit: evaluate::LONGEST,
             });
         }
-        let answer = active.judge.evaluate(frame)?;
+        let answer = active.judge.evaluate(frame, scopes(&active.scopes))?;
         evaluate::evaluation(answer, &active_rules(&active.policy))
     }
 

@@ -94,6 +94,12 @@ impl Slot {
     }
 }
 
+impl Reservation {
+    pub(super) fn slot(&self) -> u16 {
+        self.slot
+    }
+}
+
 impl Interfaces {
     pub(super) fn new(limit: u16) -> Self {
         Self {
@@ -113,6 +119,12 @@ impl Interfaces {
             State::Attached { attachment, .. } => Some(attachment),
             State::Detached { .. } => None,
         })
+    }
+
+    /// The slots in the table and the names of their interfaces.
+    pub(super) fn names(&self) -> impl Iterator<Item = (u16, &str)> {
+        let slots = self.slots.iter().enumerate();
+        slots.map(|(index, slot)| (number(index), slot.name.as_str()))
     }
 
     /// Forgets the attachments of interfaces that are gone.

@@ -88,8 +88,12 @@ const DRY_RUN: usize = 0;
 const TICKS: usize = std::mem::offset_of!(EvaluationLine, ticks) / size_of::<u32>();
 
 impl Backend for Kernel {
-    fn publish(&self, image: &Image) -> Result<Arc<dyn Judge>, ApplyError> {
-        Ok(Arc::new(Published::new(Arc::clone(&self.shared), image)?))
+    fn publish(&self, image: &Image, scopes: &[(u16, u64)]) -> Result<Arc<dyn Judge>, ApplyError> {
+        Ok(Arc::new(Published::new(
+            Arc::clone(&self.shared),
+            image,
+            scopes,
+        )?))
     }
 
     fn wait_for_readers(&self) -> io::Result<()> {

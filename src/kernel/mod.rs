@@ -23,6 +23,7 @@ mod program;
 mod publish;
 mod published;
 mod recorder;
+mod scopes;
 mod skeleton;
 mod slots;
 mod stats;

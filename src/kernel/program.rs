@@ -27,6 +27,13 @@ pub(super) struct SharedMaps {
     pub evaluation: MapHandle,
 }
 
+/// The maps that each generation has for itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnMaps<'m> {
+    pub image: &'m MapHandle,
+    pub scopes: &'m MapHandle,
+}
+
 /// A program in the kernel.
 #[derive(Debug)]
 pub(super) struct LoadedProgram {
@@ -78,6 +85,7 @@ pub(super) fn load_entry(
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate_policy.set_autoload(false);
         open.maps.image.set_autocreate(false)?;
+        open.maps.scopes.set_autocreate(false)?;
         open.maps.verdict_counters.set_max_entries(verdicts)?;
         open.maps
             .rule_counters
@@ -108,13 +116,14 @@ pub(super) fn load_policy(
     shared: &SharedMaps,
     host: HostShape,
     shape: &Shape,
-    image: &MapHandle,
+    own: OwnMaps<'_>,
 ) -> Result<LoadedProgram, ProgramError> {
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate.set_autoload(false);
         open.progs.xdpgate_clock.set_autoload(false);
         open.maps.policy_slot.set_autocreate(false)?;
-        open.maps.image.reuse_fd(image.as_fd())?;
+        open.maps.image.reuse_fd(own.image.as_fd())?;
+        open.maps.scopes.reuse_fd(own.scopes.as_fd())?;
         open.maps.control.reuse_fd(shared.control.as_fd())?;
         open.maps.interfaces.reuse_fd(shared.interfaces.as_fd())?;
         open.maps

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::backend::Judge;
 use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
+use super::scopes::Scopes;
 use super::slots::{Assignment, RuleSlot};
 use crate::compile::{CompileOptions, active_rules, compile};
 use crate::image::Image;
@@ -22,6 +23,7 @@ pub(super) struct Active {
     /// The active rules in evaluation order: the position is the rule's number.
     pub rules: Vec<(RuleId, RuleSlot)>,
     pub judge: Arc<dyn Judge>,
+    pub scopes: Scopes,
 }
 
 /// The number of a policy that was applied: 1 for the first, one more for each.
@@ -89,7 +91,14 @@ impl Firewall {
         let started = Instant::now();
         let image = self.compile(policy, rules.iter().map(|(_, slot)| slot.number).collect())?;
         let compiled = Instant::now();
-        let judge = self.backend.publish(&image)?;
+        // From here to the switch no interface comes or goes.
+        let interfaces = lock(&self.interfaces);
+        let scopes = Scopes::new(image.scopes());
+        let by_slot: Vec<(u16, u64)> = interfaces
+            .names()
+            .map(|(slot, name)| (slot, scopes.of(name)))
+            .collect();
+        let judge = self.backend.publish(&image, &by_slot)?;
         let published = Instant::now();
 
         let applied = Applied {
@@ -113,10 +122,12 @@ impl Firewall {
             policy: Arc::new(policy.clone()),
             rules,
             judge,
+            scopes,
         };
         let mut in_force = self.active.write().unwrap_or_else(PoisonError::into_inner);
         let before = in_force.replace(Arc::new(active));
         drop(in_force);
+        drop(interfaces);
         slots.commit(assignment);
         drop(before);
         Ok(applied)

@@ -11,7 +11,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use super::backend::{Answer, Judge};
 use super::error::EvaluateError;
 use super::layout::{EvaluationLine, HostShape};
-use super::program::{self, LoadedProgram, ProgramError, SharedMaps};
+use super::program::{self, LoadedProgram, OwnMaps, ProgramError, SharedMaps};
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
 use crate::abi::{LINE_BYTES, MAX_WALK, Shape};
@@ -32,6 +32,9 @@ pub(super) struct Published {
     shared: Arc<Shared>,
     shape: Shape,
     image: MapHandle,
+    scopes: MapHandle,
+    /// What `scopes` holds: the bits by interface slot, and those of the frame that is evaluated.
+    scope_bits: SharedWords<AtomicU64>,
     program: LoadedProgram,
     /// The same program, but it says what it found instead of counting. Loaded when first asked.
     evaluator: OnceLock<LoadedProgram>,
@@ -39,9 +42,21 @@ pub(super) struct Published {
 
 impl Published {
     /// Brings an image into the kernel and makes it the one that judges.
-    pub(super) fn new(shared: Arc<Shared>, image: &Image) -> Result<Self, ProgramError> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        image: &Image,
+        scopes: &[(u16, u64)],
+    ) -> Result<Self, ProgramError> {
         let map = image_map(image)?;
-        let program = program::load_policy(&shared.maps, shared.host, image.shape(), &map)?;
+        let (scope_map, scope_bits) = scope_map(shared.host.interface_slots + 1)?;
+        for (slot, bits) in scopes {
+            scope_bits.words()[usize::from(*slot)].store(*bits, Ordering::Relaxed);
+        }
+        let own = OwnMaps {
+            image: &map,
+            scopes: &scope_map,
+        };
+        let program = program::load_policy(&shared.maps, shared.host, image.shape(), own)?;
         let fd = program.handle.as_fd().as_raw_fd().to_ne_bytes();
         // The one atomic step; nothing after it can fail.
         let slot = &shared.maps.policy_slot;
@@ -53,6 +68,8 @@ impl Published {
         Ok(Self {
             shape: *image.shape(),
             image: map,
+            scopes: scope_map,
+            scope_bits,
             program,
             evaluator,
             shared,
@@ -67,19 +84,25 @@ impl Published {
             evaluate: 1,
             ..self.shared.host
         };
-        let program = program::load_policy(&self.shared.maps, host, &self.shape, &self.image)?;
+        let own = OwnMaps {
+            image: &self.image,
+            scopes: &self.scopes,
+        };
+        let program = program::load_policy(&self.shared.maps, host, &self.shape, own)?;
         Ok(self.evaluator.get_or_init(|| program))
     }
 }
 
 impl Judge for Published {
-    fn evaluate(&self, frame: &[u8]) -> Result<Answer, EvaluateError> {
+    fn evaluate(&self, frame: &[u8], scopes: u64) -> Result<Answer, EvaluateError> {
         let evaluation = self
             .shared
             .evaluation
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let program = self.loaded_evaluator()?.handle.as_fd();
+        let behind_the_slots = self.shared.host.interface_slots as usize;
+        self.scope_bits.words()[behind_the_slots].store(scopes, Ordering::SeqCst);
         sys::test_run(program, frame).map_err(|source| EvaluateError::Syscall {
             call: "bpf(BPF_PROG_TEST_RUN)",
             source,
@@ -98,6 +121,10 @@ impl Judge for Published {
         })
     }
 
+    fn set_scopes(&self, slot: u16, scopes: u64) {
+        self.scope_bits.words()[usize::from(slot)].store(scopes, Ordering::SeqCst);
+    }
+
     fn program(&self) -> ProgramFacts {
         self.program.facts.clone()
     }
@@ -110,22 +137,37 @@ impl Judge for Published {
 /// The only slot of `policy_slot`.
 const SLOT: u32 = 0;
 
-/// Makes the map that holds an image and fills it through shared memory; then it is final.
-fn image_map(image: &Image) -> Result<MapHandle, ProgramError> {
+/// Makes the table of the interface scopes, all 0.
+fn scope_map(slots: u32) -> Result<(MapHandle, SharedWords<AtomicU64>), ProgramError> {
+    let map = mmapable_array("scopes", size_of::<u64>(), slots)
+        .map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE) of the scopes"))?;
+    let words = SharedWords::new(&map, slots as usize).map_err(|source| ProgramError::Syscall {
+        call: "mmap of the scopes",
+        source,
+    })?;
+    Ok((map, words))
+}
+
+fn mmapable_array(name: &str, value_size: usize, entries: u32) -> libbpf_rs::Result<MapHandle> {
     let options = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
         map_flags: BPF_F_MMAPABLE,
         ..Default::default()
     };
-    let map = MapHandle::create(
+    MapHandle::create(
         MapType::Array,
-        Some("image"),
+        Some(name),
         size_of::<u32>() as u32,
-        LINE_BYTES as u32,
-        image.line_count() as u32,
+        value_size as u32,
+        entries,
         &options,
     )
-    .map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE) of the image"))?;
+}
+
+/// Makes the map that holds an image and fills it through shared memory; then it is final.
+fn image_map(image: &Image) -> Result<MapHandle, ProgramError> {
+    let map = mmapable_array("image", LINE_BYTES, image.line_count() as u32)
+        .map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE) of the image"))?;
     let content: &[u64] = bytemuck::cast_slice(image.as_bytes());
     let memory = SharedWords::<AtomicU64>::new(&map, content.len()).map_err(|source| {
         ProgramError::Syscall {

@@ -89,7 +89,7 @@ impl Recorder {
 }
 
 impl Backend for Recorder {
-    fn publish(&self, image: &Image) -> Result<Arc<dyn Judge>, ApplyError> {
+    fn publish(&self, image: &Image, _: &[(u16, u64)]) -> Result<Arc<dyn Judge>, ApplyError> {
         self.rehearsal.push(Operation::Publish {
             rules: image.rules().to_vec(),
             image_bytes: image.as_bytes().len(),
@@ -194,9 +194,10 @@ impl Drop for Link {
 struct Rehearsed(Image);
 
 impl Judge for Rehearsed {
-    fn evaluate(&self, frame: &[u8]) -> Result<Answer, EvaluateError> {
+    fn evaluate(&self, frame: &[u8], scopes: u64) -> Result<Answer, EvaluateError> {
         let reader = ImageReader::new(&self.0).expect("an image that the compiler just made");
-        let around = Surroundings::default();
+        // Its clock stands still at the beginning of 1970.
+        let around = Surroundings { ticks: 0, scopes };
         let judgement = reader.judge(&Parsed::from_frame(frame), around);
         Ok(Answer {
             reason: judgement.reason as u32,
@@ -205,6 +206,8 @@ impl Judge for Rehearsed {
             passed: judgement.passed,
         })
     }
+
+    fn set_scopes(&self, _: u16, _: u64) {}
 
     fn program(&self) -> ProgramFacts {
         ProgramFacts::default()

@@ -428,7 +428,8 @@ pub fn crowded_policy() -> impl Strategy<Value = Policy> {
     })
 }
 
-/// A policy that the data plane can run: the whole language but for interface scopes and limits.
+/// A policy that the data plane can run: the whole language but for limits and counters of
+/// entries.
 pub fn compilable_policy() -> impl Strategy<Value = Policy> {
     prop_oneof![policy(), subset_policy()].prop_map(|p| compilable(&p))
 }
@@ -439,18 +440,14 @@ fn compilable(policy: &Policy) -> Policy {
         .malformed(policy.malformed())
         .failsafe(policy.failsafe().clone());
     for (name, set) in policy.sets() {
-        // The data plane knows neither counters nor expiry of entries: all entries last, and what
-        // `not` leaves for later may never come, which takes mending.
-        let set = AddressSet::from_prefixes(set.iter());
+        let set = set.clone().with_counters(EntryCounters::None);
         builder = builder.set(name.clone(), set);
     }
     for rule in policy.rules() {
         let mut rule = rule.clone();
-        rule.interfaces.clear();
         if matches!(rule.action, Action::RateLimit(_)) {
             rule.action = Action::Drop;
         }
-        let rule = mend(&builder, rule);
         builder = builder.rule(rule);
     }
     builder.build().expect("the policy was valid with more")

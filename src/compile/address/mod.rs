@@ -18,6 +18,7 @@ use crate::image::ImageWriter;
 use crate::policy::{AddressMatch, AddressSet, Family, Policy};
 use bytemuck::Zeroable;
 use effect::Effects;
+use jiff::Timestamp;
 use outcomes::Outcomes;
 use sweep::Swept;
 
@@ -30,6 +31,8 @@ pub(super) trait Address: Copy + Ord + std::fmt::Debug {
     fn of(addr: IpAddr) -> Option<Self>;
     /// The hosts and prefixes of this family in a set.
     fn of_set(set: &AddressSet) -> (&[Self], &[(Self, u8)]);
+    /// The entries of this family in a set that expire.
+    fn expiring_of(set: &AddressSet) -> &[(Self, u8, Timestamp)];
 }
 
 impl Address for u32 {
@@ -47,6 +50,9 @@ impl Address for u32 {
     fn of_set(set: &AddressSet) -> (&[Self], &[(Self, u8)]) {
         (&set.v4_hosts, &set.v4_prefixes)
     }
+    fn expiring_of(set: &AddressSet) -> &[(Self, u8, Timestamp)] {
+        set.v4_expiring()
+    }
 }
 
 impl Address for u128 {
@@ -63,6 +69,9 @@ impl Address for u128 {
     }
     fn of_set(set: &AddressSet) -> (&[Self], &[(Self, u8)]) {
         (&set.v6_hosts, &set.v6_prefixes)
+    }
+    fn expiring_of(set: &AddressSet) -> &[(Self, u8, Timestamp)] {
+        set.v6_expiring()
     }
 }
 

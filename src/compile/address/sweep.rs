@@ -86,12 +86,13 @@ pub(super) fn sweep<A: Address>(
 fn entries<A: Address>(
     policy: &Policy,
     effects: &Effects<'_>,
-    _clock: &Clock,
+    clock: &Clock,
 ) -> (Vec<Entry<A>>, Vec<(u32, u64)>) {
     let mut out = Vec::new();
-    let origins: Vec<(u32, u64)> = (0..effects.sources.len() as u32)
+    let mut origins: Vec<(u32, u64)> = (0..effects.sources.len() as u32)
         .map(|source| (source, Clock::NEVER))
         .collect();
+    let mut expiring: HashMap<(u32, u64), u32> = HashMap::new();
     for (origin, source) in (0..).zip(&effects.sources) {
         let entry = |address, len| Entry {
             address,
@@ -107,6 +108,23 @@ fn entries<A: Address>(
                 out.reserve(hosts.len() + prefixes.len());
                 out.extend(hosts.iter().map(|a| entry(*a, A::WIDTH)));
                 out.extend(prefixes.iter().map(|(a, len)| entry(*a, *len)));
+                for (address, len, expires) in A::expiring_of(set) {
+                    let until = clock.ticks_at(*expires);
+                    if until <= clock.ticks {
+                        continue;
+                    }
+                    let next = origins.len() as u32;
+                    // The first origins are the sources themselves.
+                    let expiring = *expiring.entry((origin, until)).or_insert(next);
+                    if expiring == next {
+                        origins.push((origin, until));
+                    }
+                    out.push(Entry {
+                        address: *address,
+                        len: *len,
+                        origin: expiring,
+                    });
+                }
             }
             Source::Inline(m) => out.extend(m.items.iter().filter_map(|item| match item {
                 AddressItem::Prefix(p) => Some(entry(A::of(p.addr())?, p.len())),
