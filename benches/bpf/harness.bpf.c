@@ -3,7 +3,8 @@
  * The bench around a program under test, and what it is compared with.
  *
  * replay writes the next flow's headers into the test frame and tail-calls the program under test,
- * so that one BPF_PROG_TEST_RUN covers a whole table of flows and caches are honest.
+ * so that one BPF_PROG_TEST_RUN covers a whole table of flows and caches are honest. transmit sends
+ * the same frames out of an interface, as live frames.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -14,6 +15,12 @@ struct flow {
 
 struct address6 {
 	__u32 w[4];
+};
+
+struct tuple {
+	__u32 source, destination;
+	__u32 ports;
+	__u32 protocol;
 };
 
 struct lpm4 {
@@ -38,6 +45,7 @@ struct lpm6 {
 MAP(flows, BPF_MAP_TYPE_ARRAY, __u32, struct flow, BPF_F_MMAPABLE);
 MAP(hosts4, BPF_MAP_TYPE_HASH, __u32, __u64, 0);
 MAP(hosts6, BPF_MAP_TYPE_HASH, struct address6, __u64, 0);
+MAP(tuples, BPF_MAP_TYPE_HASH, struct tuple, __u64, 0);
 MAP(prefixes4, BPF_MAP_TYPE_LPM_TRIE, struct lpm4, __u64, BPF_F_NO_PREALLOC);
 MAP(prefixes6, BPF_MAP_TYPE_LPM_TRIE, struct lpm6, __u64, BPF_F_NO_PREALLOC);
 struct {
@@ -53,24 +61,41 @@ struct {
 	__uint(value_size, 4);
 } target SEC(".maps");
 
-const volatile __u32 flow_mask = 0;
+const volatile __u32 flow_count = 1;
+const volatile __u32 transmit_ifindex = 0;
 __u32 next_flow = 0;
+
+static __always_inline int write_next_flow(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 i = next_flow;
+	struct flow *flow;
+	__u64 *out = data + 14;
+
+	next_flow = i + 1 < flow_count ? i + 1 : 0;
+	flow = bpf_map_lookup_elem(&flows, &i);
+	if (!flow || (void *)(out + 8) > end)
+		return -1;
+#pragma unroll
+	for (int j = 0; j < 8; j++)
+		out[j] = flow->w[j];
+	return 0;
+}
 
 SEC("xdp")
 int replay(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 i = next_flow++ & flow_mask;
-	struct flow *flow = bpf_map_lookup_elem(&flows, &i);
-	__u64 *out = data + 14;
-
-	if (!flow || (void *)(out + 8) > end)
-		return XDP_ABORTED;
-#pragma unroll
-	for (int j = 0; j < 8; j++)
-		out[j] = flow->w[j];
-	bpf_tail_call(ctx, &target, 0);
+	if (write_next_flow(ctx) == 0)
+		bpf_tail_call(ctx, &target, 0);
 	return XDP_ABORTED;
+}
+
+SEC("xdp")
+int transmit(struct xdp_md *ctx)
+{
+	if (write_next_flow(ctx))
+		return XDP_ABORTED;
+	return bpf_redirect(transmit_ifindex, 0);
 }
 
 /* The bare verdicts: what the harness itself costs. */
@@ -111,6 +136,27 @@ SEC("xdp") int floor_hash(struct xdp_md *ctx)
 		struct address6 key = *(struct address6 *)(data + 22);
 
 		found = bpf_map_lookup_elem(&hosts6, &key);
+	}
+	return count(found ? XDP_DROP : XDP_PASS);
+}
+
+/* The floor of exact five-tuples: all five fields in one key. */
+SEC("xdp") int floor_tuple(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	void *found = 0;
+
+	if (data + 54 > end)
+		return XDP_PASS;
+	if (*(__u16 *)(data + 12) == 0x0008) {
+		struct tuple key = {
+			.source = *(__u32 *)(data + 26),
+			.destination = *(__u32 *)(data + 30),
+			.ports = *(__u32 *)(data + 34),
+			.protocol = *(__u8 *)(data + 23),
+		};
+
+		found = bpf_map_lookup_elem(&tuples, &key);
 	}
 	return count(found ? XDP_DROP : XDP_PASS);
 }
