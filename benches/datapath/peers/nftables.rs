@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use xdpgate::policy::{Action, AddressItem, AddressMatch, Policy, Prefix, Ranges, Rule};
 
@@ -13,6 +15,9 @@ pub const NAME: &str = "nftables";
 
 /// The protocols that have ports; `th` alone would read ports from any.
 const WITH_PORTS: &str = "{ 6, 17, 33, 132, 136 }";
+
+/// How often a file is tried.
+const ATTEMPTS: u32 = 4;
 
 /// Drops what comes from a set of these hosts, in the network namespace of this thread.
 pub fn block_list(device: &str, hosts: &[Prefix], dir: &Path) -> Result<(), String> {
@@ -40,27 +45,30 @@ pub fn linear(device: &str, policy: &Policy, dir: &Path) -> Result<(), String> {
 fn load(device: &str, set: &str, rules: &str, dir: &Path) -> Result<(), String> {
     let nft = command("nft").ok_or(MISSING)?;
     let table = format!("bench-{device}");
+    // What an attempt before may have left is gone first.
     let text = format!(
-        "table netdev {table} {{\n{set}\nchain ingress {{\n\
-             type filter hook ingress device {device} priority 0; policy accept;\n{rules}}}\n}}\n"
+        "table netdev {table}\ndelete table netdev {table}\n\
+         table netdev {table} {{\n{set}\nchain ingress {{\n\
+         type filter hook ingress device {device} priority 0; policy accept;\n{rules}}}\n}}\n"
     );
     let file = dir.join(format!("{device}.nft"));
     fs::write(&file, text).map_err(|e| e.to_string())?;
-    let output = Command::new(nft)
-        .arg("-f")
-        .arg(&file)
-        .output()
-        .map_err(|e| e.to_string())?;
-    if !output.status.success() {
-        let error = String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<&str> = error
-            .lines()
-            .filter(|l| l.contains("Error"))
-            .take(1)
-            .collect();
-        return Err(format!("nft refused it: {}", lines.join(" ")));
+    let mut attempts = 0;
+    loop {
+        let output = Command::new(&nft).arg("-f").arg(&file).output();
+        let output = output.map_err(|e| e.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let error = text.lines().find(|l| l.contains("Error")).unwrap_or("");
+        attempts += 1;
+        // Seen now and then on a busy machine, with files that are taken the next time.
+        if attempts == ATTEMPTS || !error.contains("No buffer space available") {
+            return Err(format!("nft refused it: {error}"));
+        }
+        thread::sleep(Duration::from_millis(300));
     }
-    Ok(())
 }
 
 /// A rule as a statement of nftables; `None` if it says what this does not translate.

@@ -98,7 +98,7 @@ impl Contest<'_> {
         let expected = self.case.expected(self.table, SAMPLE);
         let mut running: Vec<(Filter, Batches, Batches)> = Vec::new();
         let mut failed = Vec::new();
-        for (number, name) in ["bare", "xdpgate", xdp_filter::NAME, nftables::NAME]
+        for (number, name) in ["bare", "floor", "xdpgate", xdp_filter::NAME, nftables::NAME]
             .into_iter()
             .filter(|name| self.can(name))
             .enumerate()
@@ -177,7 +177,7 @@ impl Contest<'_> {
     fn can(&self, name: &str) -> bool {
         match name {
             "bare" => self.table.packets != "trace",
-            xdp_filter::NAME => self.case.block_list.is_some(),
+            "floor" | xdp_filter::NAME => self.case.block_list.is_some(),
             _ => true,
         }
     }
@@ -202,6 +202,7 @@ impl Contest<'_> {
                 firewall.attach(index, native).map_err(|e| e.to_string())?;
                 own = Some(firewall);
             }
+            "floor" => attach(&pair, &self.harness.floor(&self.case.floor))?,
             xdp_filter::NAME => {
                 let hosts = self.case.block_list.as_deref().unwrap_or_default();
                 attach(&pair, &xdp_filter::load(hosts)?)?;

@@ -20,6 +20,10 @@ const F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 /// The kernel's batch of live frames. The ring of a veth takes four of them.
 const BATCH: u32 = 64;
 
+/// How many frames one call sends. Each call makes a pool of pages and waits for a grace period, so
+/// many; what the ring has no room for is discarded at once.
+const CALL: u32 = 8192 * BATCH;
+
 /// The CPU of the receiver; the sender has the other.
 const RECEIVER_CPU: usize = 1;
 
@@ -157,7 +161,7 @@ impl Lane {
         let before = (self.spent()?, self.pair.received()?);
         let started = Instant::now();
         while started.elapsed() < duration {
-            self.send(256 * BATCH)?;
+            self.send(CALL)?;
         }
         let sending = started.elapsed();
         self.drain()?;
@@ -198,12 +202,13 @@ impl Lane {
         }
     }
 
-    /// Waits until nothing comes any more.
+    /// Waits until nothing comes any more and the receiver is done with what came: it counts
+    /// frames before the stack has seen them.
     fn drain(&self) -> Result<(), String> {
-        let mut before = self.pair.received()?;
+        let mut before = (self.pair.received()?, self.spent()?);
         loop {
-            thread::sleep(Duration::from_millis(20));
-            let now = self.pair.received()?;
+            thread::sleep(Duration::from_millis(50));
+            let now = (self.pair.received()?, self.spent()?);
             if now == before {
                 return Ok(());
             }
