@@ -19,7 +19,9 @@
 #define HOST6_SLOTS 3
 #define LENGTH_STEPS 8 /* binary search over at most 128 prefix lengths */
 #define BLOCK_LINES 16 /* 256 entries of 4 bytes */
-#define ENTRY_BLOCK 0x80000000u /* trie entry: the number of a block, not an outcome */
+#define ENTRY_BLOCK 0x80000000u /* trie entry: the first line of a block, not an outcome */
+#define ENTRY_PACKED 0x40000000u /* the same of a packed block */
+#define PACKED_ENTRIES 7 /* in its first line; 16 in each that follows */
 #define OUTCOME_BITS 24
 #define OUTCOME_TIMED 0x800000u /* an outcome that changes with time: the number of a timed_outcome */
 #define TIMED_STEPS 16 /* moments at which one outcome may change */
@@ -122,7 +124,7 @@ struct address_index {
 	__u32 host_lines; /* how many lines the table has */
 	__u32 root; /* IPv4: 65,536 trie entries. IPv6: nodes of the search over prefix lengths */
 	__u32 blocks; /* IPv4: trie blocks. IPv6: table of prefixes and markers, first line */
-	__u32 block_count; /* IPv4: blocks. IPv6: lines of that table */
+	__u32 block_count; /* lines of the blocks, or of that table */
 	__u32 miss; /* the outcome of an address that nothing above knows */
 	__u32 depth; /* IPv6: steps of the longest search */
 };
@@ -219,6 +221,16 @@ struct rule_box {
 #define PAIR_KEY 1 /* what a key of the table of pairs is: two labels */
 #define SPLIT_KEY 2 /* two labels, destination port and protocol */
 
+/*
+ * A trie block of few different entries: one for each run of equal ones. Further entries follow in
+ * the next lines.
+ */
+struct packed_block {
+	__u64 begins[4]; /* bits of the positions at which a run begins, but for position 0 */
+	__u8 before[4]; /* how many of them are in the words before */
+	__u32 entries[PACKED_ENTRIES];
+};
+
 /* A step of the search over IPv6 prefix lengths. Node 0 is where the search ends, 1 its root. */
 struct length_node {
 	__u64 mask_hi, mask_lo;
@@ -313,6 +325,7 @@ _Static_assert(sizeof(struct address_index) == 28, "address_index");
 _Static_assert(sizeof(struct address_axis) == 72, "address_axis");
 _Static_assert(sizeof(struct shape) == 464, "shape");
 _Static_assert(sizeof(struct outcome) == 8, "outcome");
+_Static_assert(sizeof(struct packed_block) == 64, "packed_block");
 _Static_assert(sizeof(struct pair_outcome) == 64, "pair_outcome");
 _Static_assert(sizeof(struct timed_outcome) == 16, "timed_outcome");
 _Static_assert(sizeof(struct rule_box) == 16, "rule_box");

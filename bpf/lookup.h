@@ -194,9 +194,45 @@ static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo,
 	return found;
 }
 
+/* How many bits are set: in parallel, as in Hacker's Delight; BPF has no such instruction. */
+static __always_inline __u64 count_bits(__u64 word)
+{
+	word -= word >> 1 & 0x5555555555555555ull;
+	word = (word & 0x3333333333333333ull) + (word >> 2 & 0x3333333333333333ull);
+	word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0full;
+	return word * 0x0101010101010101ull >> 56;
+}
+
+/* The entry of a trie block, which entry leads to, at a position of 8 bits. */
+static __always_inline __u32 block_entry(const volatile struct address_index *index, __u32 entry,
+					 __u32 position, __u64 zero)
+{
+	__u32 first = index->blocks + (entry & ~(ENTRY_BLOCK | ENTRY_PACKED));
+	struct packed_block *block;
+	struct line *line;
+	__u64 number;
+
+	if (entry & ENTRY_BLOCK) {
+		line = image_line(first + (position >> 4));
+		return line ? line->w[position & 15] : 0;
+	}
+	line = image_line(first);
+	if (!line)
+		return 0;
+	block = (struct packed_block *)line;
+	number = block->before[position >> 6 & 3] +
+		 count_bits(block->begins[position >> 6 & 3] & ~0ull >> (63 - (position & 63)));
+	forget(number);
+	if (number < PACKED_ENTRIES)
+		return block->entries[number];
+	number -= PACKED_ENTRIES;
+	line = image_line(first + 1 + (number >> 4));
+	return line ? line->w[number & 15] : 0;
+}
+
 /* Multibit trie with strides 16-8-8; leaves are pushed, so the entry found is the outcome. */
 static __always_inline __u32 find_prefix4(const volatile struct address_index *index,
-					  __u32 address)
+					  __u32 address, __u64 zero)
 {
 	struct line *line = image_line(index->root + (address >> 20));
 	__u32 entry;
@@ -204,18 +240,14 @@ static __always_inline __u32 find_prefix4(const volatile struct address_index *i
 	if (!line)
 		return 0;
 	entry = line->w[address >> 16 & 15];
-	if (!(entry & ENTRY_BLOCK))
-		return entry;
-	line = image_line(index->blocks + (entry & ~ENTRY_BLOCK) * BLOCK_LINES +
-			  (address >> 12 & 15));
-	if (!line)
-		return 0;
-	entry = line->w[address >> 8 & 15];
-	if (!(entry & ENTRY_BLOCK))
-		return entry;
-	line = image_line(index->blocks + (entry & ~ENTRY_BLOCK) * BLOCK_LINES +
-			  (address >> 4 & 15));
-	return line ? line->w[address & 15] : 0;
+#pragma unroll
+	for (int shift = 8; shift >= 0; shift -= 8) {
+		if (!(entry & (ENTRY_BLOCK | ENTRY_PACKED)))
+			return entry;
+		entry = block_entry(index, entry, address >> shift & 255, zero);
+		forget(entry);
+	}
+	return entry;
 }
 
 /*
@@ -301,7 +333,7 @@ static __always_inline __u32 find_outcome(const volatile struct address_axis *ax
 		if (axis->v4.host_lines)
 			outcome = find_host4(&axis->v4, address->lo);
 		if (!outcome && axis->v4.root)
-			outcome = find_prefix4(&axis->v4, address->lo);
+			outcome = find_prefix4(&axis->v4, address->lo, zero);
 		outcome = outcome ? outcome : axis->v4.miss;
 	}
 	forget(outcome);

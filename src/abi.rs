@@ -11,6 +11,8 @@ pub(crate) const HOST6_SLOTS: usize = 3;
 pub(crate) const LENGTH_STEPS: u32 = 8;
 pub(crate) const BLOCK_LINES: u32 = 16;
 pub(crate) const ENTRY_BLOCK: u32 = 0x8000_0000;
+pub(crate) const ENTRY_PACKED: u32 = 0x4000_0000;
+pub(crate) const PACKED_ENTRIES: usize = 7;
 pub(crate) const OUTCOME_BITS: u32 = 24;
 pub(crate) const OUTCOME_TIMED: u32 = 0x0080_0000;
 pub(crate) const TIMED_STEPS: usize = 16;
@@ -185,6 +187,14 @@ pub(crate) const SPLIT_KEY: u32 = 2;
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
 #[repr(C)]
+pub(crate) struct PackedBlock {
+    pub begins: [u64; 4],
+    pub before: [u8; 4],
+    pub entries: [u32; PACKED_ENTRIES],
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct LengthNode {
     pub mask_hi: u64,
     pub mask_lo: u64,
@@ -239,6 +249,7 @@ const _: () = {
     assert!(size_of::<AddressAxis>() == 72);
     assert!(size_of::<Shape>() == 464);
     assert!(size_of::<Outcome>() == 8);
+    assert!(size_of::<PackedBlock>() == 64);
     assert!(size_of::<PairOutcome>() == 64);
     assert!(size_of::<TimedOutcome>() == 16);
     assert!(size_of::<RuleBox>() == 16);

@@ -1,19 +1,28 @@
 //! Prefixes that are not hosts: a 16-8-8 trie for IPv4, a search over lengths for IPv6.
+//!
+//! Most blocks of the trie have few different entries. These are packed, one entry for each run of
+//! equal ones, found by counting bits (Asai, Ohara: "Poptrie", SIGCOMM 2015).
 
 use std::collections::HashMap;
 
 use super::address::{Address, Found};
 use super::{Refusal, hosts};
-use crate::abi::{AddressIndex, BLOCK_LINES, ENTRY_BLOCK, LENGTH_STEPS, LengthNode};
+use crate::abi::{
+    AddressIndex, BLOCK_LINES, ENTRY_BLOCK, ENTRY_PACKED, LENGTH_STEPS, LengthNode, Line,
+    PACKED_ENTRIES, PackedBlock,
+};
 use crate::image::ImageWriter;
 use crate::policy::PolicyError;
 use bytemuck::Zeroable;
 
-/// Blocks of 1 KiB that a trie may have: 512 MiB.
-const MAX_BLOCKS: usize = 1 << 19;
+/// Lines that blocks may take: 512 MiB.
+const MAX_LINES: usize = 1 << 23;
+
+/// Runs of equal entries up to which a block is packed: two lines.
+const PACKED_RUNS: usize = PACKED_ENTRIES + 16;
 
 /// Writes the multibit trie. `prefixes` are sorted, so a prefix comes after all that cover it and
-/// never overwrites a longer one.
+/// never overwrites a longer one, and those of one block follow each other.
 pub(super) fn write4(
     prefixes: &[Found<u32>],
     index: &mut AddressIndex,
@@ -23,46 +32,87 @@ pub(super) fn write4(
         return Ok(());
     }
     let mut root = vec![index.miss; 1 << 16];
-    let mut blocks: Vec<[u32; 256]> = Vec::new();
-    for p in prefixes {
-        if blocks.len() > MAX_BLOCKS {
-            return Err(PolicyError::limit(
-                None,
-                format!("its IPv4 prefixes need more than {MAX_BLOCKS} KiB of tables"),
-            )
-            .mend("list hosts in place of prefixes of length 25 to 31"));
-        }
+    let mut blocks = Blocks::default();
+    for group in
+        prefixes.chunk_by(|a, b| a.len > 16 && b.len > 16 && a.address >> 16 == b.address >> 16)
+    {
+        let p = group[0];
+        let at = (p.address >> 16) as usize;
         if p.len <= 16 {
-            let first = (p.address >> 16) as usize;
-            root[first..first + (1 << (16 - p.len))].fill(p.outcome);
-            continue;
+            root[at..at + (1 << (16 - p.len))].fill(p.outcome);
+        } else {
+            root[at] = blocks.block(group, 24, root[at]);
         }
-        let block = block_of(&mut root[(p.address >> 16) as usize], &mut blocks);
-        let at = (p.address >> 8 & 255) as usize;
-        if p.len <= 24 {
-            blocks[block][at..at + (1 << (24 - p.len))].fill(p.outcome);
-            continue;
+        if blocks.0.len() > MAX_LINES {
+            let reason = format!("its IPv4 prefixes need more than {MAX_LINES} lines of tables");
+            return Err(PolicyError::limit(None, reason)
+                .mend("list hosts in place of prefixes of length 25 to 31"));
         }
-        let mut entry = blocks[block][at];
-        let inner = block_of(&mut entry, &mut blocks);
-        blocks[block][at] = entry;
-        let at = (p.address & 255) as usize;
-        blocks[inner][at..at + (1 << (32 - p.len))].fill(p.outcome);
     }
     index.root = image.section(&root);
-    index.block_count = blocks.len() as u32;
-    const { assert!(BLOCK_LINES as usize * 64 == 256 * 4) };
-    index.blocks = image.section(blocks.as_flattened());
+    index.block_count = blocks.0.len() as u32;
+    index.blocks = image.section(&blocks.0);
     Ok(())
 }
 
-/// The block behind an entry, made from the leaf that was there.
-fn block_of(entry: &mut u32, blocks: &mut Vec<[u32; 256]>) -> usize {
-    if *entry & ENTRY_BLOCK == 0 {
-        blocks.push([*entry; 256]);
-        *entry = ENTRY_BLOCK | (blocks.len() - 1) as u32;
+/// The lines of all blocks.
+#[derive(Default)]
+struct Blocks(Vec<Line>);
+
+impl Blocks {
+    /// Adds the block of these prefixes, all longer than the block's own, of which `len` is the
+    /// longest that an entry of it stands for. Returns the entry that leads to it.
+    fn block(&mut self, prefixes: &[Found<u32>], len: u8, around: u32) -> u32 {
+        let mut entries = [around; 256];
+        let shift = 32 - len;
+        let groups = prefixes.chunk_by(|a, b| {
+            a.len > len && b.len > len && a.address >> shift == b.address >> shift
+        });
+        for group in groups {
+            let p = group[0];
+            let at = (p.address >> shift & 255) as usize;
+            if p.len <= len {
+                entries[at..at + (1 << (len - p.len))].fill(p.outcome);
+            } else {
+                entries[at] = self.block(group, len + 8, entries[at]);
+            }
+        }
+        let first = self.0.len() as u32;
+        let runs: Vec<&[u32]> = entries.chunk_by(|a, b| a == b).collect();
+        if runs.len() > PACKED_RUNS {
+            const { assert!(BLOCK_LINES as usize * 64 == 256 * 4) };
+            self.0.extend_from_slice(&lines_of(&entries));
+            return ENTRY_BLOCK | first;
+        }
+        let mut packed = PackedBlock::zeroed();
+        let mut position = 0;
+        for (number, run) in runs.iter().enumerate() {
+            if number > 0 {
+                packed.begins[position / 64] |= 1 << (position % 64);
+            }
+            position += run.len();
+        }
+        for word in 1..4 {
+            packed.before[word] =
+                packed.before[word - 1] + packed.begins[word - 1].count_ones() as u8;
+        }
+        let values: Vec<u32> = runs.iter().map(|run| run[0]).collect();
+        let (near, far) = values.split_at(values.len().min(PACKED_ENTRIES));
+        packed.entries[..near.len()].copy_from_slice(near);
+        self.0.push(bytemuck::cast(packed));
+        for entries in far.chunks(16) {
+            let mut line = Line::zeroed();
+            line.0[..entries.len()].copy_from_slice(entries);
+            self.0.push(line);
+        }
+        ENTRY_PACKED | first
     }
-    (*entry & !ENTRY_BLOCK) as usize
+}
+
+fn lines_of(entries: &[u32; 256]) -> [Line; BLOCK_LINES as usize] {
+    let mut lines = [Line::zeroed(); BLOCK_LINES as usize];
+    bytemuck::cast_slice_mut::<Line, u32>(&mut lines).copy_from_slice(entries);
+    lines
 }
 
 /// Writes the table of prefixes and markers and the search over their lengths.

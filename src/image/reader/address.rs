@@ -2,8 +2,9 @@
 
 use super::ImageReader;
 use crate::abi::{
-    self, AddressAxis, AddressIndex, BLOCK_LINES, ENTRY_BLOCK, HOST4_SLOTS, HOST6_SLOTS,
-    LENGTH_STEPS, Line, OUTCOME_BITS, OUTCOME_TIMED, TIMED_STEPS, TimedOutcome,
+    AddressAxis, AddressIndex, ENTRY_BLOCK, ENTRY_PACKED, HOST4_SLOTS, HOST6_SLOTS, LENGTH_STEPS,
+    LengthNode, Line, OUTCOME_BITS, OUTCOME_TIMED, PACKED_ENTRIES, PackedBlock, TIMED_STEPS,
+    TimedOutcome,
 };
 use crate::image::{hash4, hash6, home_line, other_line};
 
@@ -90,21 +91,35 @@ impl ImageReader<'_> {
     fn find_prefix4(&self, index: &AddressIndex, address: u32) -> u32 {
         let mut entry: u32 = self.item(index.root, address >> 16).unwrap_or(0);
         for shift in [8, 0] {
-            if entry & ENTRY_BLOCK == 0 {
+            let position = address >> shift & 255;
+            entry = if entry & ENTRY_BLOCK != 0 {
+                let first = index.blocks.wrapping_add(entry & !ENTRY_BLOCK);
+                self.item(first, position).unwrap_or(0)
+            } else if entry & ENTRY_PACKED != 0 {
+                let first = index.blocks.wrapping_add(entry & !ENTRY_PACKED);
+                self.find_packed(first, position).unwrap_or(0)
+            } else {
                 break;
-            }
-            let block = (entry & !ENTRY_BLOCK).wrapping_mul(BLOCK_LINES);
-            entry = self
-                .item(index.blocks.wrapping_add(block), address >> shift & 255)
-                .unwrap_or(0);
+            };
         }
         entry
+    }
+
+    fn find_packed(&self, first: u32, position: u32) -> Option<u32> {
+        let block: PackedBlock = self.item(first, 0)?;
+        let word = (position / 64) as usize;
+        let begun = block.begins[word] & (u64::MAX >> (63 - position % 64));
+        let number = u32::from(block.before[word]) + begun.count_ones();
+        match number.checked_sub(PACKED_ENTRIES as u32) {
+            None => Some(block.entries[number as usize]),
+            Some(number) => self.item(first.wrapping_add(1), number),
+        }
     }
 
     fn find_prefix6(&self, index: &AddressIndex, address: u128) -> u32 {
         let (mut node, mut best) = (1, 0);
         for _ in 0..LENGTH_STEPS {
-            let Some(at) = self.item::<abi::LengthNode>(index.root, node) else {
+            let Some(at) = self.item::<LengthNode>(index.root, node) else {
                 break;
             };
             let mask = u128::from(at.mask_hi) << 64 | u128::from(at.mask_lo);
