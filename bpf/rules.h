@@ -149,15 +149,14 @@ static __always_inline __u32 find_box(__u32 list, __u64 key, __u64 classes, __u3
 __noinline int find_in_pair(__u64 pair, __u64 key, __u64 classes, __u32 best, __u64 scopes)
 {
 	__u64 zero = unknown_zero();
-	__u32 list = find6(shape.pairs, shape.pair_lines, pair, 0, PAIR_KEY);
+	__u32 list = find_pair(pair, 0, PAIR_KEY);
 
 	forget(list);
 	if (list & (PAIR_SPLIT - 1))
 		best = find_box(list & (PAIR_SPLIT - 1), key, classes, best, scopes, zero);
 	if (shape.split_pairs && list & PAIR_SPLIT && !(key & BOX_KEY_PORTLESS)) {
 		forget(best);
-		list = find6(shape.pairs, shape.pair_lines, pair,
-			     BOX_KEY_DPORT(key) << 32 | BOX_KEY_PROTOCOL(key), SPLIT_KEY);
+		list = find_pair(pair, BOX_KEY_DPORT(key) << 32 | BOX_KEY_PROTOCOL(key), SPLIT_KEY);
 		forget(list);
 		if (list)
 			best = find_box(list & (PAIR_SPLIT - 1), key, classes, best, scopes, zero);
