@@ -273,12 +273,14 @@ struct ssh_prefix {
 	__u64 mask_hi, mask_lo;
 };
 
-/* rodata: sizes that belong to the host, not to a policy. */
+/* rodata: what belongs to the host, not to a policy. */
 struct host_shape {
 	__u32 interface_slots;
 	__u32 rule_slots;
 	__u32 evaluate; /* 1: write the evaluation, count nothing */
 	__u32 tick_ns; /* nanoseconds of a tick */
+	__u32 frags; /* 1: loaded as xdp.frags (Linux 5.18); frames may lie in several buffers */
+	__u32 reserved;
 	__u64 seed[2]; /* of the tables that outlive a policy */
 };
 
@@ -334,6 +336,7 @@ _Static_assert(sizeof(struct rule_record) == 8, "rule_record");
 _Static_assert(sizeof(struct limit) == 24, "limit");
 _Static_assert(sizeof(struct rule_extra) == 64, "rule_extra");
 _Static_assert(sizeof(struct ssh_prefix) == 32, "ssh_prefix");
+_Static_assert(sizeof(struct host_shape) == 40, "host_shape");
 _Static_assert(sizeof(struct control) == 64, "control");
 _Static_assert(sizeof(struct interface_entry) == 8, "interface_entry");
 _Static_assert(sizeof(struct verdict_counter) == 16, "verdict_counter");

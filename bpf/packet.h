@@ -51,6 +51,11 @@ struct packet {
 /* Whether some rule looks at more than addresses. If not, the verifier removes what parses it. */
 #define WANT_FIELDS (shape.features & FEATURE_FIELDS)
 
+/* Whether some rule looks at packets at all. */
+#define HAS_RULES                                                                                  \
+	(shape.features &                                                                          \
+	 (FEATURE_SRC | FEATURE_DST | FEATURE_ROWS | FEATURE_PAIRS | FEATURE_EXACT))
+
 static __always_inline void new_packet(struct packet *packet)
 {
 	packet->src.hi = 0;
@@ -78,9 +83,16 @@ static __always_inline __u32 bytes_between(void *from, void *to)
 	return bytes;
 }
 
-static __always_inline __u32 frame_bytes(struct xdp_md *ctx)
+/* The bytes that lie in the first buffer, which are all where there is only one. */
+static __always_inline __u32 linear_bytes(struct xdp_md *ctx)
 {
 	return bytes_between((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+}
+
+/* The bytes of the whole frame. */
+static __always_inline __u32 frame_bytes(struct xdp_md *ctx)
+{
+	return host.frags ? bpf_xdp_get_buff_len(ctx) : linear_bytes(ctx);
 }
 
 #define NO_PROTOCOL (PROTOCOL_VALUES - 1)

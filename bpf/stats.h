@@ -114,11 +114,11 @@ static __always_inline int report(const struct decision *decision, __u32 passed)
 }
 
 /* The one exit: every frame ends in exactly one verdict counter. */
-static __always_inline int finish(struct xdp_md *ctx, const struct decision *decision,
-				  __u32 counter_slot, __u32 passed)
+static __always_inline int finish(struct xdp_md *ctx, __u32 bytes,
+				  const struct decision *decision, __u32 counter_slot,
+				  __u32 passed)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
-	__u32 bytes = frame_bytes(ctx);
 	enum disposition disposition = DISPOSITION_PASS;
 
 	if (host.evaluate)

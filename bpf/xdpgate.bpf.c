@@ -55,6 +55,7 @@ SEC("xdp")
 int xdpgate_policy(struct xdp_md *ctx)
 {
 	struct decision decision = { .rule = NO_RULE };
+	__u32 bytes = frame_bytes(ctx);
 	struct packet packet;
 	struct passing passing = {};
 	struct around around = {};
@@ -63,38 +64,38 @@ int xdpgate_policy(struct xdp_md *ctx)
 	__u64 zero;
 
 	new_packet(&packet);
-	switch (parse(ctx, &packet)) {
+	switch (parse(ctx, &packet, bytes)) {
 	case PARSED_NON_IP:
 		decision.reason = REASON_NON_IP;
-		return finish(ctx, &decision, 0, 0);
+		goto count;
 	case PARSED_VLAN_DEPTH:
 		decision.reason = REASON_VLAN_DEPTH;
-		decision.drop = shape.features & FEATURE_MALFORMED_DROP;
-		return finish(ctx, &decision, 0, 0);
+		goto malformed;
 	case PARSED_MALFORMED:
 		decision.reason = REASON_MALFORMED;
-		decision.drop = shape.features & FEATURE_MALFORMED_DROP;
-		return finish(ctx, &decision, 0, 0);
+		goto malformed;
 	default:
 		break;
 	}
 	if (shape.features & FEATURE_FAILSAFE && is_failsafe(&packet)) {
 		decision.reason = REASON_FAILSAFE;
-		return finish(ctx, &decision, 0, 0);
+		goto count;
 	}
-	zero = unknown_zero();
-	forget_packet(&packet, zero);
-	if (shape.features & (FEATURE_TIMED | FEATURE_CONDITIONS))
-		around.ticks = bpf_jiffies64();
-	if (shape.features & FEATURE_SCOPES) {
-		around.scopes = interface_scopes(ctx);
-		forget(around.scopes);
+	if (HAS_RULES) {
+		zero = unknown_zero();
+		forget_packet(&packet, zero);
+		if (shape.features & (FEATURE_TIMED | FEATURE_CONDITIONS))
+			around.ticks = bpf_jiffies64();
+		if (shape.features & FEATURE_SCOPES) {
+			around.scopes = interface_scopes(ctx);
+			forget(around.scopes);
+		}
+		if (shape.features & FEATURE_WALK) {
+			passing.cpu = bpf_get_smp_processor_id();
+			passing.bytes = bytes;
+		}
+		decision.rule = find_rule(&packet, &around, &passing, zero);
 	}
-	if (shape.features & FEATURE_WALK) {
-		passing.cpu = bpf_get_smp_processor_id();
-		passing.bytes = frame_bytes(ctx);
-	}
-	decision.rule = find_rule(&packet, &around, &passing, zero);
 	if (decision.rule != NO_RULE) {
 		decision.reason = REASON_RULE;
 		record = rule_record(decision.rule);
@@ -104,12 +105,16 @@ int xdpgate_policy(struct xdp_md *ctx)
 		}
 	} else if (packet.malformed) {
 		decision.reason = REASON_MALFORMED;
-		decision.drop = shape.features & FEATURE_MALFORMED_DROP;
+		goto malformed;
 	} else {
 		decision.reason = REASON_DEFAULT;
 		decision.drop = shape.features & FEATURE_DEFAULT_DROP;
 	}
-	return finish(ctx, &decision, counter_slot, passing.count);
+	goto count;
+malformed:
+	decision.drop = shape.features & FEATURE_MALFORMED_DROP;
+count:
+	return finish(ctx, bytes, &decision, counter_slot, passing.count);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -61,9 +61,9 @@ mod verdict;
 #[cfg(feature = "kernel")]
 pub use kernel::{
     Applied, ApplyError, AttachError, AttachMode, Attachment, BuildInfo, Count, Disposition,
-    EvaluateError, Fallback, Firewall, Generation, IfIndex, InterfaceStats, LoadError, Loader,
-    ModePreference, Operation, PinError, ProgramFacts, ProgramInfo, Rehearsal, RuleStats, Stats,
-    VerdictCount, VerdictCounts, VerifierLog, build_info, unpin,
+    EvaluateError, Fallback, Firewall, Frags, Generation, IfIndex, InterfaceStats, LoadError,
+    Loader, ModePreference, Operation, PinError, ProgramFacts, ProgramInfo, Rehearsal, RuleStats,
+    Stats, VerdictCount, VerdictCounts, VerifierLog, build_info, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

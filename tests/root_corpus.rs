@@ -8,25 +8,39 @@ use std::collections::BTreeMap;
 use common::corpus::{self, Case};
 use common::live::Entry;
 use common::netns::skipped;
-use jiff::{SignedDuration, Timestamp};
-use xdpgate::policy::{AddressSet, Policy, PolicyErrorKind, Rule};
-use xdpgate::{ApplyError, Disposition, Firewall, Stats, Verdict};
+use xdpgate::policy::PolicyErrorKind;
+use xdpgate::{ApplyError, Disposition, Firewall, Frags, Stats, Verdict};
 
 #[test]
 fn the_corpus_through_the_kernel() {
-    if skipped() {
-        return;
+    if !skipped() {
+        run(Frags::Auto);
     }
+}
+
+#[test]
+fn the_corpus_through_the_form_for_one_buffer() {
+    // On a kernel that has no other form this is the test above.
+    if !skipped() && Firewall::loader().load().unwrap().program_info().frags {
+        run(Frags::Off);
+    }
+}
+
+fn run(frags: Frags) {
     let mut by_policy: BTreeMap<_, Vec<Case>> = BTreeMap::new();
     for case in corpus::load() {
         let key = (case.policy.clone(), case.at);
         by_policy.entry(key).or_default().push(case);
     }
-    let firewall = Firewall::loader().dry_run(false).load().expect("load");
+    let firewall = Firewall::loader()
+        .dry_run(false)
+        .frags(frags)
+        .load()
+        .expect("load");
     let entry = Entry::of(&firewall);
     let (mut judged, mut unsupported, mut short, mut elsewhere) = (0, 0, 0, 0);
     for cases in by_policy.values() {
-        match firewall.apply(&as_of_now(&cases[0])) {
+        match firewall.apply(&cases[0].policy_as_of_now()) {
             Ok(_) => {}
             Err(ApplyError::Policy(e)) if e.kind() == PolicyErrorKind::NotSupported => {
                 unsupported += cases.len();
@@ -64,32 +78,6 @@ fn the_corpus_through_the_kernel() {
         judged >= 250,
         "only {judged} frames of the corpus were judged"
     );
-}
-
-/// The policy of a case with the expiries moved by as much as the case lies ahead of now.
-fn as_of_now(case: &Case) -> Policy {
-    let hour = SignedDuration::from_hours(1);
-    let shifted = |at: Timestamp| match at > case.at {
-        true => Timestamp::now() + hour,
-        false => Timestamp::now() - hour,
-    };
-    let policy = case.policy();
-    let mut builder = Policy::builder()
-        .default_verdict(policy.default_verdict())
-        .malformed(policy.malformed())
-        .failsafe(policy.failsafe().clone());
-    for (name, set) in policy.sets() {
-        let entries = set.entries().map(|(p, expires)| (p, expires.map(shifted)));
-        builder = builder.set(name.clone(), AddressSet::from_entries(entries));
-    }
-    for rule in policy.rules() {
-        let expires = rule.expires.map(shifted);
-        builder = builder.rule(Rule {
-            expires,
-            ..rule.clone()
-        });
-    }
-    builder.build().expect("it was valid before")
 }
 
 /// Exactly the counters that the case names moved, by one frame and its bytes.

@@ -74,11 +74,15 @@ fn frames_are_evaluated_and_not_counted() {
             .payload(&vec![0; payload])
     };
     assert_eq!(evaluate(&long(3030).build()), blocked);
-    match firewall.evaluate(&[0; 3073]) {
-        Err(EvaluateError::TooLong {
-            bytes: 3073,
-            limit: 3072,
-        }) => {}
+    let limit = match firewall.program_info().frags {
+        true => 64 << 10,
+        false => 3072,
+    };
+    assert_eq!(evaluate(&long(limit - 42).length(1500).build()), blocked);
+    match firewall.evaluate(&vec![0; limit + 1]) {
+        Err(EvaluateError::TooLong { bytes, limit: said }) => {
+            assert_eq!((bytes, said), (limit + 1, limit));
+        }
         other => panic!("{other:?}"),
     }
     let stats = firewall.stats();

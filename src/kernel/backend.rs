@@ -42,6 +42,8 @@ pub(super) trait Backend: Debug + Send + Sync {
     fn rule_counter(&self, slot: u32) -> RuleCounter;
 
     fn entry_program(&self) -> ProgramFacts;
+    /// Whether the programs take frames in several buffers.
+    fn takes_frags(&self) -> bool;
     fn pin(&self, dir: &Path) -> Result<(), PinError>;
 }
 

@@ -52,6 +52,12 @@ pub enum LoadError {
         /// What it must be.
         reason: String,
     },
+    /// The programs were to take frames in several buffers, and the kernel cannot.
+    #[error(
+        "frags(Require): the kernel has no xdp.frags programs, they need Linux 5.18; load with \
+         Frags::Auto or Frags::Off"
+    )]
+    NoFrags,
     /// The kernel's verifier refused the entry program: a bug of xdpgate or of the compiler.
     #[error("the kernel's verifier refused the entry program: {summary}; please report this")]
     Verifier {

@@ -9,10 +9,18 @@ use crate::verdict::{Evaluation, Reason};
 /// The shortest frame that the kernel takes for a test run: an Ethernet header.
 pub(super) const SHORTEST: usize = 14;
 
-/// The longest frame that is evaluated. All kernels take it in one piece: a page of 4096 bytes less
-/// the headroom of 256 and what `struct skb_shared_info` may take at the end. Newer kernels take
-/// longer ones too, but would show the program only their beginning.
-pub(super) const LONGEST: usize = 3072;
+/// The longest frame that is evaluated.
+pub(super) fn longest(takes_frags: bool) -> usize {
+    if takes_frags {
+        // The first page holds what is said below, 17 more hold a page each.
+        64 << 10
+    } else {
+        // All kernels take it in one piece: a page of 4096 bytes less the headroom of 256 and what
+        // `struct skb_shared_info` may take at the end. Newer kernels take longer ones too, but
+        // would show the program only their beginning.
+        3072
+    }
+}
 
 /// Before the first policy every frame passes.
 pub(super) fn no_policy() -> Evaluation {

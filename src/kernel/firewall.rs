@@ -158,7 +158,8 @@ impl Firewall {
     /// the program would say.
     ///
     /// # Errors
-    /// The frame is longer than 3072 bytes, or the kernel refused to run the program.
+    /// The frame is longer than 65,536 bytes (3072 if the programs take frames in one buffer only,
+    /// see [`Frags`](crate::Frags)), or the kernel refused to run the program.
     pub fn evaluate(&self, frame: &[u8]) -> Result<Evaluation, EvaluateError> {
         self.evaluate_in(frame, |_| 0)
     }
@@ -182,10 +183,11 @@ impl Firewall {
         if frame.len() < evaluate::SHORTEST {
             return Ok(evaluate::too_short(&active.policy));
         }
-        if frame.len() > evaluate::LONGEST {
+        let limit = evaluate::longest(self.backend.takes_frags());
+        if frame.len() > limit {
             return Err(EvaluateError::TooLong {
                 bytes: frame.len(),
-                limit: evaluate::LONGEST,
+                limit,
             });
         }
         let answer = active.judge.evaluate(frame, scopes(&active.scopes))?;
@@ -224,6 +226,7 @@ impl Firewall {
             entry: self.backend.entry_program(),
             policy: self.active().map(|a| a.judge.program()),
             evaluator: self.active().and_then(|a| a.judge.evaluator()),
+            frags: self.backend.takes_frags(),
             clang: build_info().clang,
         }
     }

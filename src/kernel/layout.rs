@@ -13,7 +13,7 @@ pub(super) const DISPOSITION_SLOTS: usize = 4;
 /// Counters of one interface slot on one CPU.
 pub(super) const COUNTERS_PER_INTERFACE: usize = REASON_SLOTS * DISPOSITION_SLOTS;
 
-/// rodata: sizes that belong to the host, not to a policy.
+/// rodata: what belongs to the host, not to a policy.
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct HostShape {
@@ -21,6 +21,8 @@ pub(super) struct HostShape {
     pub rule_slots: u32,
     pub evaluate: u32,
     pub tick_ns: u32,
+    pub frags: u32,
+    pub reserved: u32,
     pub seed: [u64; 2],
 }
 

@@ -201,6 +201,10 @@ impl Backend for Kernel {
         self.entry.facts.clone()
     }
 
+    fn takes_frags(&self) -> bool {
+        self.shared.host.frags != 0
+    }
+
     fn pin(&self, dir: &Path) -> Result<(), PinError> {
         let host = self.shared.host;
         pin::pin(

@@ -12,6 +12,7 @@ use nix::time::{ClockId, clock_getres};
 use super::backend::Backend;
 use super::error::LoadError;
 use super::firewall::Firewall;
+use super::frags::Frags;
 use super::layout::{COUNTERS_PER_INTERFACE, HostShape};
 use super::live::Kernel;
 use super::probe;
@@ -34,6 +35,7 @@ pub struct Loader {
     max_interfaces: u16,
     max_rules: u32,
     rows_up_to: usize,
+    frags: Frags,
 }
 
 impl Default for Loader {
@@ -43,6 +45,7 @@ impl Default for Loader {
             max_interfaces: 256,
             max_rules: 16_384,
             rows_up_to: ROWS_UP_TO,
+            frags: Frags::Auto,
         }
     }
 }
@@ -77,6 +80,12 @@ impl Loader {
         Self { rows_up_to, ..self }
     }
 
+    /// Whether frames may lie in several buffers, as with an MTU of 9000; wherever the kernel can
+    /// unless set. [`ProgramInfo::frags`](crate::ProgramInfo::frags) says what came of it.
+    pub fn frags(self, frags: Frags) -> Self {
+        Self { frags, ..self }
+    }
+
     /// Loads the program that interfaces run and makes the maps beside it. It judges nothing
     /// before [`Firewall::apply`]: every frame passes, with the reason
     /// [`NoPolicy`](crate::Reason::NoPolicy).
@@ -86,12 +95,16 @@ impl Loader {
     /// therefore not done here.
     ///
     /// # Errors
-    /// Missing capabilities, a size out of range, or what the kernel refused.
+    /// Missing capabilities, a size out of range, [`Frags::Require`] on a kernel without, or what
+    /// the kernel refused.
     pub fn load(self) -> Result<Firewall, LoadError> {
         probe::check_capabilities()?;
         let cpus = cpu_numbers()?;
         let secret = RandomState::new();
-        let host = self.host_shape(cpus, &secret)?;
+        let host = HostShape {
+            frags: self.frags.resolve()?.into(),
+            ..self.host_shape(cpus, &secret)?
+        };
         let kernel =
             Kernel::load(host, cpus).map_err(|error: ProgramError| LoadError::from(error))?;
         Ok(self.finish(Box::new(kernel), secret))
@@ -103,7 +116,7 @@ impl Loader {
     /// Policies are compiled as ever and [`Firewall::evaluate`] judges by the compiled image. Every
     /// interface index exists, and nothing is ever counted.
     pub fn rehearse(self) -> (Firewall, Rehearsal) {
-        let recorder = Recorder::default();
+        let recorder = Recorder::new(self.frags != Frags::Off);
         let rehearsal = recorder.rehearsal();
         (
             self.finish(Box::new(recorder), RandomState::new()),
@@ -145,6 +158,8 @@ impl Loader {
             rule_slots: self.max_rules,
             evaluate: 0,
             tick_ns: tick_ns()?,
+            frags: 0,
+            reserved: 0,
             seed: [2u8, 3].map(|half| secret.hash_one(half)),
         })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytemuck::bytes_of;
 use libbpf_rs::skel::SkelBuilder;
-use libbpf_rs::{ErrorKind, MapHandle, ProgramHandle};
+use libbpf_rs::{ErrorKind, MapHandle, ProgramHandle, libbpf_sys};
 
 use super::error::VerifierLog;
 use super::layout::{COUNTERS_PER_INTERFACE, HostShape};
@@ -84,6 +84,7 @@ pub(super) fn load_entry(
     let verdicts = cpus * host.interface_slots * COUNTERS_PER_INTERFACE as u32;
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate_policy.set_autoload(false);
+        open.progs.xdpgate.set_flags(flags(host));
         open.maps.image.set_autocreate(false)?;
         open.maps.scopes.set_autocreate(false)?;
         open.maps.verdict_counters.set_max_entries(verdicts)?;
@@ -121,6 +122,7 @@ pub(super) fn load_policy(
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate.set_autoload(false);
         open.progs.xdpgate_clock.set_autoload(false);
+        open.progs.xdpgate_policy.set_flags(flags(host));
         open.maps.policy_slot.set_autocreate(false)?;
         open.maps.image.reuse_fd(own.image.as_fd())?;
         open.maps.scopes.reuse_fd(own.scopes.as_fd())?;
@@ -141,6 +143,14 @@ pub(super) fn load_policy(
         Ok((ProgramHandle::try_from(&skeleton.progs.xdpgate_policy)?, ()))
     })
     .map(|(program, ())| program)
+}
+
+/// All programs of one `policy_slot` must be of one form: the kernel holds them to it.
+fn flags(host: HostShape) -> u32 {
+    match host.frags {
+        0 => 0,
+        _ => libbpf_sys::BPF_F_XDP_HAS_FRAGS,
+    }
 }
 
 fn write_rodata(open: &mut OpenXdpgateSkel<'_>, offset: usize, bytes: &[u8]) {

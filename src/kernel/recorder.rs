@@ -72,12 +72,20 @@ impl Rehearsal {
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     rehearsal: Rehearsal,
+    takes_frags: bool,
     dry_run: AtomicBool,
     links: AtomicU32,
     interfaces: Mutex<HashMap<u32, InterfaceEntry>>,
 }
 
 impl Recorder {
+    pub(super) fn new(takes_frags: bool) -> Self {
+        Self {
+            takes_frags,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn rehearsal(&self) -> Rehearsal {
         self.rehearsal.clone()
     }
@@ -152,6 +160,10 @@ impl Backend for Recorder {
 
     fn entry_program(&self) -> ProgramFacts {
         ProgramFacts::default()
+    }
+
+    fn takes_frags(&self) -> bool {
+        self.takes_frags
     }
 
     fn pin(&self, dir: &Path) -> Result<(), PinError> {

@@ -87,7 +87,8 @@ assert_mirror!(
     rule_slots,
     evaluate,
     tick_ns,
-    seed
+    seed,
+    frags
 );
 assert_mirror!(layout::Control, control, dry_run, zero);
 assert_mirror!(

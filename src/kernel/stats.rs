@@ -222,6 +222,8 @@ pub struct ProgramInfo {
     /// What [`Firewall::evaluate`](crate::Firewall::evaluate) runs for that generation; `None`
     /// before its first use.
     pub evaluator: Option<ProgramFacts>,
+    /// Whether they take frames in several buffers; see [`Frags`](crate::Frags).
+    pub frags: bool,
     /// The version of the clang that compiled them.
     pub clang: &'static str,
 }

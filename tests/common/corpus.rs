@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use xdpgate::policy::{Action, Mode, Policy};
+use xdpgate::policy::{Action, AddressSet, Mode, Policy, Rule};
 use xdpgate::{Evaluation, Reason, Verdict};
 
 /// One case.
@@ -51,6 +51,32 @@ impl Case {
     /// The policy, parsed.
     pub fn policy(&self) -> Policy {
         Policy::from_yaml(&self.policy).unwrap_or_else(|e| panic!("{}: policy: {e}", self.name))
+    }
+
+    /// The policy with the expiries moved by as much as the case lies ahead of now.
+    pub fn policy_as_of_now(&self) -> Policy {
+        let hour = SignedDuration::from_hours(1);
+        let shifted = |at: Timestamp| match at > self.at {
+            true => Timestamp::now() + hour,
+            false => Timestamp::now() - hour,
+        };
+        let policy = self.policy();
+        let mut builder = Policy::builder()
+            .default_verdict(policy.default_verdict())
+            .malformed(policy.malformed())
+            .failsafe(policy.failsafe().clone());
+        for (name, set) in policy.sets() {
+            let entries = set.entries().map(|(p, expires)| (p, expires.map(shifted)));
+            builder = builder.set(name.clone(), AddressSet::from_entries(entries));
+        }
+        for rule in policy.rules() {
+            let expires = rule.expires.map(shifted);
+            builder = builder.rule(Rule {
+                expires,
+                ..rule.clone()
+            });
+        }
+        builder.build().expect("it was valid before")
     }
 
     /// Panics with the whole case unless `said` is what the case expects.

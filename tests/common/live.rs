@@ -1,9 +1,10 @@
 //! Frames through the program that interfaces run, as if received: they are judged and counted.
 
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use libbpf_rs::Program;
-use libbpf_rs::libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
+use libbpf_rs::libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts, xdp_md};
 use xdpgate::{Firewall, Verdict};
 
 /// Whether this runs in a virtual machine of the kernel matrix, which is slow.
@@ -22,6 +23,21 @@ impl Entry {
 
     /// What the program does with a frame of at least 14 bytes.
     pub fn receive(&self, frame: &[u8]) -> Verdict {
+        self.run(frame, None).expect("BPF_PROG_TEST_RUN")
+    }
+
+    /// The same with only `linear` bytes in the first buffer, and the rest in others. The kernel
+    /// refuses it before 6.18, for a program that takes frames in one buffer only, and for too few
+    /// bytes.
+    pub fn receive_scattered(&self, frame: &[u8], linear: u32) -> io::Result<Verdict> {
+        let context = xdp_md {
+            data_end: linear,
+            ..Default::default()
+        };
+        self.run(frame, Some(&context))
+    }
+
+    fn run(&self, frame: &[u8], context: Option<&xdp_md>) -> io::Result<Verdict> {
         let mut opts = bpf_test_run_opts {
             sz: size_of::<bpf_test_run_opts>() as _,
             data_in: frame.as_ptr().cast(),
@@ -29,17 +45,19 @@ impl Entry {
             repeat: 1,
             ..Default::default()
         };
-        // SAFETY: the frame outlives the call, and the sizes are those of what is pointed to.
+        if let Some(context) = context {
+            opts.ctx_in = std::ptr::from_ref(context).cast();
+            opts.ctx_size_in = size_of_val(context) as u32;
+        }
+        // SAFETY: frame and context outlive the call, and the sizes are those of what is pointed
+        // to.
         let rc = unsafe { bpf_prog_test_run_opts(self.0.as_raw_fd(), &mut opts) };
-        assert_eq!(
-            rc,
-            0,
-            "BPF_PROG_TEST_RUN: {}",
-            std::io::Error::from_raw_os_error(-rc)
-        );
+        if rc != 0 {
+            return Err(io::Error::from_raw_os_error(-rc));
+        }
         match opts.retval {
-            1 => Verdict::Drop,
-            2 => Verdict::Pass,
+            1 => Ok(Verdict::Drop),
+            2 => Ok(Verdict::Pass),
             other => panic!("XDP action {other}"),
         }
     }

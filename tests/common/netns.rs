@@ -127,7 +127,8 @@ impl Wire {
 
     /// The next frame that came in, or `None` after 50 ms without one.
     pub fn receive(&self) -> Option<Vec<u8>> {
-        let mut buffer = vec![0; 2048];
+        // Longer than any frame of an MTU of 9000.
+        let mut buffer = vec![0; 9216];
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(length) => return Some(buffer[..length].to_vec()),

@@ -138,7 +138,8 @@ pub(super) struct Load {
     /// The directory for the pins
     #[arg(long, value_name = "DIR")]
     pub pin: PathBuf,
-    /// Load the form for single buffers; this version has no other
+    /// Load the form for frames in one buffer, also where the kernel can take several: it can be
+    /// tail-called by programs of that form
     #[arg(long)]
     pub no_frags: bool,
     /// Judge and count, but drop nothing
