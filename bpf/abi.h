@@ -34,6 +34,9 @@
 #define EXTRA_CLASSES 64 /* bits of one word */
 #define MAX_SSH_PREFIXES 16
 
+#define LIMIT_TIME_SHIFT 8 /* rate limits reckon in nanoseconds / 2^8 */
+#define SOURCE_SLOTS 3 /* budgets of sources in a line */
+
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 8
 
@@ -107,6 +110,8 @@ enum axis {
 #define FEATURE_CONDITIONS (1u << 12) /* some rule of rows or pairs expires or has a scope */
 #define FEATURE_SCOPES (1u << 14) /* some rule is for some interfaces only */
 #define FEATURE_WALK (1u << 13) /* some rule of the rows does not end the search */
+#define FEATURE_LIMIT (1u << 15) /* some rule limits a rate */
+#define FEATURE_LIMIT_SOURCE (1u << 16) /* some rule limits the rate of each source */
 
 #define RULE_DROP (1u << 0)
 #define RULE_PASSIVE (1u << 1) /* counted, and evaluation goes on: count, or monitor mode */
@@ -248,13 +253,15 @@ struct rule_record {
 
 /*
  * A rate limit as GCRA (ITU-T I.371): a budget is the time at which it will be full again, so that
- * it needs no refilling. Its unit of time is a nanosecond / 2^time_shift.
+ * it needs no refilling. Time is in nanoseconds / 2^LIMIT_TIME_SHIFT, for all limits alike.
  */
 struct limit {
 	__u64 cost; /* time that a packet takes, or a byte: (bytes * cost) >> cost_shift */
 	__u64 depth; /* time that the burst takes */
+	__u64 id; /* hash of the rule's id and of the limit */
 	__u32 flags; /* LIMIT_* */
-	__u8 cost_shift, time_shift;
+	__u8 cost_shift;
+	__u8 reserved;
 	__u8 v4_length, v6_length; /* of the source prefix that has a budget */
 };
 
@@ -264,7 +271,7 @@ struct rule_extra {
 	__u64 scopes; /* bits of the interface scopes in which it holds; 0: everywhere */
 	struct limit limit;
 	__u32 src_sets, dst_sets; /* bits of the sets whose entries it counts */
-	__u64 reserved[2];
+	__u64 reserved;
 };
 
 /* A prefix; an IPv4 one stands in the low 32 bits of lo. */
@@ -280,8 +287,9 @@ struct host_shape {
 	__u32 evaluate; /* 1: write the evaluation, count nothing */
 	__u32 tick_ns; /* nanoseconds of a tick */
 	__u32 frags; /* 1: loaded as xdp.frags (Linux 5.18); frames may lie in several buffers */
-	__u32 reserved;
+	__u32 source_lines; /* of rate_sources */
 	__u64 seed[2]; /* of the tables that outlive a policy */
+	__u64 tick_zero; /* what the exact clock showed at tick 0, in the time of rate limits */
 };
 
 /* One line that user space may change at any time. */
@@ -312,6 +320,28 @@ struct rule_counter {
 	__u64 dropped_bytes;
 };
 
+/*
+ * A budget: full again at base + spent. What is spent is only ever added to, in one atomic step, so
+ * that nothing that a CPU spends is lost to another. The time in which nothing was to be earned is
+ * added to base: see limit.h.
+ */
+struct budget {
+	__u64 base, spent;
+};
+
+/* Per rule slot: the budget of the rule, or of those sources that found no place in rate_sources. */
+struct rate_budget {
+	struct budget budget;
+	__u64 limit; /* the id of that by which it was spent: another begins with a full budget */
+	__u64 reserved;
+};
+
+/* Budgets of sources. One that is full is worth nothing: its place may be taken. */
+struct source_line {
+	__u32 tags[SOURCE_SLOTS + 1]; /* by the keyed hash of rule and source; the last is unused */
+	struct budget budgets[SOURCE_SLOTS];
+};
+
 /* What the evaluating program says of one frame. */
 struct evaluation {
 	__u32 reason;
@@ -333,14 +363,16 @@ _Static_assert(sizeof(struct timed_outcome) == 16, "timed_outcome");
 _Static_assert(sizeof(struct rule_box) == 16, "rule_box");
 _Static_assert(sizeof(struct length_node) == 32, "length_node");
 _Static_assert(sizeof(struct rule_record) == 8, "rule_record");
-_Static_assert(sizeof(struct limit) == 24, "limit");
+_Static_assert(sizeof(struct limit) == 32, "limit");
 _Static_assert(sizeof(struct rule_extra) == 64, "rule_extra");
 _Static_assert(sizeof(struct ssh_prefix) == 32, "ssh_prefix");
-_Static_assert(sizeof(struct host_shape) == 40, "host_shape");
+_Static_assert(sizeof(struct host_shape) == 48, "host_shape");
 _Static_assert(sizeof(struct control) == 64, "control");
 _Static_assert(sizeof(struct interface_entry) == 8, "interface_entry");
 _Static_assert(sizeof(struct verdict_counter) == 16, "verdict_counter");
 _Static_assert(sizeof(struct rule_counter) == 32, "rule_counter");
+_Static_assert(sizeof(struct rate_budget) == 32, "rate_budget");
+_Static_assert(sizeof(struct source_line) == LINE_BYTES, "source_line");
 _Static_assert(sizeof(struct evaluation) == 192, "evaluation");
 _Static_assert(REASON_COUNT <= REASON_SLOTS, "reasons");
 

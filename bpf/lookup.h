@@ -53,7 +53,7 @@ struct around {
 /* Forgets what the parser's ways said of the fields that the lookups of this policy read. */
 static __always_inline void forget_packet(struct packet *packet, __u64 zero)
 {
-	if (shape.features & (FEATURE_SRC | FEATURE_EXACT)) {
+	if (shape.features & (FEATURE_SRC | FEATURE_EXACT | FEATURE_LIMIT_SOURCE)) {
 		forget(packet->src.hi);
 		forget(packet->src.lo);
 	}
@@ -94,18 +94,24 @@ static __always_inline __u64 hash4(__u32 address)
 
 /* NH over four 32-bit words (UMAC: Black et al., CRYPTO 1999), keyed by the whole seed: two keys
  * chosen without knowing it collide with a probability of 2^-32. Then a finalizer, which spreads
- * the bits over both halves. */
-static __always_inline __u64 hash6(__u64 hi, __u64 lo, __u32 length)
+ * the bits over both halves, and takes in two numbers more. */
+static __always_inline __u64 hash16(const volatile __u64 *seed, __u64 hi, __u64 lo, __u32 kind,
+				    __u64 more)
 {
-	__u64 a = (__u32)((hi >> 32) + (shape.seed[0] >> 32));
-	__u64 b = (__u32)(hi + shape.seed[0]);
-	__u64 c = (__u32)((lo >> 32) + (shape.seed[1] >> 32));
-	__u64 d = (__u32)(lo + shape.seed[1]);
+	__u64 a = (__u32)((hi >> 32) + (seed[0] >> 32));
+	__u64 b = (__u32)(hi + seed[0]);
+	__u64 c = (__u32)((lo >> 32) + (seed[1] >> 32));
+	__u64 d = (__u32)(lo + seed[1]);
 	__u64 h = a * b + c * d;
 
-	h = (h ^ h >> 32 ^ length) * MIX_1;
-	h = (h ^ h >> 29) * MIX_2;
+	h = (h ^ h >> 32 ^ kind) * MIX_1;
+	h = (h ^ h >> 29 ^ more) * MIX_2;
 	return h ^ h >> 32;
+}
+
+static __always_inline __u64 hash6(__u64 hi, __u64 lo, __u32 length)
+{
+	return hash16(shape.seed, hi, lo, length, 0);
 }
 
 /* The home line of a key by the high half of its hash, the other line by the low half: a half is

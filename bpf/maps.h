@@ -36,6 +36,15 @@ MMAPABLE_ARRAY(verdict_counters, 1, struct verdict_counter);
 /* [cpu][rule slot]. Sized at load. */
 MMAPABLE_ARRAY(rule_counters, 1, struct rule_counter);
 
+/* [rule slot]. Sized at load. */
+MMAPABLE_ARRAY(rate_budgets, 1, struct rate_budget);
+
+/* Budgets of sources, by hash. Sized at load. mmapable for the sake of its alignment. */
+MMAPABLE_ARRAY(rate_sources, 1, struct source_line);
+
+/* [cpu][rule slot]: packets of sources that found no place in rate_sources. Sized at load. */
+MMAPABLE_ARRAY(rate_overflows, 1, __u64);
+
 /* Where the evaluating program leaves its answer. */
 MMAPABLE_ARRAY(evaluation, 1, struct evaluation);
 

@@ -26,6 +26,7 @@
 #include "failsafe.h"
 #include "stats.h"
 #include "rules.h"
+#include "limit.h"
 
 /* Says what time it is in ticks: user space cannot see them, and expiry is measured in them. */
 SEC("xdp")
@@ -102,6 +103,11 @@ int xdpgate_policy(struct xdp_md *ctx)
 		if (record) {
 			decision.drop = record[0] & RULE_DROP;
 			counter_slot = record[1];
+			if (shape.features & FEATURE_LIMIT && record[0] & RULE_LIMIT &&
+			    over_limit(bytes, &packet, record[0], record[1], zero)) {
+				decision.drop = true;
+				decision.reason = REASON_RATE_LIMIT;
+			}
 		}
 	} else if (packet.malformed) {
 		decision.reason = REASON_MALFORMED;

@@ -59,6 +59,8 @@ pub(crate) const FEATURE_TIMED: u32 = 1 << 11;
 pub(crate) const FEATURE_CONDITIONS: u32 = 1 << 12;
 pub(crate) const FEATURE_SCOPES: u32 = 1 << 14;
 pub(crate) const FEATURE_WALK: u32 = 1 << 13;
+pub(crate) const FEATURE_LIMIT: u32 = 1 << 15;
+pub(crate) const FEATURE_LIMIT_SOURCE: u32 = 1 << 16;
 
 pub(crate) const RULE_DROP: u32 = 1 << 0;
 pub(crate) const RULE_PASSIVE: u32 = 1 << 1;
@@ -69,6 +71,7 @@ pub(crate) const RULE_EXTRA: u32 = 8;
 pub(crate) const LIMIT_BITS: u32 = 1 << 0;
 pub(crate) const LIMIT_SOURCE: u32 = 1 << 1;
 pub(crate) const LIMIT_FINE: u32 = 1 << 2;
+pub(crate) const LIMIT_TIME_SHIFT: u32 = 8;
 
 /// One line of the image: a cache line.
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -216,9 +219,10 @@ pub(crate) struct RuleRecord {
 pub(crate) struct Limit {
     pub cost: u64,
     pub depth: u64,
+    pub id: u64,
     pub flags: u32,
     pub cost_shift: u8,
-    pub time_shift: u8,
+    pub reserved: u8,
     pub v4_length: u8,
     pub v6_length: u8,
 }
@@ -231,7 +235,7 @@ pub(crate) struct RuleExtra {
     pub limit: Limit,
     pub src_sets: u32,
     pub dst_sets: u32,
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -255,7 +259,7 @@ const _: () = {
     assert!(size_of::<RuleBox>() == 16);
     assert!(size_of::<LengthNode>() == 32);
     assert!(size_of::<RuleRecord>() == 8);
-    assert!(size_of::<Limit>() == 24);
+    assert!(size_of::<Limit>() == 32);
     assert!(size_of::<RuleExtra>() == 64);
     assert!(size_of::<SshPrefix>() == 32);
 };

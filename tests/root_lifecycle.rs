@@ -35,6 +35,21 @@ fn policy(text: &str) -> Policy {
     Policy::from_yaml(text).unwrap()
 }
 
+/// What a directory of pins holds, sorted.
+const PINS: [&str; 11] = [
+    "control",
+    "evaluation",
+    "interfaces",
+    "layout",
+    "policy_slot",
+    "rate_budgets",
+    "rate_overflows",
+    "rate_sources",
+    "rule_counters",
+    "verdict_counters",
+    "xdpgate",
+];
+
 #[test]
 fn frames_are_evaluated_and_not_counted() {
     if netns::skipped() {
@@ -153,19 +168,7 @@ fn what_is_pinned_goes_on_without_the_process() {
         let firewall = Firewall::loader().dry_run(false).load().unwrap();
         firewall.apply(&policy(BLOCK)).unwrap();
         firewall.pin(&dir).unwrap();
-        assert_eq!(
-            names(&dir),
-            [
-                "control",
-                "evaluation",
-                "interfaces",
-                "layout",
-                "policy_slot",
-                "rule_counters",
-                "verdict_counters",
-                "xdpgate"
-            ]
-        );
+        assert_eq!(names(&dir), PINS);
         let again = firewall.pin(&dir).unwrap_err();
         assert!(matches!(again, PinError::Exists { .. }), "{again}");
         drop(firewall);
@@ -257,7 +260,7 @@ fn who_pins_first_keeps_the_pins() {
                 handles.map(|handle| handle.join().unwrap())
             });
             assert_ne!(pinned[0], pinned[1], "one of them");
-            assert_eq!(names(&dir).len(), 8);
+            assert_eq!(names(&dir).len(), PINS.len());
             unpin(&dir).unwrap();
         }
     });
@@ -285,7 +288,7 @@ fn what_is_not_ours_is_neither_used_nor_removed() {
         firewall.pin(&dir).unwrap();
         map.pin(dir.join("theirs")).unwrap();
         assert!(matches!(unpin(&dir), Err(PinError::Foreign { .. })));
-        assert_eq!(names(&dir).len(), 9, "all or nothing");
+        assert_eq!(names(&dir).len(), PINS.len() + 1, "all or nothing");
 
         let elsewhere = std::env::temp_dir();
         let error = firewall.pin(elsewhere.join("xdpgate-pins")).unwrap_err();

@@ -191,16 +191,16 @@ fn what_cannot_be_applied_changes_nothing() {
         let info = firewall.program_info();
         let (sender, receiver) = (Wire::open("b0"), Wire::open("a0"));
 
-        let unsupported = "version: 1
+        let refused = "version: 1
 rules:
   - { id: a, match: { src: 192.0.2.0/24 }, action: drop }
-  - { id: limit, action: { rate_limit: { packets_per_second: 1, burst: 1 } } }
+  - { id: limit, action: { rate_limit: { packets_per_second: 1, burst: 18446744073709551615 } } }
 ";
         let many: String = (0..5)
             .map(|n| format!("  - {{ id: r{n}, action: drop }}\n"))
             .collect();
         for (text, says) in [
-            (unsupported.to_owned(), "limit"),
+            (refused.to_owned(), "limit"),
             (format!("version: 1\nrules:\n{many}"), "max_rules(7)"),
         ] {
             let error = firewall

@@ -116,6 +116,16 @@ fn full_rows() -> String {
     walking() + &rules
 }
 
+/// Everything, with limits of both kinds and clocks.
+fn limits() -> String {
+    format!(
+        "{EVERYTHING}
+  - {{ id: r20, match: {{ protocol: 6 }}, action: {{ rate_limit: {{ packets_per_second: 1, burst: 1 }} }} }}
+  - {{ id: r21, action: {{ rate_limit: {{ bits_per_second: 1000000, burst: 1000000, per: source }} }} }}
+"
+    )
+}
+
 /// More rules than rows are used for.
 fn many_rules() -> String {
     let rules: String = (0..1500)
@@ -157,6 +167,7 @@ fn every_shape_is_verified_within_the_limit() {
         ("everything", EVERYTHING),
         ("walking", &walking()),
         ("full-rows", &full_rows()),
+        ("limits", &limits()),
         ("many-rules", &many_rules()),
         ("pairs", &pairs()),
     ] {

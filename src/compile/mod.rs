@@ -13,6 +13,7 @@ mod class;
 mod clock;
 mod exact;
 mod hosts;
+mod limit;
 mod pairs;
 mod record;
 mod rows;
@@ -23,8 +24,8 @@ use bytemuck::Zeroable;
 use crate::abi::{self, AXIS_COUNT, AXIS_DST, AXIS_SRC, Shape, SshPrefix};
 use crate::image::{Image, ImageWriter};
 use crate::policy::{
-    Action, AddressMatch, AddressSet, EntryCounters, Family, Match, Policy, PolicyError,
-    PolicyErrorKind, Prefix, Rule, SetName, Verdict,
+    AddressMatch, AddressSet, EntryCounters, Family, Match, Policy, PolicyError, PolicyErrorKind,
+    Prefix, Rule, SetName, Verdict,
 };
 use address::{Form, Member, SweptAxis, What};
 use allot::{Allotment, Place};
@@ -111,9 +112,6 @@ fn compile_with(
     seed: [u64; 2],
 ) -> Result<Image, Refusal> {
     let rules = active_rules(policy);
-    for rule in &rules {
-        check_supported(rule)?;
-    }
     for (name, set) in policy.sets() {
         check_supported_set(name, set)?;
     }
@@ -132,7 +130,7 @@ fn compile_with(
     let mut shape = Shape::zeroed();
     let mut image = ImageWriter::new();
     shape.seed = seed;
-    shape.features = features(policy);
+    shape.features = features(policy) | limit::features(&rules);
     shape.row_lines = rows::row_lines(rowed.len());
     shape.rowed_count = rowed.len() as u32;
     shape.axes = axis::row_axes(&matches);
@@ -333,15 +331,6 @@ fn member(direction: usize, rule: &Rule, what: What) -> Member<'_> {
         address: address(direction, &rule.matches),
         family: rule.matches.family,
     }
-}
-
-fn check_supported(rule: &Rule) -> Result<(), PolicyError> {
-    let unsupported = |field: &str| Err(PolicyError::not_supported(&rule.id, field));
-    match rule.action {
-        Action::Drop | Action::Pass | Action::Count => {}
-        Action::RateLimit(_) => return unsupported("action.rate_limit"),
-    }
-    Ok(())
 }
 
 fn check_supported_set(name: &SetName, set: &AddressSet) -> Result<(), PolicyError> {

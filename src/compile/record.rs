@@ -1,7 +1,7 @@
 //! Rule records: what is done with a packet once its rule is known.
 
-use super::Clock;
 use super::allot::is_conditional;
+use super::{Clock, limit};
 use crate::abi::{self, Limit, RuleExtra, RuleRecord, Shape};
 use crate::image::ImageWriter;
 use crate::policy::{Action, Mode, PolicyError, Rule};
@@ -25,7 +25,7 @@ pub(super) fn write(
     for (number, rule) in rules.iter().enumerate() {
         let mut flags = flags(rule);
         let scope = scope(rule, &mut scopes)?;
-        if let Some(extra) = extra(rule, scope, clock) {
+        if let Some(extra) = extra(rule, scope, clock)? {
             if extras.len() == MAX_EXTRAS {
                 return Err(PolicyError::limit(
                     None,
@@ -90,11 +90,18 @@ fn flags(rule: &Rule) -> u32 {
 }
 
 /// `None` for a rule whose record says all.
-fn extra(rule: &Rule, scopes: u64, clock: &Clock) -> Option<RuleExtra> {
-    is_conditional(rule).then(|| RuleExtra {
+fn extra(rule: &Rule, scopes: u64, clock: &Clock) -> Result<Option<RuleExtra>, PolicyError> {
+    let limit = match &rule.action {
+        Action::RateLimit(limit) => Some(limit::compile(limit, &rule.id, clock)?),
+        _ => None,
+    };
+    if limit.is_none() && !is_conditional(rule) {
+        return Ok(None);
+    }
+    Ok(Some(RuleExtra {
         scopes,
         expires: rule.expires.map_or(Clock::NEVER, |at| clock.ticks_at(at)),
-        limit: Limit::zeroed(),
+        limit: limit.unwrap_or(Limit::zeroed()),
         ..RuleExtra::zeroed()
-    })
+    }))
 }

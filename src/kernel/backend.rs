@@ -40,6 +40,10 @@ pub(super) trait Backend: Debug + Send + Sync {
 
     fn verdict_counters(&self, slot: u16) -> VerdictCounters;
     fn rule_counter(&self, slot: u32) -> RuleCounter;
+    /// Packets of a rule whose source had no place in the table of sources.
+    fn rate_overflow(&self, slot: u32) -> u64;
+    /// Makes the rate state of a slot that no packet uses as if it had never been used.
+    fn reset_rate(&self, slot: u32);
 
     fn entry_program(&self) -> ProgramFacts;
     /// Whether the programs take frames in several buffers.

@@ -150,8 +150,8 @@ impl Firewall {
     }
 
     /// What the policy in force says of a frame, from the XDP program itself. Dry run makes no
-    /// difference, and nothing is counted. Rules that name interfaces do not match: see
-    /// [`Firewall::evaluate_on`].
+    /// difference, and nothing is counted or spent: a rate limit answers as it would now. Rules that
+    /// name interfaces do not match: see [`Firewall::evaluate_on`].
     ///
     /// The first evaluation of a generation loads a second instance of its program. The kernel
     /// takes no test frames of less than 14 bytes; they are answered as malformed, which is what
@@ -200,7 +200,8 @@ impl Firewall {
         let active = self.active();
         let rules = active.iter().flat_map(|a| &a.rules).map(|(id, slot)| {
             let counter = backend.rule_counter(slot.number);
-            RuleStats::new(id.clone(), counter.since(slot.baseline))
+            let overflow = backend.rate_overflow(slot.number);
+            RuleStats::new(id.clone(), counter.since(slot.baseline), overflow)
         });
         Stats {
             generation: active.as_ref().map(|a| a.generation),

@@ -8,6 +8,8 @@ pub(super) const INTERFACE_ENTRIES: u32 = 4096;
 pub(super) const INTERFACE_HOPS: u32 = 8;
 /// An entry that was taken out: unlike a free one it does not end the search.
 pub(super) const INTERFACE_GONE: u32 = u32::MAX;
+/// Budgets of sources in a line of `rate_sources`.
+pub(super) const SOURCE_SLOTS: u32 = 3;
 pub(super) const REASON_SLOTS: usize = 16;
 pub(super) const DISPOSITION_SLOTS: usize = 4;
 /// Counters of one interface slot on one CPU.
@@ -22,8 +24,9 @@ pub(super) struct HostShape {
     pub evaluate: u32,
     pub tick_ns: u32,
     pub frags: u32,
-    pub reserved: u32,
+    pub source_lines: u32,
     pub seed: [u64; 2],
+    pub tick_zero: u64,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -57,6 +60,16 @@ pub(super) struct RuleCounter {
     pub bytes: u64,
     pub dropped_packets: u64,
     pub dropped_bytes: u64,
+}
+
+/// The budget of a rule slot; all zero is a full one.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct RateBudget {
+    pub base: u64,
+    pub spent: u64,
+    pub limit: u64,
+    pub reserved: u64,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]

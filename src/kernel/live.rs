@@ -17,7 +17,7 @@ use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
 use super::layout::{
     COUNTERS_PER_INTERFACE, EvaluationLine, HostShape, INTERFACE_ENTRIES, InterfaceEntry,
-    RuleCounter, VerdictCounter,
+    RateBudget, RuleCounter, VerdictCounter,
 };
 use super::link::Link;
 use super::pin;
@@ -25,7 +25,7 @@ use super::program::{self, LoadedProgram, ProgramError, to_io};
 use super::published::{Published, Shared};
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
-use crate::abi::LINE_BYTES;
+use crate::abi::{LIMIT_TIME_SHIFT, LINE_BYTES};
 use crate::compile::Clock;
 use crate::image::Image;
 
@@ -39,11 +39,14 @@ pub(super) struct Kernel {
     interfaces: SharedWords<AtomicU64>,
     verdict_counters: SharedWords<AtomicU64>,
     rule_counters: SharedWords<AtomicU64>,
+    rate_budgets: SharedWords<AtomicU64>,
+    rate_overflows: SharedWords<AtomicU64>,
     grace: GracePeriod,
     clock: ProgramHandle,
 }
 
 impl Kernel {
+    /// `host.tick_zero` is found out here.
     pub(super) fn load(host: HostShape, cpus: u32) -> Result<Self, ProgramError> {
         let (entry, clock, maps) = program::load_entry(host, cpus)?;
         let mmap = |source| ProgramError::Syscall {
@@ -51,9 +54,20 @@ impl Kernel {
             source,
         };
         let cpus = cpus as usize;
+        let evaluation =
+            SharedWords::new(&maps.evaluation, words(size_of::<EvaluationLine>())).map_err(mmap)?;
+        let (ticks, nanoseconds) =
+            read_clock(&clock, &evaluation).map_err(|source| ProgramError::Syscall {
+                call: "bpf(BPF_PROG_TEST_RUN) of the clock",
+                source,
+            })?;
+        let since_zero = ticks.wrapping_mul(host.tick_ns.into());
+        let host = HostShape {
+            tick_zero: nanoseconds.wrapping_sub(since_zero) << LIMIT_TIME_SHIFT,
+            ..host
+        };
         let verdicts = cpus * host.interface_slots as usize * COUNTERS_PER_INTERFACE;
         let rules = cpus * host.rule_slots as usize;
-        let words = |size: usize| size / size_of::<u32>();
         Ok(Self {
             control: SharedWords::new(&maps.control, words(LINE_BYTES)).map_err(mmap)?,
             interfaces: SharedWords::new(&maps.interfaces, INTERFACE_ENTRIES as usize)
@@ -65,27 +79,60 @@ impl Kernel {
             .map_err(mmap)?,
             rule_counters: SharedWords::new(&maps.rule_counters, rules * WORDS_PER_RULE)
                 .map_err(mmap)?,
+            rate_budgets: SharedWords::new(
+                &maps.rate_budgets,
+                host.rule_slots as usize * WORDS_PER_BUDGET,
+            )
+            .map_err(mmap)?,
+            rate_overflows: SharedWords::new(&maps.rate_overflows, rules).map_err(mmap)?,
             grace: GracePeriod::new().map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE)"))?,
             entry,
             clock,
             cpus,
             shared: Arc::new(Shared {
                 host,
-                evaluation: SharedWords::new(&maps.evaluation, words(size_of::<EvaluationLine>()))
-                    .map_err(mmap)?
-                    .into(),
+                evaluation: evaluation.into(),
                 maps,
             }),
         })
     }
+
+    /// What each CPU counted of the packets that [`Backend::rate_overflow`] sums up.
+    fn rate_overflows(&self, slot: u32) -> impl Iterator<Item = &AtomicU64> {
+        let (words, slots) = (self.rate_overflows.words(), self.shared.host.rule_slots);
+        (0..self.cpus).map(move |cpu| &words[cpu * slots as usize + slot as usize])
+    }
+}
+
+fn words(size: usize) -> usize {
+    size / size_of::<u32>()
+}
+
+/// Ticks and nanoseconds of the data path's two clocks.
+fn read_clock(
+    program: &ProgramHandle,
+    evaluation: &SharedWords<AtomicU32>,
+) -> io::Result<(u64, u64)> {
+    sys::test_run(program.as_fd(), &[0; evaluate::SHORTEST])?;
+    let word = |i: usize| u64::from(evaluation.words()[i].load(Ordering::SeqCst));
+    let number = |i: usize| {
+        if cfg!(target_endian = "little") {
+            word(i) | word(i + 1) << 32
+        } else {
+            word(i + 1) | word(i) << 32
+        }
+    };
+    Ok((number(TICKS), number(NANOSECONDS)))
 }
 
 const WORDS_PER_VERDICT: usize = size_of::<VerdictCounter>() / size_of::<u64>();
 const WORDS_PER_RULE: usize = size_of::<RuleCounter>() / size_of::<u64>();
+const WORDS_PER_BUDGET: usize = size_of::<RateBudget>() / size_of::<u64>();
 /// The place of `dry_run` in `struct control`.
 const DRY_RUN: usize = 0;
-/// The place of `ticks` in `struct evaluation`.
+/// The places of `ticks` and `nanoseconds` in `struct evaluation`.
 const TICKS: usize = std::mem::offset_of!(EvaluationLine, ticks) / size_of::<u32>();
+const NANOSECONDS: usize = std::mem::offset_of!(EvaluationLine, nanoseconds) / size_of::<u32>();
 
 impl Backend for Kernel {
     fn publish(&self, image: &Image, scopes: &[(u16, u64)]) -> Result<Arc<dyn Judge>, ApplyError> {
@@ -108,15 +155,10 @@ impl Backend for Kernel {
             .unwrap_or_else(PoisonError::into_inner);
         // The wall first: an expiry may come late by the time this takes, but never early.
         let now = Timestamp::now();
-        sys::test_run(self.clock.as_fd(), &[0; evaluate::SHORTEST])?;
-        let word = |i: usize| u64::from(evaluation.words()[TICKS + i].load(Ordering::SeqCst));
+        let (ticks, _) = read_clock(&self.clock, &evaluation)?;
         Ok(Clock {
             now,
-            ticks: if cfg!(target_endian = "little") {
-                word(0) | word(1) << 32
-            } else {
-                word(1) | word(0) << 32
-            },
+            ticks,
             tick_ns: self.shared.host.tick_ns,
         })
     }
@@ -195,6 +237,22 @@ impl Backend for Kernel {
             });
         }
         sum
+    }
+
+    fn rate_overflow(&self, slot: u32) -> u64 {
+        self.rate_overflows(slot)
+            .map(|cpu| cpu.load(Ordering::Relaxed))
+            .fold(0, u64::wrapping_add)
+    }
+
+    fn reset_rate(&self, slot: u32) {
+        let budget = &self.rate_budgets.words()[slot as usize * WORDS_PER_BUDGET..];
+        for word in budget[..WORDS_PER_BUDGET]
+            .iter()
+            .chain(self.rate_overflows(slot))
+        {
+            word.store(0, Ordering::SeqCst);
+        }
     }
 
     fn entry_program(&self) -> ProgramFacts {

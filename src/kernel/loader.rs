@@ -13,7 +13,7 @@ use super::backend::Backend;
 use super::error::LoadError;
 use super::firewall::Firewall;
 use super::frags::Frags;
-use super::layout::{COUNTERS_PER_INTERFACE, HostShape};
+use super::layout::{COUNTERS_PER_INTERFACE, HostShape, SOURCE_SLOTS};
 use super::live::Kernel;
 use super::probe;
 use super::program::{ProgramError, to_io};
@@ -36,6 +36,7 @@ pub struct Loader {
     max_rules: u32,
     rows_up_to: usize,
     frags: Frags,
+    max_rate_sources: u32,
 }
 
 impl Default for Loader {
@@ -46,6 +47,7 @@ impl Default for Loader {
             max_rules: 16_384,
             rows_up_to: ROWS_UP_TO,
             frags: Frags::Auto,
+            max_rate_sources: 65_536,
         }
     }
 }
@@ -66,8 +68,8 @@ impl Loader {
         }
     }
 
-    /// How many rules may have counters at one time; 16,384 unless set. Takes 32 bytes of memory
-    /// per rule and CPU. While a policy is replaced its rules and the new ones count together, so
+    /// How many rules may have counters at one time; 16,384 unless set. Takes 40 bytes of memory
+    /// per rule and CPU, and 32 per rule. While a policy is replaced its rules and the new ones count together, so
     /// let there be room for both where they have few rule ids in common.
     pub fn max_rules(self, max_rules: u32) -> Self {
         Self { max_rules, ..self }
@@ -84,6 +86,20 @@ impl Loader {
     /// unless set. [`ProgramInfo::frags`](crate::ProgramInfo::frags) says what came of it.
     pub fn frags(self, frags: Frags) -> Self {
         Self { frags, ..self }
+    }
+
+    /// For how many sources there is room in all limits per source together; 65,536 unless set.
+    /// Takes 64 bytes of memory for each three.
+    ///
+    /// A source needs room only while it has less than its whole burst left. Those for which
+    /// there is none share one budget per rule, as large as that of one source, and their packets
+    /// are counted in [`RuleStats::rate_overflow`](crate::RuleStats::rate_overflow). The last room
+    /// is hard to find: let there be a quarter more than there are busy sources.
+    pub fn max_rate_sources(self, max_rate_sources: u32) -> Self {
+        Self {
+            max_rate_sources,
+            ..self
+        }
     }
 
     /// Loads the program that interfaces run and makes the maps beside it. It judges nothing
@@ -151,6 +167,13 @@ impl Loader {
         let counters = COUNTERS_PER_INTERFACE as u32;
         limit("max_interfaces", self.max_interfaces.into(), counters)?;
         limit("max_rules", self.max_rules, 1)?;
+        if !(1..=MAX_RATE_SOURCES).contains(&self.max_rate_sources) {
+            return Err(LoadError::Limit {
+                knob: "max_rate_sources",
+                value: self.max_rate_sources.into(),
+                reason: format!("it must be 1 to {MAX_RATE_SOURCES}"),
+            });
+        }
         // Slot 0 counts frames of interfaces that are not listed.
         let interface_slots = u32::from(self.max_interfaces) + 1;
         Ok(HostShape {
@@ -159,11 +182,15 @@ impl Loader {
             evaluate: 0,
             tick_ns: tick_ns()?,
             frags: 0,
-            reserved: 0,
+            source_lines: self.max_rate_sources.div_ceil(SOURCE_SLOTS),
             seed: [2u8, 3].map(|half| secret.hash_one(half)),
+            tick_zero: 0,
         })
     }
 }
+
+/// 5.10 makes no array of 4 GiB.
+const MAX_RATE_SOURCES: u32 = 200_000_000;
 
 /// How long a tick is: the resolution of the coarse clocks (`KTIME_LOW_RES`, `kernel/time/posix-timers.c`).
 fn tick_ns() -> Result<u32, LoadError> {

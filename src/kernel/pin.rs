@@ -17,20 +17,24 @@ const ENTRY: &str = "xdpgate";
 /// The name of the pin of a map that says how the counters are laid out.
 const LAYOUT: &str = "layout";
 /// All that a directory of pins may hold.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 11] = [
     ENTRY,
     "policy_slot",
     "control",
     "interfaces",
     "verdict_counters",
     "rule_counters",
+    "rate_budgets",
+    "rate_sources",
+    "rate_overflows",
     "evaluation",
     LAYOUT,
 ];
 /// The first word of the layout map, by which it is known as ours: "XDPG".
 const MAGIC: u32 = u32::from_be_bytes(*b"XDPG");
-/// The words of the layout map: magic, layout version, CPUs, interface slots, rule slots.
-type Layout = [u32; 5];
+/// The words of the layout map: magic, layout version, CPUs, interface slots, rule slots,
+/// lines of `rate_sources`.
+type Layout = [u32; 6];
 
 /// Pins the entry program and what belongs to it; all or nothing.
 ///
@@ -86,6 +90,9 @@ fn pin_all(
         ("interfaces", &maps.interfaces),
         ("verdict_counters", &maps.verdict_counters),
         ("rule_counters", &maps.rule_counters),
+        ("rate_budgets", &maps.rate_budgets),
+        ("rate_sources", &maps.rate_sources),
+        ("rate_overflows", &maps.rate_overflows),
         ("evaluation", &maps.evaluation),
     ] {
         pin_map(name, MapHandle::try_from(map))?;
@@ -101,6 +108,7 @@ fn layout_map(host: HostShape, cpus: u32) -> libbpf_rs::Result<MapHandle> {
         cpus,
         host.interface_slots,
         host.rule_slots,
+        host.source_lines,
     ];
     let options = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,

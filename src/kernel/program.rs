@@ -24,6 +24,9 @@ pub(super) struct SharedMaps {
     pub interfaces: MapHandle,
     pub verdict_counters: MapHandle,
     pub rule_counters: MapHandle,
+    pub rate_budgets: MapHandle,
+    pub rate_sources: MapHandle,
+    pub rate_overflows: MapHandle,
     pub evaluation: MapHandle,
 }
 
@@ -91,6 +94,11 @@ pub(super) fn load_entry(
         open.maps
             .rule_counters
             .set_max_entries(cpus * host.rule_slots)?;
+        open.maps.rate_budgets.set_max_entries(host.rule_slots)?;
+        open.maps.rate_sources.set_max_entries(host.source_lines)?;
+        open.maps
+            .rate_overflows
+            .set_max_entries(cpus * host.rule_slots)?;
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         Ok(())
     };
@@ -101,6 +109,9 @@ pub(super) fn load_entry(
             interfaces: MapHandle::try_from(&skeleton.maps.interfaces)?,
             verdict_counters: MapHandle::try_from(&skeleton.maps.verdict_counters)?,
             rule_counters: MapHandle::try_from(&skeleton.maps.rule_counters)?,
+            rate_budgets: MapHandle::try_from(&skeleton.maps.rate_budgets)?,
+            rate_sources: MapHandle::try_from(&skeleton.maps.rate_sources)?,
+            rate_overflows: MapHandle::try_from(&skeleton.maps.rate_overflows)?,
             evaluation: MapHandle::try_from(&skeleton.maps.evaluation)?,
         };
         let clock = ProgramHandle::try_from(&skeleton.progs.xdpgate_clock)?;
@@ -134,6 +145,15 @@ pub(super) fn load_policy(
         open.maps
             .rule_counters
             .reuse_fd(shared.rule_counters.as_fd())?;
+        open.maps
+            .rate_budgets
+            .reuse_fd(shared.rate_budgets.as_fd())?;
+        open.maps
+            .rate_sources
+            .reuse_fd(shared.rate_sources.as_fd())?;
+        open.maps
+            .rate_overflows
+            .reuse_fd(shared.rate_overflows.as_fd())?;
         open.maps.evaluation.reuse_fd(shared.evaluation.as_fd())?;
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         write_rodata(open, offset_of!(types::rodata, shape), bytes_of(shape));

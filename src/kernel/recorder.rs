@@ -158,6 +158,12 @@ impl Backend for Recorder {
         RuleCounter::default()
     }
 
+    fn rate_overflow(&self, _: u32) -> u64 {
+        0
+    }
+
+    fn reset_rate(&self, _: u32) {}
+
     fn entry_program(&self) -> ProgramFacts {
         ProgramFacts::default()
     }

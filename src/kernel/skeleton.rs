@@ -88,8 +88,12 @@ assert_mirror!(
     evaluate,
     tick_ns,
     seed,
-    frags
+    frags,
+    tick_zero,
+    source_lines
 );
+assert_mirror!(layout::RateBudget, rate_budget, limit);
+
 assert_mirror!(layout::Control, control, dry_run, zero);
 assert_mirror!(
     layout::InterfaceEntry,

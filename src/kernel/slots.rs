@@ -3,7 +3,8 @@
 //! A rule keeps its slot over all policies that have it. The slot of a rule that is gone rests:
 //! packets that entered before the policy was replaced may still count in it. Before it goes to
 //! another rule a grace period passes, and what was counted until then is the baseline of that
-//! rule, because a counter is written by its CPU alone and never reset.
+//! rule, because a counter is written by its CPU alone and never reset. Its rate state begins anew:
+//! by then nobody writes it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -86,14 +87,13 @@ impl RuleSlots {
             number,
             baseline: RuleCounter::default(),
         });
-        let rested = self
-            .resting
-            .iter()
-            .take(from_resting)
-            .map(|&number| RuleSlot {
+        let rested = self.resting.iter().take(from_resting).map(|&number| {
+            backend.reset_rate(number);
+            RuleSlot {
                 number,
                 baseline: backend.rule_counter(number),
-            });
+            }
+        });
         slots.extend(new.into_iter().cloned().zip(unused.chain(rested)));
         Ok(Assignment {
             slots,

@@ -157,12 +157,17 @@ pub struct RuleStats {
     pub matched: Count,
     /// Of these, the ones that were really dropped.
     pub dropped: Count,
+    /// Packets that a limit per source judged by the budget that all sources share for which there
+    /// was no place: a sign that [`Loader::max_rate_sources`](crate::Loader::max_rate_sources) is
+    /// too small for the traffic, or of a flood from made-up sources.
+    pub rate_overflow: u64,
 }
 
 impl RuleStats {
-    pub(super) fn new(id: RuleId, counter: RuleCounter) -> Self {
+    pub(super) fn new(id: RuleId, counter: RuleCounter, rate_overflow: u64) -> Self {
         Self {
             id,
+            rate_overflow,
             matched: Count {
                 packets: counter.packets,
                 bytes: counter.bytes,

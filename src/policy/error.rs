@@ -129,16 +129,6 @@ impl PolicyError {
         }))
     }
 
-    /// A rule asks for something that this version cannot do.
-    pub(crate) fn not_supported(rule: &RuleId, field: &str) -> Self {
-        Self::new(
-            PolicyErrorKind::NotSupported,
-            format!("not supported yet: {field}"),
-        )
-        .about(rule)
-        .in_field(field)
-    }
-
     /// A policy is larger than what can be held; `subject` is a rule, a set, or `None`.
     pub(crate) fn limit(
         subject: impl Into<Option<Subject>>,
