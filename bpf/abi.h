@@ -36,6 +36,16 @@
 
 #define LIMIT_TIME_SHIFT 8 /* rate limits reckon in nanoseconds / 2^8 */
 #define SOURCE_SLOTS 3 /* budgets of sources in a line */
+#define BAN_SLOTS 2 /* bans in a line */
+#define BAN_LENGTHS 8 /* prefix lengths that bans of one kind may have at one time */
+#define BAN_KINDS 4 /* of bans: v6 << 1 | destination */
+#define BAN_KIND 8 /* the bit of a ban's state where its kind begins; below: its host bits */
+#define BAN_USED (1u << 10)
+#define BAN_WHAT 0x7ffu /* host bits, kind and BAN_USED: what a ban is looked for by */
+#define BAN_ELSEWHERE (1u << 11) /* in the first ban of a line, see bans.h */
+#define BAN_VERSION 12 /* from here on: how often the place was used, 8 bits */
+#define BAN_VERSION_MASK 0xff000u
+#define BAN_EXPIRES 20 /* from here on: the tick from which on it does not hold, 44 bits */
 
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 8
@@ -289,6 +299,8 @@ struct host_shape {
 	__u32 frags; /* 1: loaded as xdp.frags (Linux 5.18); frames may lie in several buffers */
 	__u32 source_lines; /* of rate_sources */
 	__u64 seed[2]; /* of the tables that outlive a policy */
+	__u32 ban_lines; /* of the table of bans; 0: there are no bans */
+	__u32 reserved;
 	__u64 tick_zero; /* what the exact clock showed at tick 0, in the time of rate limits */
 };
 
@@ -297,7 +309,17 @@ struct control {
 	__u32 dry_run; /* 1: nothing is dropped, only counted */
 	__u32 reserved;
 	__u64 zero; /* always 0, which the verifier cannot know: see forget() */
-	__u32 reserved2[12];
+	/* Per kind of ban eight bytes: 1 + the host bits of each prefix length in use, 0 behind the
+	 * last. In one word each, so that they change at once. */
+	__u64 ban_lengths[BAN_KINDS];
+	__u32 reserved2[4];
+};
+
+/* A ban of one prefix in one direction; an IPv4 one stands in the low 32 bits of lo. */
+struct ban {
+	__u64 state; /* BAN_*: host bits, kind, version, expiry */
+	__u64 hi, lo;
+	__u64 hits; /* packets that it decided */
 };
 
 struct interface_entry {
@@ -366,8 +388,9 @@ _Static_assert(sizeof(struct rule_record) == 8, "rule_record");
 _Static_assert(sizeof(struct limit) == 32, "limit");
 _Static_assert(sizeof(struct rule_extra) == 64, "rule_extra");
 _Static_assert(sizeof(struct ssh_prefix) == 32, "ssh_prefix");
-_Static_assert(sizeof(struct host_shape) == 48, "host_shape");
+_Static_assert(sizeof(struct host_shape) == 56, "host_shape");
 _Static_assert(sizeof(struct control) == 64, "control");
+_Static_assert(sizeof(struct ban) * BAN_SLOTS == LINE_BYTES, "ban");
 _Static_assert(sizeof(struct interface_entry) == 8, "interface_entry");
 _Static_assert(sizeof(struct verdict_counter) == 16, "verdict_counter");
 _Static_assert(sizeof(struct rule_counter) == 32, "rule_counter");

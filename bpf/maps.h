@@ -24,8 +24,11 @@ MMAPABLE_ARRAY(image, 1, struct line);
  * the frame that is evaluated. */
 MMAPABLE_ARRAY(scopes, 1, __u64);
 
-/* One line that user space may change at any time: dry run. */
+/* One line that user space may change at any time: dry run, the kinds of bans. */
 MMAPABLE_ARRAY(control, 1, struct control);
+
+/* The bans, written by user space at any time. Sized at load. */
+MMAPABLE_ARRAY(bans, 1, struct line);
 
 /* ifindex -> counter slot, open addressing from ifindex % INTERFACE_ENTRIES. */
 MMAPABLE_ARRAY(interfaces, INTERFACE_ENTRIES, struct interface_entry);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The pipeline: parse -> failsafe -> classify -> count.
+ * The pipeline: parse -> failsafe -> bans -> classify -> count.
  *
  * Two programs. `xdpgate` is what interfaces run; it only jumps to the program in policy_slot.
  * `xdpgate_policy` judges: one instance per generation of the policy, specialised for its shape
@@ -24,6 +24,7 @@
 #include "parsing.h"
 #include "lookup.h"
 #include "failsafe.h"
+#include "bans.h"
 #include "stats.h"
 #include "rules.h"
 #include "limit.h"
@@ -82,8 +83,13 @@ int xdpgate_policy(struct xdp_md *ctx)
 		decision.reason = REASON_FAILSAFE;
 		goto count;
 	}
+	zero = HAS_RULES || host.ban_lines ? unknown_zero() : 0;
+	if (host.ban_lines && is_banned(&packet, zero)) {
+		decision.reason = REASON_BAN;
+		decision.drop = true;
+		goto count;
+	}
 	if (HAS_RULES) {
-		zero = unknown_zero();
 		forget_packet(&packet, zero);
 		if (shape.features & (FEATURE_TIMED | FEATURE_CONDITIONS))
 			around.ticks = bpf_jiffies64();

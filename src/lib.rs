@@ -60,10 +60,11 @@ mod verdict;
 
 #[cfg(feature = "kernel")]
 pub use kernel::{
-    Applied, ApplyError, AttachError, AttachMode, Attachment, BuildInfo, Count, Disposition,
-    EvaluateError, Fallback, Firewall, Frags, Generation, IfIndex, InterfaceStats, LoadError,
-    Loader, ModePreference, Operation, PinError, ProgramFacts, ProgramInfo, Rehearsal, RuleStats,
-    Stats, VerdictCount, VerdictCounts, VerifierLog, build_info, unpin,
+    Applied, ApplyError, AttachError, AttachMode, Attachment, Ban, BanError, BanScope, BuildInfo,
+    Count, Disposition, EvaluateError, Fallback, Firewall, Frags, Generation, IfIndex,
+    InterfaceStats, LoadError, Loader, ModePreference, Operation, PinError, ProgramFacts,
+    ProgramInfo, Rehearsal, RuleStats, Stats, VerdictCount, VerdictCounts, VerifierLog, build_info,
+    unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

@@ -23,7 +23,7 @@ pub enum Reason {
     VlanDepth = 5,
     /// Over the limit of a rate-limit rule.
     RateLimit = 6,
-    /// The source is banned.
+    /// The source or the destination is banned.
     Ban = 7,
     /// No policy was published when the frame came: passes.
     NoPolicy = 8,

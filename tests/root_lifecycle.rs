@@ -36,7 +36,8 @@ fn policy(text: &str) -> Policy {
 }
 
 /// What a directory of pins holds, sorted.
-const PINS: [&str; 11] = [
+const PINS: [&str; 12] = [
+    "bans",
     "control",
     "evaluation",
     "interfaces",

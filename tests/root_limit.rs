@@ -228,8 +228,9 @@ fn r19_sources_without_room_share_one_budget() {
         return;
     }
     let burst = 4;
+    let (sources, room) = if in_guest() { (300, 30) } else { (3000, 300) };
     let rules = limit("limit", "packets_per_second: 1, burst: 4, per: source");
-    let (firewall, entry) = loaded(Firewall::loader().max_rate_sources(300), &rules);
+    let (firewall, entry) = loaded(Firewall::loader().max_rate_sources(room), &rules);
     let source = |n: u32| {
         addressed(
             IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)),
@@ -239,26 +240,30 @@ fn r19_sources_without_room_share_one_budget() {
         .build()
     };
     let start = Instant::now();
-    // One that is there before the flood, with a part of its budget.
-    let mut quiet = passed(&entry, &source(0), 2);
+    // One that is there before the flood, with half of its budget: full again in two seconds.
+    let (mut quiet, mut held) = (passed(&entry, &source(0), 2), false);
     let mut through = 0;
-    let sources = 3000;
-    for _ in 0..6 {
+    for round in 0..6 {
         for n in 1..=sources {
             through += u64::from(passes(&entry, &source(n)));
         }
-        if quiet < burst {
-            quiet += u64::from(passes(&entry, &source(0)));
+        if round == 0 {
+            quiet += passed(&entry, &source(0), 2);
+            held = start.elapsed() < Duration::from_secs(2);
         }
     }
     let elapsed = start.elapsed().as_secs_f64() + TICK;
     let overflow = firewall.stats().rules[0].rate_overflow;
     println!(
-        "{sources} sources, room for 300: {through} passed in {elapsed:.2} s, {overflow} packets overflowed"
+        "{sources} sources, room for {room}: {through} passed in {elapsed:.2} s, {overflow} packets overflowed"
     );
-    assert_eq!(quiet, burst, "a source that has its place keeps it");
-    // 300 budgets and the shared one, and what they earn.
-    let most = 301.0 * (burst as f64 + elapsed);
+    assert!(held || in_guest(), "too slow to see anything");
+    assert!(
+        quiet == burst || !held,
+        "a source that has its place keeps it"
+    );
+    // A budget for each place and the shared one, and what they earn.
+    let most = f64::from(room + 1) * (burst as f64 + elapsed);
     assert!((through as f64) <= most, "{through} of at most {most}");
     assert!(overflow > 0);
     // In time they become full, and their places free.

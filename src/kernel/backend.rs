@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::attach::AttachMode;
+use super::ban_table::BanMemory;
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::ifindex::IfIndex;
 use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
@@ -27,6 +28,13 @@ pub(super) trait Backend: Debug + Send + Sync {
 
     /// The clock of the data path.
     fn clock(&self) -> io::Result<Clock>;
+
+    /// The tick that it is now, or the one before. Seldom costs a system call.
+    fn ticks(&self) -> u64;
+    /// Nanoseconds of such a tick.
+    fn tick_ns(&self) -> u32;
+    /// What the data path sees of the bans.
+    fn bans(&self) -> BanMemory<'_>;
 
     fn set_dry_run(&self, dry_run: bool);
     fn is_dry_run(&self) -> bool;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::attach::AttachMode;
 use super::ifindex::IfIndex;
 use super::program::ProgramError;
-use crate::policy::PolicyError;
+use crate::policy::{PolicyError, Prefix};
 
 /// What is needed to load and attach.
 pub(super) const CAPABILITIES: &str = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
@@ -192,6 +192,49 @@ pub enum AttachError {
         call: &'static str,
         /// Its error.
         source: io::Error,
+    },
+}
+
+/// Why a prefix was not banned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BanError {
+    /// The prefix is all addresses of a family.
+    #[error(
+        "a ban of {prefix} would shut out every address of its family, whoever manages this machine \
+         among them: call ban_whole_family if that is meant"
+    )]
+    WholeFamily {
+        /// The prefix.
+        prefix: Prefix,
+    },
+    /// The table of bans is full.
+    #[error(
+        "no room for a ban of {prefix}: {count} are in force and the firewall was loaded for \
+         {limit}: load it with more than {knob}({limit}), or put the prefix into an address set"
+    )]
+    Full {
+        /// The prefix.
+        prefix: Prefix,
+        /// How many bans are in force.
+        count: u32,
+        /// How many there may be.
+        limit: u32,
+        /// The method of [`Loader`](crate::Loader) that sets the limit.
+        knob: &'static str,
+    },
+    /// Bans of too many prefix lengths.
+    #[error(
+        "a ban of {prefix} would need one prefix length more than {limit} (in use: {in_use:?}): \
+         put the prefix into an address set, which may have all lengths"
+    )]
+    Lengths {
+        /// The prefix.
+        prefix: Prefix,
+        /// The lengths in use for its family and direction.
+        in_use: Vec<u8>,
+        /// How many there may be.
+        limit: usize,
     },
 }
 

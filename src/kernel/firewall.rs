@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::attach::{self, Attachment, ModePreference};
 use super::backend::Backend;
+use super::ban_table::BanTable;
 use super::error::{AttachError, EvaluateError, PinError};
 use super::ifindex::IfIndex;
 use super::interfaces::{Interfaces, OTHER};
@@ -43,6 +44,7 @@ pub struct Firewall {
     /// Held for a whole transaction, so that there is one at a time.
     pub(super) slots: Mutex<RuleSlots>,
     pub(super) interfaces: Mutex<Interfaces>,
+    pub(super) bans: Mutex<BanTable>,
     /// See [`Loader::rows_up_to`].
     pub(super) rows_up_to: usize,
 }
@@ -59,6 +61,7 @@ impl Firewall {
         max_interfaces: u16,
         max_rules: u32,
         rows_up_to: usize,
+        bans: BanTable,
     ) -> Self {
         Self {
             backend,
@@ -66,6 +69,7 @@ impl Firewall {
             rows_up_to,
             active: RwLock::new(None),
             slots: Mutex::new(RuleSlots::new(max_rules)),
+            bans: Mutex::new(bans),
             interfaces: Mutex::new(Interfaces::new(max_interfaces)),
         }
     }

@@ -12,6 +12,19 @@ pub(super) const INTERFACE_GONE: u32 = u32::MAX;
 pub(super) const SOURCE_SLOTS: u32 = 3;
 pub(super) const REASON_SLOTS: usize = 16;
 pub(super) const DISPOSITION_SLOTS: usize = 4;
+pub(super) const BAN_SLOTS: usize = 2;
+/// Prefix lengths that bans of one kind may have at one time.
+pub(super) const BAN_LENGTHS: usize = 8;
+/// Kinds of bans: `v6 << 1 | destination`.
+pub(super) const BAN_KINDS: usize = 4;
+// The parts of `state` in `struct ban`, as in `bpf/abi.h`.
+pub(super) const BAN_KIND: u32 = 8;
+pub(super) const BAN_USED: u64 = 1 << 10;
+pub(super) const BAN_WHAT: u64 = 0x7ff;
+pub(super) const BAN_ELSEWHERE: u64 = 1 << 11;
+pub(super) const BAN_VERSION: u32 = 12;
+pub(super) const BAN_VERSION_MASK: u64 = 0xff000;
+pub(super) const BAN_EXPIRES: u32 = 20;
 /// Counters of one interface slot on one CPU.
 pub(super) const COUNTERS_PER_INTERFACE: usize = REASON_SLOTS * DISPOSITION_SLOTS;
 
@@ -26,6 +39,8 @@ pub(super) struct HostShape {
     pub frags: u32,
     pub source_lines: u32,
     pub seed: [u64; 2],
+    pub ban_lines: u32,
+    pub reserved: u32,
     pub tick_zero: u64,
 }
 
@@ -35,7 +50,17 @@ pub(super) struct Control {
     pub dry_run: u32,
     pub reserved: u32,
     pub zero: u64,
-    pub reserved2: [u32; 12],
+    pub ban_lengths: [u64; BAN_KINDS],
+    pub reserved2: [u32; 4],
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct BanEntry {
+    pub state: u64,
+    pub hi: u64,
+    pub lo: u64,
+    pub hits: u64,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Default)]

@@ -4,20 +4,23 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use libbpf_rs::{ProgramHandle, Xdp, XdpFlags};
 
 use super::attach::AttachMode;
 use super::backend::{Backend, Judge, Occupant, VerdictCounters, XdpLink};
+use super::ban_table::BanMemory;
 use super::error::{ApplyError, PinError};
 use super::evaluate;
+use super::firewall::lock;
 use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
 use super::layout::{
-    COUNTERS_PER_INTERFACE, EvaluationLine, HostShape, INTERFACE_ENTRIES, InterfaceEntry,
-    RateBudget, RuleCounter, VerdictCounter,
+    BAN_KINDS, COUNTERS_PER_INTERFACE, Control, EvaluationLine, HostShape, INTERFACE_ENTRIES,
+    InterfaceEntry, RateBudget, RuleCounter, VerdictCounter,
 };
 use super::link::Link;
 use super::pin;
@@ -36,6 +39,9 @@ pub(super) struct Kernel {
     shared: Arc<Shared>,
     cpus: usize,
     control: SharedWords<AtomicU32>,
+    /// The same line, in words of eight bytes.
+    wide_control: SharedWords<AtomicU64>,
+    bans: SharedWords<AtomicU64>,
     interfaces: SharedWords<AtomicU64>,
     verdict_counters: SharedWords<AtomicU64>,
     rule_counters: SharedWords<AtomicU64>,
@@ -43,6 +49,8 @@ pub(super) struct Kernel {
     rate_overflows: SharedWords<AtomicU64>,
     grace: GracePeriod,
     clock: ProgramHandle,
+    /// A moment and its tick.
+    anchor: Mutex<(Instant, u64)>,
 }
 
 impl Kernel {
@@ -68,8 +76,12 @@ impl Kernel {
         };
         let verdicts = cpus * host.interface_slots as usize * COUNTERS_PER_INTERFACE;
         let rules = cpus * host.rule_slots as usize;
-        Ok(Self {
+        let kernel = Self {
             control: SharedWords::new(&maps.control, words(LINE_BYTES)).map_err(mmap)?,
+            wide_control: SharedWords::new(&maps.control, LINE_BYTES / size_of::<u64>())
+                .map_err(mmap)?,
+            bans: SharedWords::new(&maps.bans, host.ban_lines.max(1) as usize * WORDS_PER_LINE)
+                .map_err(mmap)?,
             interfaces: SharedWords::new(&maps.interfaces, INTERFACE_ENTRIES as usize)
                 .map_err(mmap)?,
             verdict_counters: SharedWords::new(
@@ -88,19 +100,40 @@ impl Kernel {
             grace: GracePeriod::new().map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE)"))?,
             entry,
             clock,
+            anchor: Mutex::new((Instant::now(), 0)),
             cpus,
             shared: Arc::new(Shared {
                 host,
                 evaluation: evaluation.into(),
                 maps,
             }),
-        })
+        };
+        *lock(&kernel.anchor) = kernel
+            .read_anchor(&lock(&kernel.shared.evaluation))
+            .map_err(|source| ProgramError::Syscall {
+                call: "reading the clock of the data path",
+                source,
+            })?;
+        Ok(kernel)
     }
 
     /// What each CPU counted of the packets that [`Backend::rate_overflow`] sums up.
     fn rate_overflows(&self, slot: u32) -> impl Iterator<Item = &AtomicU64> {
         let (words, slots) = (self.rate_overflows.words(), self.shared.host.rule_slots);
         (0..self.cpus).map(move |cpu| &words[cpu * slots as usize + slot as usize])
+    }
+    /// A moment and the tick it is in. Reads again if it took long: the tick may be a later one.
+    fn read_anchor(&self, evaluation: &SharedWords<AtomicU32>) -> io::Result<(Instant, u64)> {
+        let mut tries = 0;
+        loop {
+            let at = Instant::now();
+            let (ticks, _) = read_clock(&self.clock, evaluation)?;
+            tries += 1;
+            let took = at.elapsed().as_nanos();
+            if took < u128::from(self.shared.host.tick_ns) / 2 || tries == ANCHOR_TRIES {
+                return Ok((at, ticks));
+            }
+        }
     }
 }
 
@@ -125,7 +158,15 @@ fn read_clock(
     Ok((number(TICKS), number(NANOSECONDS)))
 }
 
+/// Ticks follow the monotonic clock, so a reading of both is good for long; it is read anew all the
+/// same, in case the kernel lost ticks.
+const ANCHOR_LIFE: Duration = Duration::from_secs(10);
+const ANCHOR_TRIES: u32 = 10;
+
 const WORDS_PER_VERDICT: usize = size_of::<VerdictCounter>() / size_of::<u64>();
+const WORDS_PER_LINE: usize = LINE_BYTES / size_of::<u64>();
+/// The place of `ban_lengths` in `struct control`.
+const BAN_LENGTHS_WORD: usize = std::mem::offset_of!(Control, ban_lengths) / size_of::<u64>();
 const WORDS_PER_RULE: usize = size_of::<RuleCounter>() / size_of::<u64>();
 const WORDS_PER_BUDGET: usize = size_of::<RateBudget>() / size_of::<u64>();
 /// The place of `dry_run` in `struct control`.
@@ -155,12 +196,38 @@ impl Backend for Kernel {
             .unwrap_or_else(PoisonError::into_inner);
         // The wall first: an expiry may come late by the time this takes, but never early.
         let now = Timestamp::now();
-        let (ticks, _) = read_clock(&self.clock, &evaluation)?;
         Ok(Clock {
             now,
-            ticks,
+            ticks: read_clock(&self.clock, &evaluation)?.0,
             tick_ns: self.shared.host.tick_ns,
         })
+    }
+
+    fn ticks(&self) -> u64 {
+        let mut anchor = lock(&self.anchor);
+        if anchor.0.elapsed() >= ANCHOR_LIFE {
+            // Not while a frame is evaluated: that may load a program first.
+            if let Ok(evaluation) = self.shared.evaluation.try_lock() {
+                match self.read_anchor(&evaluation) {
+                    Ok(new) => *anchor = new,
+                    Err(error) => log::warn!("reading the clock of the data path: {error}"),
+                }
+            }
+        }
+        let (at, ticks) = *anchor;
+        let since = at.elapsed().as_nanos() / u128::from(self.tick_ns());
+        ticks.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
+    fn tick_ns(&self) -> u32 {
+        self.shared.host.tick_ns
+    }
+
+    fn bans(&self) -> BanMemory<'_> {
+        BanMemory {
+            table: self.bans.words(),
+            lengths: &self.wide_control.words()[BAN_LENGTHS_WORD..][..BAN_KINDS],
+        }
     }
 
     fn set_dry_run(&self, dry_run: bool) {

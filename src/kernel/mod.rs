@@ -7,6 +7,8 @@
 
 mod attach;
 mod backend;
+mod ban_table;
+mod bans;
 mod error;
 mod evaluate;
 mod firewall;
@@ -31,7 +33,10 @@ mod stats;
 mod sys;
 
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
-pub use error::{ApplyError, AttachError, EvaluateError, LoadError, PinError, VerifierLog};
+pub use bans::{Ban, BanScope};
+pub use error::{
+    ApplyError, AttachError, BanError, EvaluateError, LoadError, PinError, VerifierLog,
+};
 pub use firewall::Firewall;
 pub use frags::Frags;
 pub use ifindex::IfIndex;

@@ -17,10 +17,11 @@ const ENTRY: &str = "xdpgate";
 /// The name of the pin of a map that says how the counters are laid out.
 const LAYOUT: &str = "layout";
 /// All that a directory of pins may hold.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     ENTRY,
     "policy_slot",
     "control",
+    "bans",
     "interfaces",
     "verdict_counters",
     "rule_counters",
@@ -87,6 +88,7 @@ fn pin_all(
     for (name, map) in [
         ("policy_slot", &maps.policy_slot),
         ("control", &maps.control),
+        ("bans", &maps.bans),
         ("interfaces", &maps.interfaces),
         ("verdict_counters", &maps.verdict_counters),
         ("rule_counters", &maps.rule_counters),

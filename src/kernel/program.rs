@@ -21,6 +21,7 @@ use crate::abi::Shape;
 pub(super) struct SharedMaps {
     pub policy_slot: MapHandle,
     pub control: MapHandle,
+    pub bans: MapHandle,
     pub interfaces: MapHandle,
     pub verdict_counters: MapHandle,
     pub rule_counters: MapHandle,
@@ -99,6 +100,8 @@ pub(super) fn load_entry(
         open.maps
             .rate_overflows
             .set_max_entries(cpus * host.rule_slots)?;
+        // An array has at least one element.
+        open.maps.bans.set_max_entries(host.ban_lines.max(1))?;
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         Ok(())
     };
@@ -106,6 +109,7 @@ pub(super) fn load_entry(
         let maps = SharedMaps {
             policy_slot: MapHandle::try_from(&skeleton.maps.policy_slot)?,
             control: MapHandle::try_from(&skeleton.maps.control)?,
+            bans: MapHandle::try_from(&skeleton.maps.bans)?,
             interfaces: MapHandle::try_from(&skeleton.maps.interfaces)?,
             verdict_counters: MapHandle::try_from(&skeleton.maps.verdict_counters)?,
             rule_counters: MapHandle::try_from(&skeleton.maps.rule_counters)?,
@@ -138,6 +142,7 @@ pub(super) fn load_policy(
         open.maps.image.reuse_fd(own.image.as_fd())?;
         open.maps.scopes.reuse_fd(own.scopes.as_fd())?;
         open.maps.control.reuse_fd(shared.control.as_fd())?;
+        open.maps.bans.reuse_fd(shared.bans.as_fd())?;
         open.maps.interfaces.reuse_fd(shared.interfaces.as_fd())?;
         open.maps
             .verdict_counters

@@ -3,19 +3,23 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::attach::AttachMode;
 use super::backend::{Answer, Backend, Judge, Occupant, VerdictCounters, XdpLink};
+use super::ban_table::{self, BanMemory};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::ifindex::IfIndex;
-use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
+use super::layout::{
+    BAN_KINDS, COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter,
+};
 use super::stats::ProgramFacts;
-use crate::abi::NO_RULE;
+use crate::abi::{LINE_BYTES, NO_RULE};
 use crate::compile::Clock;
 use crate::image::{Image, ImageReader, Surroundings};
-use crate::packet::Parsed;
+use crate::packet::{Packet, Parsed};
 use crate::policy::{RuleId, Verdict};
 
 /// Something that a rehearsing firewall would have done.
@@ -76,12 +80,20 @@ pub(super) struct Recorder {
     dry_run: AtomicBool,
     links: AtomicU32,
     interfaces: Mutex<HashMap<u32, InterfaceEntry>>,
+    bans: Arc<RecordedBans>,
 }
 
 impl Recorder {
-    pub(super) fn new(takes_frags: bool) -> Self {
+    /// With a table for bans of so many lines.
+    pub(super) fn new(takes_frags: bool, ban_lines: u32, host_seed: [u64; 2]) -> Self {
+        let words = ban_lines as usize * LINE_BYTES / size_of::<u64>();
         Self {
             takes_frags,
+            bans: Arc::new(RecordedBans {
+                table: (0..words).map(|_| AtomicU64::new(0)).collect(),
+                seed: host_seed,
+                ..RecordedBans::default()
+            }),
             ..Self::default()
         }
     }
@@ -102,7 +114,10 @@ impl Backend for Recorder {
             rules: image.rules().to_vec(),
             image_bytes: image.as_bytes().len(),
         });
-        Ok(Arc::new(Rehearsed(image.clone())))
+        Ok(Arc::new(Rehearsed {
+            image: image.clone(),
+            bans: Arc::clone(&self.bans),
+        }))
     }
 
     fn wait_for_readers(&self) -> io::Result<()> {
@@ -111,6 +126,18 @@ impl Backend for Recorder {
 
     fn clock(&self) -> io::Result<Clock> {
         Ok(Clock::default())
+    }
+
+    fn ticks(&self) -> u64 {
+        self.bans.ticks()
+    }
+
+    fn tick_ns(&self) -> u32 {
+        RECORDED_TICK_NS
+    }
+
+    fn bans(&self) -> BanMemory<'_> {
+        self.bans.memory()
     }
 
     fn set_dry_run(&self, dry_run: bool) {
@@ -207,16 +234,64 @@ impl Drop for Link {
     }
 }
 
+/// The bans of a rehearsal. Their ticks are milliseconds of its own.
+#[derive(Debug)]
+struct RecordedBans {
+    table: Box<[AtomicU64]>,
+    lengths: [AtomicU64; BAN_KINDS],
+    seed: [u64; 2],
+    begin: Instant,
+}
+
+const RECORDED_TICK_NS: u32 = 1_000_000;
+
+impl Default for RecordedBans {
+    fn default() -> Self {
+        Self {
+            table: Box::default(),
+            lengths: Default::default(),
+            seed: [0; 2],
+            begin: Instant::now(),
+        }
+    }
+}
+
+impl RecordedBans {
+    fn memory(&self) -> BanMemory<'_> {
+        BanMemory {
+            table: &self.table,
+            lengths: &self.lengths,
+        }
+    }
+
+    fn ticks(&self) -> u64 {
+        u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn hold(&self, packet: &Packet) -> bool {
+        let (memory, now) = (self.memory(), self.ticks());
+        [(packet.src, false), (packet.dst, true)]
+            .into_iter()
+            .any(|(address, destination)| {
+                ban_table::is_banned(memory, self.seed, address, destination, now)
+            })
+    }
+}
+
 /// Judges by the mirror of the program in Rust.
 #[derive(Debug)]
-struct Rehearsed(Image);
+struct Rehearsed {
+    image: Image,
+    bans: Arc<RecordedBans>,
+}
 
 impl Judge for Rehearsed {
     fn evaluate(&self, frame: &[u8], scopes: u64) -> Result<Answer, EvaluateError> {
-        let reader = ImageReader::new(&self.0).expect("an image that the compiler just made");
+        let reader = ImageReader::new(&self.image).expect("an image that the compiler just made");
         // Its clock stands still at the beginning of 1970.
         let around = Surroundings { ticks: 0, scopes };
-        let judgement = reader.judge(&Parsed::from_frame(frame), around);
+        let parsed = Parsed::from_frame(frame);
+        let judgement = reader.judge_with(&parsed, around, |packet| self.bans.hold(packet));
         Ok(Answer {
             reason: judgement.reason as u32,
             drop: judgement.verdict == Verdict::Drop,

@@ -90,11 +90,11 @@ assert_mirror!(
     seed,
     frags,
     tick_zero,
-    source_lines
+    source_lines,
+    ban_lines
 );
 assert_mirror!(layout::RateBudget, rate_budget, limit);
-
-assert_mirror!(layout::Control, control, dry_run, zero);
+assert_mirror!(layout::Control, control, dry_run, zero, ban_lengths);
 assert_mirror!(
     layout::InterfaceEntry,
     interface_entry,

@@ -114,6 +114,16 @@ impl<'i> ImageReader<'i> {
 
     /// Judges a parsed frame.
     pub fn judge(&self, parsed: &Parsed, around: Surroundings) -> Judgement {
+        self.judge_with(parsed, around, |_| false)
+    }
+
+    /// Likewise, with bans, which lie outside of any image.
+    pub(crate) fn judge_with(
+        &self,
+        parsed: &Parsed,
+        around: Surroundings,
+        is_banned: impl FnOnce(&Packet) -> bool,
+    ) -> Judgement {
         let malformed = self.verdict_if(abi::FEATURE_MALFORMED_DROP);
         let packet = match parsed {
             Parsed::NonIp => return Judgement::new(Verdict::Pass, Reason::NonIp),
@@ -123,6 +133,9 @@ impl<'i> ImageReader<'i> {
         };
         if self.shape.features & abi::FEATURE_FAILSAFE != 0 && self.is_failsafe(packet) {
             return Judgement::new(Verdict::Pass, Reason::Failsafe);
+        }
+        if is_banned(packet) {
+            return Judgement::new(Verdict::Drop, Reason::Ban);
         }
         let (rule, passed) = self.find_rule(packet, around);
         let judgement = if rule != NO_RULE {
