@@ -55,6 +55,7 @@
 #define INTERFACE_GONE 0xffffffffu /* an entry that was taken out; may be used again */
 #define REASON_SLOTS 16 /* room for more reasons without a new layout */
 #define DISPOSITION_SLOTS 4
+#define EVENT_BYTES 128 /* of a frame are in its event */
 
 /* Why a frame got its verdict. The same numbers as xdpgate::Reason. */
 enum reason {
@@ -307,12 +308,14 @@ struct host_shape {
 /* One line that user space may change at any time. */
 struct control {
 	__u32 dry_run; /* 1: nothing is dropped, only counted */
-	__u32 reserved;
+	__u32 events; /* 1: drops are sampled */
 	__u64 zero; /* always 0, which the verifier cannot know: see forget() */
 	/* Per kind of ban eight bytes: 1 + the host bits of each prefix length in use, 0 behind the
 	 * last. In one word each, so that they change at once. */
 	__u64 ban_lengths[BAN_KINDS];
-	__u32 reserved2[4];
+	__u32 event_rule_ns; /* what an event takes of the budget of its rule or reason, in ns: */
+	__u32 event_total_ns; /* and of that of all events; a second is what a full one holds */
+	__u32 reserved2[2];
 };
 
 /* A ban of one prefix in one direction; an IPv4 one stands in the low 32 bits of lo. */
@@ -364,6 +367,28 @@ struct source_line {
 	struct budget budgets[SOURCE_SLOTS];
 };
 
+/* A dropped frame, or one that would have been. */
+struct event {
+	__u64 time; /* bpf_ktime_get_ns */
+	__u64 generation; /* of the policy whose rule it is */
+	__u32 ifindex;
+	__u32 queue; /* on which it was received */
+	__u32 length; /* of the frame */
+	__u32 rule; /* number in that generation, or NO_RULE */
+	__u8 reason, disposition;
+	__u16 captured; /* how many of `bytes` are the frame's; the others are anything */
+	__u32 reserved;
+	__u8 bytes[EVENT_BYTES];
+};
+
+/* Per CPU, a line each: what became of the frames that were due to be told. */
+struct event_counter {
+	__u64 sent;
+	__u64 suppressed; /* a budget was spent */
+	__u64 lost; /* the ring buffer was full */
+	__u64 reserved[5];
+};
+
 /* What the evaluating program says of one frame. */
 struct evaluation {
 	__u32 reason;
@@ -397,6 +422,13 @@ _Static_assert(sizeof(struct rule_counter) == 32, "rule_counter");
 _Static_assert(sizeof(struct rate_budget) == 32, "rate_budget");
 _Static_assert(sizeof(struct source_line) == LINE_BYTES, "source_line");
 _Static_assert(sizeof(struct evaluation) == 192, "evaluation");
+/* A ring buffer has no type of its values, so these stand where BTF would. (The offsetof of libbpf is
+ * not constant for clang 14.) */
+_Static_assert(sizeof(struct event) == 168, "event");
+_Static_assert(__builtin_offsetof(struct event, rule) == 28, "event.rule");
+_Static_assert(__builtin_offsetof(struct event, captured) == 34, "event.captured");
+_Static_assert(__builtin_offsetof(struct event, bytes) == 40, "event.bytes");
+_Static_assert(sizeof(struct event_counter) == 64, "event_counter");
 _Static_assert(REASON_COUNT <= REASON_SLOTS, "reasons");
 
 #endif

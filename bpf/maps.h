@@ -24,7 +24,8 @@ MMAPABLE_ARRAY(image, 1, struct line);
  * the frame that is evaluated. */
 MMAPABLE_ARRAY(scopes, 1, __u64);
 
-/* One line that user space may change at any time: dry run, the kinds of bans. */
+/* One line that user space may change at any time: dry run, the kinds of bans,
+ * events. */
 MMAPABLE_ARRAY(control, 1, struct control);
 
 /* The bans, written by user space at any time. Sized at load. */
@@ -47,6 +48,17 @@ MMAPABLE_ARRAY(rate_sources, 1, struct source_line);
 
 /* [cpu][rule slot]: packets of sources that found no place in rate_sources. Sized at load. */
 MMAPABLE_ARRAY(rate_overflows, 1, __u64);
+/* Sampled drops, for user space to read. Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} events SEC(".maps");
+
+/* When the budget is full again: [rule slot], then [reason], then all. Sized at load. */
+MMAPABLE_ARRAY(event_budgets, 1, __u64);
+
+/* [cpu]. Sized at load. */
+MMAPABLE_ARRAY(event_counters, 1, struct event_counter);
 
 /* Where the evaluating program leaves its answer. */
 MMAPABLE_ARRAY(evaluation, 1, struct evaluation);
@@ -63,5 +75,6 @@ struct {
 /* Set before load: the verifier knows these values and removes the branches that they rule out. */
 const volatile struct shape shape = {};
 const volatile struct host_shape host = {};
+const volatile __u64 generation = 0; /* of the policy */
 
 #endif

@@ -128,6 +128,8 @@ static __always_inline int finish(struct xdp_md *ctx, __u32 bytes,
 	if (decision->rule != NO_RULE)
 		count_rule(cpu, bytes, counter_slot, disposition == DISPOSITION_DROP);
 	count_verdict(ctx, cpu, bytes, decision->reason, disposition);
+	if (disposition != DISPOSITION_PASS && events_wanted())
+		send_event(ctx, decision->rule, counter_slot, decision->reason, disposition);
 	return disposition == DISPOSITION_DROP ? XDP_DROP : XDP_PASS;
 }
 

@@ -25,6 +25,7 @@
 #include "lookup.h"
 #include "failsafe.h"
 #include "bans.h"
+#include "events.h"
 #include "stats.h"
 #include "rules.h"
 #include "limit.h"

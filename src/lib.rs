@@ -44,6 +44,7 @@
 //!
 //! - `kernel` (default): loading, publishing and attaching through libbpf. Without it the pure half
 //!   stays: policies, compiler, plan, oracle. It needs no root, no clang and no Linux.
+//! - `pcap` (default, needs `kernel`): [`PcapngWriter`], which writes sampled drops to a pcapng file.
 //! - `static`: links libelf and zlib statically, for one binary that runs on any host.
 #![deny(unsafe_code)]
 
@@ -58,13 +59,15 @@ mod plan;
 pub mod policy;
 mod verdict;
 
+#[cfg(feature = "pcap")]
+pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
     Applied, ApplyError, AttachError, AttachMode, Attachment, Ban, BanError, BanScope, BuildInfo,
-    Count, Disposition, EvaluateError, Fallback, Firewall, Frags, Generation, IfIndex,
-    InterfaceStats, LoadError, Loader, ModePreference, Operation, PinError, ProgramFacts,
-    ProgramInfo, Rehearsal, RuleStats, Stats, VerdictCount, VerdictCounts, VerifierLog, build_info,
-    unpin,
+    Count, Disposition, EvaluateError, Event, EventError, EventOptions, EventStats, EventStream,
+    Fallback, Firewall, Frags, Generation, IfIndex, InterfaceStats, LoadError, Loader,
+    ModePreference, NextError, Operation, PinError, ProgramFacts, ProgramInfo, Rehearsal,
+    RuleStats, Stats, VerdictCount, VerdictCounts, VerifierLog, build_info, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

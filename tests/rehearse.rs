@@ -8,7 +8,10 @@ mod common {
 
 use common::packet;
 use xdpgate::policy::Policy;
-use xdpgate::{AttachMode, Firewall, IfIndex, ModePreference, Operation, Reason, Verdict};
+use xdpgate::{
+    AttachMode, EventOptions, EventStats, Firewall, IfIndex, ModePreference, Operation, Reason,
+    Verdict,
+};
 
 const BLOCK: &str = "
 version: 1
@@ -77,4 +80,13 @@ fn frames_are_evaluated_by_the_compiled_image() {
         (short.verdict, short.reason),
         (Verdict::Drop, Reason::Malformed)
     );
+}
+
+#[test]
+fn a_rehearsal_has_no_events() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&Policy::from_yaml(BLOCK).unwrap()).unwrap();
+    let events = firewall.events(EventOptions::default()).unwrap();
+    assert_eq!(events.count(), 0, "the stream ends at once");
+    assert_eq!(firewall.event_stats(), EventStats::default());
 }

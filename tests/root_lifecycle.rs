@@ -36,10 +36,13 @@ fn policy(text: &str) -> Policy {
 }
 
 /// What a directory of pins holds, sorted.
-const PINS: [&str; 12] = [
+const PINS: [&str; 15] = [
     "bans",
     "control",
     "evaluation",
+    "event_budgets",
+    "event_counters",
+    "events",
     "interfaces",
     "layout",
     "policy_slot",

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use super::attach::AttachMode;
 use super::ban_table::BanMemory;
 use super::error::{ApplyError, EvaluateError, PinError};
+use super::events::EventSource;
 use super::ifindex::IfIndex;
 use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
+use super::publish::Generation;
 use super::stats::ProgramFacts;
 use crate::compile::Clock;
 use crate::image::Image;
@@ -21,7 +23,12 @@ pub(super) type VerdictCounters = [VerdictCounter; COUNTERS_PER_INTERFACE];
 pub(super) trait Backend: Debug + Send + Sync {
     /// Makes an image the one that judges, on all interfaces at once. On error nothing changed.
     /// `scopes` are the interface scopes by interface slot.
-    fn publish(&self, image: &Image, scopes: &[(u16, u64)]) -> Result<Arc<dyn Judge>, ApplyError>;
+    fn publish(
+        &self,
+        image: &Image,
+        generation: Generation,
+        scopes: &[(u16, u64)],
+    ) -> Result<Arc<dyn Judge>, ApplyError>;
 
     /// Returns when no packet is judged by a program or table that was replaced before the call.
     fn wait_for_readers(&self) -> io::Result<()>;
@@ -52,6 +59,8 @@ pub(super) trait Backend: Debug + Send + Sync {
     fn rate_overflow(&self, slot: u32) -> u64;
     /// Makes the rate state of a slot that no packet uses as if it had never been used.
     fn reset_rate(&self, slot: u32);
+
+    fn events(&self) -> Arc<dyn EventSource>;
 
     fn entry_program(&self) -> ProgramFacts;
     /// Whether the programs take frames in several buffers.

@@ -278,6 +278,30 @@ pub enum EvaluateError {
     },
 }
 
+/// Why no stream of events was opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventError {
+    /// An option is out of range.
+    #[error("{option}({value}) is out of range: it must be 1 to {most}")]
+    Limit {
+        /// The method of [`EventOptions`](crate::EventOptions) that sets it.
+        option: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// The most that it may be.
+        most: usize,
+    },
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Syscall {
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
 /// Why pins were not made or removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -8,6 +8,7 @@ use super::attach::{self, Attachment, ModePreference};
 use super::backend::Backend;
 use super::ban_table::BanTable;
 use super::error::{AttachError, EvaluateError, PinError};
+use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::{Interfaces, OTHER};
 use super::loader::Loader;
@@ -47,6 +48,7 @@ pub struct Firewall {
     pub(super) bans: Mutex<BanTable>,
     /// See [`Loader::rows_up_to`].
     pub(super) rows_up_to: usize,
+    pub(super) events: Events,
 }
 
 impl Firewall {
@@ -64,6 +66,7 @@ impl Firewall {
         bans: BanTable,
     ) -> Self {
         Self {
+            events: Events::new(backend.events()),
             backend,
             secret,
             rows_up_to,
@@ -94,6 +97,7 @@ impl Firewall {
         }
         let reservation = interfaces.reserve(backend, ifindex, &name)?;
         self.set_scopes(&interfaces, reservation.slot());
+        self.events.name_interface(ifindex, &name);
         let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
             Ok(linked) => linked,
             Err(error) => {
@@ -202,7 +206,7 @@ impl Firewall {
     pub fn stats(&self) -> Stats {
         let backend = &*self.backend;
         let active = self.active();
-        let rules = active.iter().flat_map(|a| &a.rules).map(|(id, slot)| {
+        let rules = active.iter().flat_map(|a| &*a.rules).map(|(id, slot)| {
             let counter = backend.rule_counter(slot.number);
             let overflow = backend.rate_overflow(slot.number);
             RuleStats::new(id.clone(), counter.since(slot.baseline), overflow)

@@ -1,5 +1,7 @@
 //! Mirrors of the structs in `bpf/abi.h` that lie beside the policy image.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::abi::MAX_WALK;
@@ -25,6 +27,8 @@ pub(super) const BAN_ELSEWHERE: u64 = 1 << 11;
 pub(super) const BAN_VERSION: u32 = 12;
 pub(super) const BAN_VERSION_MASK: u64 = 0xff000;
 pub(super) const BAN_EXPIRES: u32 = 20;
+/// Of a frame, in its event.
+pub(super) const EVENT_BYTES: usize = 128;
 /// Counters of one interface slot on one CPU.
 pub(super) const COUNTERS_PER_INTERFACE: usize = REASON_SLOTS * DISPOSITION_SLOTS;
 
@@ -48,10 +52,12 @@ pub(super) struct HostShape {
 #[repr(C)]
 pub(super) struct Control {
     pub dry_run: u32,
-    pub reserved: u32,
+    pub events: u32,
     pub zero: u64,
     pub ban_lengths: [u64; BAN_KINDS],
-    pub reserved2: [u32; 4],
+    pub event_rule_ns: u32,
+    pub event_total_ns: u32,
+    pub reserved2: [u32; 2],
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -108,6 +114,40 @@ pub(super) struct EvaluationLine {
     pub nanoseconds: u64,
     pub reserved: [u32; 8],
     pub passed: [u32; MAX_WALK],
+}
+
+/// What the ring buffer carries.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct EventRecord {
+    pub time: u64,
+    pub generation: u64,
+    pub ifindex: u32,
+    pub queue: u32,
+    pub length: u32,
+    pub rule: u32,
+    pub reason: u8,
+    pub disposition: u8,
+    pub captured: u16,
+    pub reserved: u32,
+    pub bytes: [u8; EVENT_BYTES],
+}
+
+// The kernel's maps know no type of it: the same is asserted in C.
+const _: () = {
+    assert!(size_of::<EventRecord>() == 168);
+    assert!(offset_of!(EventRecord, rule) == 28);
+    assert!(offset_of!(EventRecord, captured) == 34);
+    assert!(offset_of!(EventRecord, bytes) == 40);
+};
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct EventCounter {
+    pub sent: u64,
+    pub suppressed: u64,
+    pub lost: u64,
+    pub reserved: [u64; 5],
 }
 
 impl VerdictCounter {

@@ -15,6 +15,7 @@ use super::backend::{Backend, Judge, Occupant, VerdictCounters, XdpLink};
 use super::ban_table::BanMemory;
 use super::error::{ApplyError, PinError};
 use super::evaluate;
+use super::events::{EventSource, Ring};
 use super::firewall::lock;
 use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
@@ -25,6 +26,7 @@ use super::layout::{
 use super::link::Link;
 use super::pin;
 use super::program::{self, LoadedProgram, ProgramError, to_io};
+use super::publish::Generation;
 use super::published::{Published, Shared};
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
@@ -51,12 +53,17 @@ pub(super) struct Kernel {
     clock: ProgramHandle,
     /// A moment and its tick.
     anchor: Mutex<(Instant, u64)>,
+    events: Arc<Ring>,
 }
 
 impl Kernel {
     /// `host.tick_zero` is found out here.
-    pub(super) fn load(host: HostShape, cpus: u32) -> Result<Self, ProgramError> {
-        let (entry, clock, maps) = program::load_entry(host, cpus)?;
+    pub(super) fn load(
+        host: HostShape,
+        cpus: u32,
+        event_buffer: u32,
+    ) -> Result<Self, ProgramError> {
+        let (entry, clock, maps) = program::load_entry(host, cpus, event_buffer)?;
         let mmap = |source| ProgramError::Syscall {
             call: "mmap",
             source,
@@ -98,6 +105,7 @@ impl Kernel {
             .map_err(mmap)?,
             rate_overflows: SharedWords::new(&maps.rate_overflows, rules).map_err(mmap)?,
             grace: GracePeriod::new().map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE)"))?,
+            events: Arc::new(Ring::new(&maps, cpus)?),
             entry,
             clock,
             anchor: Mutex::new((Instant::now(), 0)),
@@ -176,12 +184,14 @@ const TICKS: usize = std::mem::offset_of!(EvaluationLine, ticks) / size_of::<u32
 const NANOSECONDS: usize = std::mem::offset_of!(EvaluationLine, nanoseconds) / size_of::<u32>();
 
 impl Backend for Kernel {
-    fn publish(&self, image: &Image, scopes: &[(u16, u64)]) -> Result<Arc<dyn Judge>, ApplyError> {
-        Ok(Arc::new(Published::new(
-            Arc::clone(&self.shared),
-            image,
-            scopes,
-        )?))
+    fn publish(
+        &self,
+        image: &Image,
+        generation: Generation,
+        scopes: &[(u16, u64)],
+    ) -> Result<Arc<dyn Judge>, ApplyError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(Arc::new(Published::new(shared, image, generation, scopes)?))
     }
 
     fn wait_for_readers(&self) -> io::Result<()> {
@@ -320,6 +330,10 @@ impl Backend for Kernel {
         {
             word.store(0, Ordering::SeqCst);
         }
+    }
+
+    fn events(&self) -> Arc<dyn EventSource> {
+        Arc::clone(&self.events) as Arc<dyn EventSource>
     }
 
     fn entry_program(&self) -> ProgramFacts {

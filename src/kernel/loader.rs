@@ -8,6 +8,7 @@ use std::io;
 use libbpf_rs::num_possible_cpus;
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_getres};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::backend::Backend;
 use super::ban_table::{self, BanTable};
@@ -39,6 +40,7 @@ pub struct Loader {
     frags: Frags,
     max_rate_sources: u32,
     max_bans: u32,
+    event_buffer: u32,
 }
 
 impl Default for Loader {
@@ -51,6 +53,7 @@ impl Default for Loader {
             frags: Frags::Auto,
             max_rate_sources: 65_536,
             max_bans: 65_536,
+            event_buffer: 1 << 20,
         }
     }
 }
@@ -105,6 +108,15 @@ impl Loader {
         }
     }
 
+    /// How many bytes of [events](Firewall::events) the kernel keeps until they are read; 1 MiB
+    /// unless set, which holds 5,957 events. A power of two, and a page or more.
+    pub fn event_buffer(self, bytes: u32) -> Self {
+        Self {
+            event_buffer: bytes,
+            ..self
+        }
+    }
+
     /// How many bans may be in force at one time, [`BanScope::Both`](crate::BanScope::Both) counted
     /// as two; 65,536 unless set. Takes 64 bytes of memory per ban. With 0 the program is loaded
     /// without what bans need, which saves some nanoseconds a packet.
@@ -131,8 +143,8 @@ impl Loader {
             frags: self.frags.resolve()?.into(),
             ..self.host_shape(cpus, &secret)?
         };
-        let kernel =
-            Kernel::load(host, cpus).map_err(|error: ProgramError| LoadError::from(error))?;
+        let kernel = Kernel::load(host, cpus, self.event_buffer)
+            .map_err(|error: ProgramError| LoadError::from(error))?;
         Ok(self.finish(Box::new(kernel), secret, host.seed))
     }
 
@@ -198,6 +210,7 @@ impl Loader {
                 reason: format!("it must be 0 to {MOST_BANS}"),
             });
         }
+        check_event_buffer(self.event_buffer)?;
         // Slot 0 counts frames of interfaces that are not listed.
         let interface_slots = u32::from(self.max_interfaces) + 1;
         Ok(HostShape {
@@ -223,6 +236,21 @@ const MOST_BANS: u32 = 1 << 25;
 /// The seed of the tables that outlive a policy.
 fn host_seed(secret: &RandomState) -> [u64; 2] {
     [2u8, 3].map(|half| secret.hash_one(half))
+}
+
+/// What the kernel takes as the size of a ring buffer (`ringbuf_map_alloc`, `kernel/bpf/ringbuf.c`).
+fn check_event_buffer(bytes: u32) -> Result<(), LoadError> {
+    const MOST: u32 = 1 << 28;
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    let page = page.and_then(|p| u32::try_from(p).ok()).unwrap_or(4096);
+    if bytes.is_power_of_two() && (page..=MOST).contains(&bytes) {
+        return Ok(());
+    }
+    Err(LoadError::Limit {
+        knob: "event_buffer",
+        value: bytes.into(),
+        reason: format!("it must be a power of two from {page}, a page, to {MOST}"),
+    })
 }
 
 /// How long a tick is: the resolution of the coarse clocks (`KTIME_LOW_RES`, `kernel/time/posix-timers.c`).

@@ -11,6 +11,7 @@ mod ban_table;
 mod bans;
 mod error;
 mod evaluate;
+mod events;
 mod firewall;
 mod frags;
 mod grace;
@@ -35,8 +36,11 @@ mod sys;
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use bans::{Ban, BanScope};
 pub use error::{
-    ApplyError, AttachError, BanError, EvaluateError, LoadError, PinError, VerifierLog,
+    ApplyError, AttachError, BanError, EvaluateError, EventError, LoadError, PinError, VerifierLog,
 };
+#[cfg(feature = "pcap")]
+pub use events::PcapngWriter;
+pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
 pub use firewall::Firewall;
 pub use frags::Frags;
 pub use ifindex::IfIndex;

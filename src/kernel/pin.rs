@@ -17,7 +17,7 @@ const ENTRY: &str = "xdpgate";
 /// The name of the pin of a map that says how the counters are laid out.
 const LAYOUT: &str = "layout";
 /// All that a directory of pins may hold.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     ENTRY,
     "policy_slot",
     "control",
@@ -28,6 +28,9 @@ const NAMES: [&str; 12] = [
     "rate_budgets",
     "rate_sources",
     "rate_overflows",
+    "events",
+    "event_budgets",
+    "event_counters",
     "evaluation",
     LAYOUT,
 ];
@@ -95,6 +98,9 @@ fn pin_all(
         ("rate_budgets", &maps.rate_budgets),
         ("rate_sources", &maps.rate_sources),
         ("rate_overflows", &maps.rate_overflows),
+        ("events", &maps.events),
+        ("event_budgets", &maps.event_budgets),
+        ("event_counters", &maps.event_counters),
         ("evaluation", &maps.evaluation),
     ] {
         pin_map(name, MapHandle::try_from(map))?;

@@ -10,7 +10,7 @@ use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{ErrorKind, MapHandle, ProgramHandle, libbpf_sys};
 
 use super::error::VerifierLog;
-use super::layout::{COUNTERS_PER_INTERFACE, HostShape};
+use super::layout::{COUNTERS_PER_INTERFACE, HostShape, REASON_SLOTS};
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel, XdpgateSkelBuilder, types};
 use super::stats::ProgramFacts;
 use super::sys;
@@ -28,6 +28,9 @@ pub(super) struct SharedMaps {
     pub rate_budgets: MapHandle,
     pub rate_sources: MapHandle,
     pub rate_overflows: MapHandle,
+    pub events: MapHandle,
+    pub event_budgets: MapHandle,
+    pub event_counters: MapHandle,
     pub evaluation: MapHandle,
 }
 
@@ -84,6 +87,7 @@ pub(super) fn to_io(error: &libbpf_rs::Error) -> io::Error {
 pub(super) fn load_entry(
     host: HostShape,
     cpus: u32,
+    event_buffer: u32,
 ) -> Result<(LoadedProgram, ProgramHandle, SharedMaps), ProgramError> {
     let verdicts = cpus * host.interface_slots * COUNTERS_PER_INTERFACE as u32;
     let open = |open: &mut OpenXdpgateSkel<'_>| {
@@ -102,6 +106,11 @@ pub(super) fn load_entry(
             .set_max_entries(cpus * host.rule_slots)?;
         // An array has at least one element.
         open.maps.bans.set_max_entries(host.ban_lines.max(1))?;
+        open.maps.events.set_max_entries(event_buffer)?;
+        open.maps
+            .event_budgets
+            .set_max_entries(event_budgets(host))?;
+        open.maps.event_counters.set_max_entries(cpus)?;
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         Ok(())
     };
@@ -116,6 +125,9 @@ pub(super) fn load_entry(
             rate_budgets: MapHandle::try_from(&skeleton.maps.rate_budgets)?,
             rate_sources: MapHandle::try_from(&skeleton.maps.rate_sources)?,
             rate_overflows: MapHandle::try_from(&skeleton.maps.rate_overflows)?,
+            events: MapHandle::try_from(&skeleton.maps.events)?,
+            event_budgets: MapHandle::try_from(&skeleton.maps.event_budgets)?,
+            event_counters: MapHandle::try_from(&skeleton.maps.event_counters)?,
             evaluation: MapHandle::try_from(&skeleton.maps.evaluation)?,
         };
         let clock = ProgramHandle::try_from(&skeleton.progs.xdpgate_clock)?;
@@ -132,6 +144,7 @@ pub(super) fn load_policy(
     shared: &SharedMaps,
     host: HostShape,
     shape: &Shape,
+    generation: u64,
     own: OwnMaps<'_>,
 ) -> Result<LoadedProgram, ProgramError> {
     let open = |open: &mut OpenXdpgateSkel<'_>| {
@@ -159,9 +172,18 @@ pub(super) fn load_policy(
         open.maps
             .rate_overflows
             .reuse_fd(shared.rate_overflows.as_fd())?;
+        open.maps.events.reuse_fd(shared.events.as_fd())?;
+        open.maps
+            .event_budgets
+            .reuse_fd(shared.event_budgets.as_fd())?;
+        open.maps
+            .event_counters
+            .reuse_fd(shared.event_counters.as_fd())?;
         open.maps.evaluation.reuse_fd(shared.evaluation.as_fd())?;
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         write_rodata(open, offset_of!(types::rodata, shape), bytes_of(shape));
+        let at = offset_of!(types::rodata, generation);
+        write_rodata(open, at, bytes_of(&generation));
         Ok(())
     };
     load(open, |skeleton| {
@@ -176,6 +198,11 @@ fn flags(host: HostShape) -> u32 {
         0 => 0,
         _ => libbpf_sys::BPF_F_XDP_HAS_FRAGS,
     }
+}
+
+/// A budget for each rule slot, for each reason without a rule, and for all events.
+fn event_budgets(host: HostShape) -> u32 {
+    host.rule_slots + REASON_SLOTS as u32 + 1
 }
 
 fn write_rodata(open: &mut OpenXdpgateSkel<'_>, offset: usize, bytes: &[u8]) {

@@ -21,14 +21,14 @@ pub(super) struct Active {
     pub generation: Generation,
     pub policy: Arc<Policy>,
     /// The active rules in evaluation order: the position is the rule's number.
-    pub rules: Vec<(RuleId, RuleSlot)>,
+    pub rules: Arc<[(RuleId, RuleSlot)]>,
     pub judge: Arc<dyn Judge>,
     pub scopes: Scopes,
 }
 
 /// The number of a policy that was applied: 1 for the first, one more for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Generation(u64);
+pub struct Generation(pub(super) u64);
 
 impl Generation {
     /// The number.
@@ -91,6 +91,9 @@ impl Firewall {
         let started = Instant::now();
         let image = self.compile(policy, rules.iter().map(|(_, slot)| slot.number).collect())?;
         let compiled = Instant::now();
+        let generation = Generation(self.generation().map_or(0, Generation::get) + 1);
+        // Before its program can send an event.
+        self.events.announce(generation, Arc::clone(&rules));
         // From here to the switch no interface comes or goes.
         let interfaces = lock(&self.interfaces);
         let scopes = Scopes::new(image.scopes());
@@ -98,11 +101,11 @@ impl Firewall {
             .names()
             .map(|(slot, name)| (slot, scopes.of(name)))
             .collect();
-        let judge = self.backend.publish(&image, &by_slot)?;
+        let judge = self.backend.publish(&image, generation, &by_slot)?;
         let published = Instant::now();
 
         let applied = Applied {
-            generation: Generation(self.generation().map_or(0, Generation::get) + 1),
+            generation,
             compile: compiled - started,
             publish: published - compiled,
             image_bytes: image.as_bytes().len(),
@@ -151,7 +154,7 @@ impl Firewall {
 }
 
 /// The active rules, in evaluation order, with their slots.
-fn numbered(policy: &Policy, assignment: &Assignment) -> Vec<(RuleId, RuleSlot)> {
+fn numbered(policy: &Policy, assignment: &Assignment) -> Arc<[(RuleId, RuleSlot)]> {
     let rules = active_rules(policy).into_iter();
     rules
         .map(|rule| (rule.id.clone(), assignment.slot(&rule.id)))

@@ -12,6 +12,7 @@ use super::backend::{Answer, Judge};
 use super::error::EvaluateError;
 use super::layout::{EvaluationLine, HostShape};
 use super::program::{self, LoadedProgram, OwnMaps, ProgramError, SharedMaps};
+use super::publish::Generation;
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
 use crate::abi::{LINE_BYTES, MAX_WALK, Shape};
@@ -31,6 +32,7 @@ pub(super) struct Shared {
 pub(super) struct Published {
     shared: Arc<Shared>,
     shape: Shape,
+    generation: u64,
     image: MapHandle,
     scopes: MapHandle,
     /// What `scopes` holds: the bits by interface slot, and those of the frame that is evaluated.
@@ -45,8 +47,10 @@ impl Published {
     pub(super) fn new(
         shared: Arc<Shared>,
         image: &Image,
+        generation: Generation,
         scopes: &[(u16, u64)],
     ) -> Result<Self, ProgramError> {
+        let generation = generation.get();
         let map = image_map(image)?;
         let (scope_map, scope_bits) = scope_map(shared.host.interface_slots + 1)?;
         for (slot, bits) in scopes {
@@ -56,7 +60,8 @@ impl Published {
             image: &map,
             scopes: &scope_map,
         };
-        let program = program::load_policy(&shared.maps, shared.host, image.shape(), own)?;
+        let program =
+            program::load_policy(&shared.maps, shared.host, image.shape(), generation, own)?;
         let fd = program.handle.as_fd().as_raw_fd().to_ne_bytes();
         // The one atomic step; nothing after it can fail.
         let slot = &shared.maps.policy_slot;
@@ -67,6 +72,7 @@ impl Published {
         let evaluator = OnceLock::new();
         Ok(Self {
             shape: *image.shape(),
+            generation,
             image: map,
             scopes: scope_map,
             scope_bits,
@@ -88,7 +94,8 @@ impl Published {
             image: &self.image,
             scopes: &self.scopes,
         };
-        let program = program::load_policy(&self.shared.maps, host, &self.shape, own)?;
+        let program =
+            program::load_policy(&self.shared.maps, host, &self.shape, self.generation, own)?;
         Ok(self.evaluator.get_or_init(|| program))
     }
 }

@@ -11,10 +11,12 @@ use super::attach::AttachMode;
 use super::backend::{Answer, Backend, Judge, Occupant, VerdictCounters, XdpLink};
 use super::ban_table::{self, BanMemory};
 use super::error::{ApplyError, EvaluateError, PinError};
+use super::events::{EventSource, NoEvents};
 use super::ifindex::IfIndex;
 use super::layout::{
     BAN_KINDS, COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter,
 };
+use super::publish::Generation;
 use super::stats::ProgramFacts;
 use crate::abi::{LINE_BYTES, NO_RULE};
 use crate::compile::Clock;
@@ -109,7 +111,12 @@ impl Recorder {
 }
 
 impl Backend for Recorder {
-    fn publish(&self, image: &Image, _: &[(u16, u64)]) -> Result<Arc<dyn Judge>, ApplyError> {
+    fn publish(
+        &self,
+        image: &Image,
+        _: Generation,
+        _: &[(u16, u64)],
+    ) -> Result<Arc<dyn Judge>, ApplyError> {
         self.rehearsal.push(Operation::Publish {
             rules: image.rules().to_vec(),
             image_bytes: image.as_bytes().len(),
@@ -190,6 +197,10 @@ impl Backend for Recorder {
     }
 
     fn reset_rate(&self, _: u32) {}
+
+    fn events(&self) -> Arc<dyn EventSource> {
+        Arc::new(NoEvents)
+    }
 
     fn entry_program(&self) -> ProgramFacts {
         ProgramFacts::default()

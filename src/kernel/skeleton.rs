@@ -94,7 +94,17 @@ assert_mirror!(
     ban_lines
 );
 assert_mirror!(layout::RateBudget, rate_budget, limit);
-assert_mirror!(layout::Control, control, dry_run, zero, ban_lengths);
+assert_mirror!(
+    layout::Control,
+    control,
+    dry_run,
+    events,
+    zero,
+    ban_lengths,
+    event_rule_ns,
+    event_total_ns
+);
+assert_mirror!(layout::EventCounter, event_counter, sent, suppressed, lost);
 assert_mirror!(
     layout::InterfaceEntry,
     interface_entry,

@@ -1,0 +1,152 @@
+//! Events as a pcapng file.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use pcap_file::pcapng::PcapNgWriter;
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
+use pcap_file::pcapng::blocks::interface_description::{
+    InterfaceDescriptionBlock, InterfaceDescriptionOption,
+};
+use pcap_file::{DataLink, PcapError};
+
+use super::event::Event;
+use crate::kernel::ifindex::IfIndex;
+use crate::kernel::layout::EVENT_BYTES;
+
+/// Writes sampled drops as a pcapng file, which Wireshark and tshark open.
+///
+/// Each frame carries a time in nanoseconds and, as its comment, what became of it and why:
+/// `drop rule=block-bad reason=rule generation=7 queue=0`. Each interface is described when its
+/// first frame is written.
+///
+/// ```no_run
+/// use std::fs::File;
+/// use std::io::BufWriter;
+///
+/// use xdpgate::{EventOptions, Firewall, PcapngWriter};
+///
+/// let firewall = Firewall::loader().load()?;
+/// let mut file = PcapngWriter::new(BufWriter::new(File::create("drops.pcapng")?))?;
+/// for event in firewall.events(EventOptions::default())?.take(100) {
+///     file.write(&event)?;
+/// }
+/// file.flush()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct PcapngWriter<W: Write> {
+    writer: PcapNgWriter<W>,
+    interfaces: HashMap<(IfIndex, Option<String>), u32>,
+}
+
+/// 10^-9 seconds.
+const NANOSECONDS: u8 = 9;
+/// `epb_flags`: came in.
+const INBOUND: u32 = 1;
+
+impl<W: Write> PcapngWriter<W> {
+    /// Writes the header of the file.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn new(writer: W) -> io::Result<Self> {
+        Ok(Self {
+            writer: PcapNgWriter::new(writer).map_err(to_io)?,
+            interfaces: HashMap::new(),
+        })
+    }
+
+    /// Writes one frame.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write(&mut self, event: &Event) -> io::Result<()> {
+        let since_1970 = u64::try_from(event.time.as_nanosecond())
+            .map_err(|_| io::Error::other("the time of the event is before 1970"))?;
+        let block = EnhancedPacketBlock {
+            interface_id: self.interface(event)?,
+            timestamp: Duration::from_nanos(since_1970),
+            original_len: event.length,
+            data: Cow::Borrowed(&event.data),
+            options: vec![
+                EnhancedPacketOption::Comment(Comment(event).to_string().into()),
+                EnhancedPacketOption::Flags(INBOUND),
+            ],
+        };
+        self.writer.write_pcapng_block(block).map_err(to_io)?;
+        Ok(())
+    }
+
+    /// Flushes the writer.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.writer.get_mut().flush()
+    }
+
+    /// Gives the writer back.
+    pub fn into_inner(self) -> W {
+        self.writer.into_inner()
+    }
+
+    /// The number of an event's interface in the file, which describes it if need be.
+    fn interface(&mut self, event: &Event) -> io::Result<u32> {
+        let key = (event.ifindex, event.interface.clone());
+        if let Some(number) = self.interfaces.get(&key) {
+            return Ok(*number);
+        }
+        let name = match &event.interface {
+            Some(name) => name.clone(),
+            None => format!("if{}", event.ifindex),
+        };
+        let block = InterfaceDescriptionBlock {
+            linktype: DataLink::ETHERNET,
+            snaplen: EVENT_BYTES as u32,
+            options: vec![
+                InterfaceDescriptionOption::IfName(name.into()),
+                InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
+            ],
+        };
+        self.writer.write_pcapng_block(block).map_err(to_io)?;
+        let number = self.interfaces.len() as u32;
+        self.interfaces.insert(key, number);
+        Ok(number)
+    }
+}
+
+impl<W: Write> fmt::Debug for PcapngWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PcapngWriter")
+            .field("interfaces", &self.interfaces)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the packet comment says.
+struct Comment<'e>(&'e Event);
+
+impl fmt::Display for Comment<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = self.0;
+        f.write_str(event.disposition.as_str())?;
+        if let Some(rule) = &event.rule {
+            write!(f, " rule={rule}")?;
+        }
+        write!(
+            f,
+            " reason={} generation={} queue={}",
+            event.reason, event.generation, event.queue
+        )
+    }
+}
+
+fn to_io(error: PcapError) -> io::Error {
+    match error {
+        PcapError::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
