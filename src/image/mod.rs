@@ -95,3 +95,21 @@ impl Image {
         &self.shape
     }
 }
+
+/// For the fuzz target that reads images which no compiler made.
+#[cfg(fuzzing)]
+impl Image {
+    /// An image of these bytes, cut to whole lines, with magic, layout, length and checksum made to
+    /// fit: they would hide everything behind them.
+    pub fn hostile(bytes: &[u8]) -> Self {
+        let mut lines =
+            vec![bytemuck::Zeroable::zeroed(); writer::header_lines().max(bytes.len() / 64)];
+        let all: &mut [u8] = bytemuck::cast_slice_mut::<Line, u8>(&mut lines);
+        let length = bytes.len().min(all.len());
+        all[..length].copy_from_slice(&bytes[..length]);
+        let shape = bytemuck::pod_read_unaligned(&all[..size_of::<Shape>()]);
+        let body = lines.split_off(writer::header_lines());
+        let writer = ImageWriter::with_body(body);
+        writer.finish(shape, Vec::new(), Vec::new())
+    }
+}

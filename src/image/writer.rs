@@ -18,6 +18,14 @@ impl ImageWriter {
         }
     }
 
+    /// The body of an image that was not made section by section.
+    #[cfg(fuzzing)]
+    pub(crate) fn with_body(body: Vec<Line>) -> Self {
+        let mut writer = Self::new();
+        writer.lines.extend(body);
+        writer
+    }
+
     /// Appends the items, back to back, and returns the number of the first line. Items never
     /// straddle lines: their size divides that of a line.
     pub(crate) fn section<T: Pod>(&mut self, items: &[T]) -> u32 {

@@ -5,7 +5,10 @@
     reason = "every test binary compiles all of it"
 )]
 
+pub mod classbench;
 pub mod corpus;
+pub mod data;
+pub mod equal;
 pub mod frame_strategy;
 #[cfg(feature = "kernel")]
 pub mod live;
@@ -14,4 +17,6 @@ pub mod netns;
 pub mod packet;
 pub mod policy_strategy;
 pub mod pool;
+pub mod random;
 pub mod rows;
+pub mod runs;

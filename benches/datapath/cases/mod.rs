@@ -3,11 +3,15 @@
 mod block_lists;
 mod classbench;
 mod combinations;
+#[path = "../../../tests/common/data.rs"]
 pub mod data;
+#[path = "../../../tests/common/classbench.rs"]
+mod filters;
 mod limits;
 mod tuples;
 
 use crate::case::Case;
+use crate::numbers::random;
 
 /// A case that is made when its turn comes.
 pub struct Recipe {
