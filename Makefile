@@ -8,7 +8,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 CARGO ?= cargo
 KERNELS ?= 5.10 newest
 BENCH_ARGS ?=
-SCRIPTS := $(shell grep -lE '^.!.*\<(ba)?sh$$' scripts/* tests/kernels/* .ci/run)
+FUZZ_TARGETS ?= policy_yaml compile_vs_oracle image_reader frames
+FUZZ_SECONDS ?= 20
+SCRIPTS := $(shell grep -lE '^.!.*\<(ba)?sh$$' scripts/* tests/kernels/* .ci/run fuzz/seed)
 export CLANGS ?= 14 15 16 19
 export TESTS ALLOWED_FAIL
 
@@ -48,6 +50,26 @@ test-kernels: ## the data-plane tests on real kernels in QEMU (KERNELS="5.10 6.1
 test-clangs: ## compile with each clang, load, compare (root; CLANGS="14 19")
 	@scripts/setup --clangs
 	@scripts/clang-matrix
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for a moment (root; FUZZ_SECONDS=20; needs cargo-fuzz)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || \
+		{ echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz" >&2; exit 1; }
+	@fuzz/seed
+	@for target in $(FUZZ_TARGETS); do \
+		echo "== $$target"; \
+		(cd fuzz && $(CARGO) fuzz run --sanitizer none $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=60); \
+	done
+
+.PHONY: fuzz-long
+fuzz-long: ## every fuzz target for minutes, then the kernel and the oracle on 3 million frames (root)
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=300
+	XDPGATE_ORACLE_POLICIES=2000 $(CARGO) test -p xdpgate --test root_oracle -- --nocapture
+
+.PHONY: mutations
+mutations: ## break the code in one place at a time and see a test fail for it (root, minutes)
+	@scripts/mutations
 
 .PHONY: bench
 bench: setup ## the datapath benchmark (root; BENCH_ARGS="...")

@@ -1,5 +1,7 @@
-//! Any bytes as a frame, through the XDP program in the running kernel: it says what the oracle
-//! says. Needs root.
+//! Frames through the XDP program in the running kernel: it says what the oracle says. Needs root.
+//!
+//! Behind a first byte that is a multiple of 4 come the bytes of the frame; else a frame is drawn with
+//! the input as random numbers.
 #![no_main]
 
 use std::cell::RefCell;
@@ -8,7 +10,7 @@ use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use xdpgate::oracle::Oracle;
 use xdpgate::{Firewall, Policy};
-use xdpgate_fuzz::policies;
+use xdpgate_fuzz::{draw, frame_strategy, policies};
 
 /// The longest frame that is evaluated.
 const LONGEST: usize = 3072;
@@ -31,14 +33,22 @@ fn load() -> Vec<(Firewall, Oracle<'static>)> {
     loaded
 }
 
-fuzz_target!(|frame: &[u8]| {
-    if frame.len() > LONGEST {
+fuzz_target!(|input: &[u8]| {
+    let Some((kind, input)) = input.split_first() else {
         return;
-    }
+    };
+    let drawn = if kind % 4 == 0 {
+        Some(input.to_vec())
+    } else {
+        draw(&frame_strategy::frame(), input)
+    };
+    let Some(frame) = drawn.filter(|f| f.len() <= LONGEST) else {
+        return;
+    };
     FIREWALLS.with_borrow_mut(|firewalls| {
         for (firewall, oracle) in firewalls {
-            let want = oracle.evaluate(frame, Timestamp::now(), None);
-            let got = firewall.evaluate(frame).expect("evaluate");
+            let want = oracle.evaluate(&frame, Timestamp::now(), None);
+            let got = firewall.evaluate(&frame).expect("evaluate");
             assert_eq!(got, want, "kernel, oracle: {frame:02x?}");
         }
     });

@@ -19,9 +19,24 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use xdpgate::Policy;
 
-/// A value of a strategy whose random numbers are the input. `None` where the input leads to none.
+/// So many random bytes are at hand for one value.
+const RANDOM_BYTES: usize = 1 << 20;
+
+/// A value of a strategy whose random numbers are the input, and behind its end numbers that follow
+/// from it: with mere zeros there, strategies that reject values would draw forever. `None` where
+/// the input leads to no value.
 pub fn draw<S: Strategy>(strategy: &S, input: &[u8]) -> Option<S::Value> {
-    let rng = TestRng::from_seed(RngAlgorithm::PassThrough, input);
+    let mut state = input.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut bytes = input.to_vec();
+    while bytes.len() < RANDOM_BYTES {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+    }
+    let rng = TestRng::from_seed(RngAlgorithm::PassThrough, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     Some(strategy.new_tree(&mut runner).ok()?.current())
 }

@@ -88,10 +88,8 @@ pub fn in_a_16() -> Vec<Case> {
         let entries = runs(&mut random, base, 8, count);
         let inside = (0..256).map(|p| base | p << 8 | random.below(256));
         let outside = [base.wrapping_sub(1), base.wrapping_add(0x1_0000)];
-        cases.push(case(
-            &entries,
-            inside.collect::<Vec<_>>().into_iter().chain(outside),
-        ));
+        let addresses: Vec<u32> = inside.chain(outside).collect();
+        cases.push(case(&entries, addresses.into_iter()));
     }
     cases
 }
