@@ -56,6 +56,7 @@
 #define REASON_SLOTS 16 /* room for more reasons without a new layout */
 #define DISPOSITION_SLOTS 4
 #define EVENT_BYTES 128 /* of a frame are in its event */
+#define BANKS 2 /* of all counters: one counts while the other is read */
 
 /* Why a frame got its verdict. The same numbers as xdpgate::Reason. */
 enum reason {
@@ -308,14 +309,15 @@ struct host_shape {
 /* One line that user space may change at any time. */
 struct control {
 	__u32 dry_run; /* 1: nothing is dropped, only counted */
-	__u32 events; /* 1: drops are sampled */
+	__u32 bank; /* of the counters that packets count in now: 0 or 1 */
 	__u64 zero; /* always 0, which the verifier cannot know: see forget() */
 	/* Per kind of ban eight bytes: 1 + the host bits of each prefix length in use, 0 behind the
 	 * last. In one word each, so that they change at once. */
 	__u64 ban_lengths[BAN_KINDS];
 	__u32 event_rule_ns; /* what an event takes of the budget of its rule or reason, in ns: */
 	__u32 event_total_ns; /* and of that of all events; a second is what a full one holds */
-	__u32 reserved2[2];
+	__u32 events; /* 1: drops are sampled */
+	__u32 reserved2;
 };
 
 /* A ban of one prefix in one direction; an IPv4 one stands in the low 32 bits of lo. */
@@ -331,18 +333,18 @@ struct interface_entry {
 	__u16 flags;
 };
 
-/* Per CPU, interface slot, reason and disposition. */
+/* Per CPU, interface slot, reason, disposition and bank. */
 struct verdict_counter {
 	__u64 packets;
 	__u64 bytes;
 };
 
-/* Per CPU and rule slot. */
+/* Per CPU, rule slot and bank: the banks of a rule share a cache line. */
 struct rule_counter {
-	__u64 packets; /* that the rule decided */
+	__u64 packets; /* that the rule decided, or that it only counts */
 	__u64 bytes;
 	__u64 dropped_packets; /* of these, dropped for real */
-	__u64 dropped_bytes;
+	__u64 would_drop_packets; /* and judged as drop, but passed: dry run, or monitor mode */
 };
 
 /*

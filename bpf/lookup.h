@@ -31,6 +31,21 @@ static __always_inline void count_up(__u64 *counter)
 	*counter = value;
 }
 
+/* What a packet takes from the control line, once. */
+struct settings {
+	__u64 zero;
+	__u32 bank;
+};
+
+static __always_inline void read_settings(struct settings *settings)
+{
+	__u32 key = 0;
+	struct control *line = bpf_map_lookup_elem(&control, &key);
+
+	settings->zero = line ? *(volatile __u64 *)&line->zero : 0;
+	settings->bank = line ? *(volatile __u32 *)&line->bank : 0;
+}
+
 static __always_inline __u64 unknown_zero(void)
 {
 	__u32 key = 0;

@@ -24,7 +24,7 @@ MMAPABLE_ARRAY(image, 1, struct line);
  * the frame that is evaluated. */
 MMAPABLE_ARRAY(scopes, 1, __u64);
 
-/* One line that user space may change at any time: dry run, the kinds of bans,
+/* One line that user space may change at any time: dry run, which counters count, the kinds of bans,
  * events. */
 MMAPABLE_ARRAY(control, 1, struct control);
 
@@ -34,10 +34,10 @@ MMAPABLE_ARRAY(bans, 1, struct line);
 /* ifindex -> counter slot, open addressing from ifindex % INTERFACE_ENTRIES. */
 MMAPABLE_ARRAY(interfaces, INTERFACE_ENTRIES, struct interface_entry);
 
-/* [cpu][interface slot][reason][disposition]. Sized at load. */
+/* [cpu][interface slot][reason][disposition][bank]. Sized at load. */
 MMAPABLE_ARRAY(verdict_counters, 1, struct verdict_counter);
 
-/* [cpu][rule slot]. Sized at load. */
+/* [cpu][rule slot][bank]. Sized at load. */
 MMAPABLE_ARRAY(rule_counters, 1, struct rule_counter);
 
 /* [rule slot]. Sized at load. */

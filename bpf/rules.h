@@ -238,7 +238,7 @@ enum walk {
 };
 
 /* A rule that the packet matches and that may not end the search. A global function: verified once. */
-__noinline int walk(__u32 rule, __u64 ticks, __u64 scopes, __u64 cpu_and_bytes, __u32 passed)
+__noinline int walk(__u32 rule, __u64 ticks, __u64 scopes, __u64 region_and_bytes, __u32 passed)
 {
 	__u32 *record = rule_record(rule);
 
@@ -249,7 +249,7 @@ __noinline int walk(__u32 rule, __u64 ticks, __u64 scopes, __u64 cpu_and_bytes, 
 		return WALK_ON;
 	if (!(*record & RULE_PASSIVE))
 		return WALK_DECIDES;
-	pass_by(cpu_and_bytes >> 32, cpu_and_bytes, rule, record[1], passed);
+	pass_by(region_and_bytes >> 32, region_and_bytes, rule, record[1], passed, *record & RULE_DROP);
 	return WALK_COUNTED;
 }
 
@@ -316,7 +316,7 @@ static __always_inline __u32 find_rowed(const struct packet *packet, __u32 src_r
 		if (!(shape.features & FEATURE_WALK))
 			return number;
 		step = walk(number, around->ticks, around->scopes,
-			    (__u64)passing->cpu << 32 | passing->bytes, passing->count);
+			    (__u64)passing->region << 32 | passing->bytes, passing->count);
 		if (step == WALK_DECIDES)
 			return number;
 		if (step == WALK_COUNTED)

@@ -2,6 +2,10 @@
 /*
  * Counting. Each CPU writes its own region, without atomics: XDP runs with softirqs off, so
  * nothing on this CPU comes between load and store.
+ *
+ * There are two banks of all counters. A packet counts in the one that the control line named when
+ * it came in, and in no other: so a bank from which user space switched away holds whole packets
+ * only, once those that were on their way have ended (src/kernel/snapshot.rs).
  */
 #ifndef XDPGATE_STATS_H
 #define XDPGATE_STATS_H
@@ -40,49 +44,60 @@ static __always_inline __u64 interface_scopes(struct xdp_md *ctx)
 	return bits ? *bits : 0;
 }
 
-static __always_inline void count_verdict(struct xdp_md *ctx, __u32 cpu, __u32 bytes,
+static __always_inline void count_verdict(struct xdp_md *ctx, __u32 cpu, __u32 bank, __u32 bytes,
 					  enum reason reason, enum disposition disposition)
 {
 	__u32 slot = cpu * host.interface_slots + interface_slot(ctx->ingress_ifindex);
 	__u32 key = (slot * REASON_SLOTS + reason) * DISPOSITION_SLOTS + disposition;
-	struct verdict_counter *counter = bpf_map_lookup_elem(&verdict_counters, &key);
+	struct verdict_counter *counter;
 
+	key = key * BANKS + bank;
+	counter = bpf_map_lookup_elem(&verdict_counters, &key);
 	if (counter) {
 		counter->packets++;
 		counter->bytes += bytes;
 	}
 }
 
-static __always_inline void count_rule(__u32 cpu, __u32 bytes, __u32 slot, bool dropped)
+/* Where the counters of all rules begin, for one CPU and bank. */
+static __always_inline __u32 rule_region(__u32 cpu, __u32 bank)
 {
-	__u32 key = cpu * host.rule_slots + slot;
+	return cpu * host.rule_slots * BANKS + bank;
+}
+
+static __always_inline void count_rule(__u32 region, __u32 bytes, __u32 slot,
+				       enum disposition disposition)
+{
+	__u32 key = region + slot * BANKS;
 	struct rule_counter *counter = bpf_map_lookup_elem(&rule_counters, &key);
 
 	if (!counter)
 		return;
 	counter->packets++;
 	counter->bytes += bytes;
-	if (dropped) {
+	if (disposition == DISPOSITION_DROP)
 		counter->dropped_packets++;
-		counter->dropped_bytes += bytes;
-	}
+	else if (disposition == DISPOSITION_WOULD_DROP)
+		counter->would_drop_packets++;
 }
 
 /* Rules that are passed by on the way: each only counts. */
 struct passing {
-	__u32 cpu;
+	__u32 region;
 	__u32 bytes;
 	__u32 count;
 };
 
-static __always_inline void pass_by(__u32 cpu, __u32 bytes, __u32 rule, __u32 counter_slot,
-				    __u32 passed)
+/* `drop`: the rule would have dropped it, were it not in monitor mode. */
+static __always_inline void pass_by(__u32 region, __u32 bytes, __u32 rule,
+				    __u32 counter_slot, __u32 passed, bool drop)
 {
 	__u32 zero = 0;
 	struct evaluation *answer;
 
 	if (!host.evaluate) {
-		count_rule(cpu, bytes, counter_slot, false);
+		count_rule(region, bytes, counter_slot,
+			   drop ? DISPOSITION_WOULD_DROP : DISPOSITION_PASS);
 		return;
 	}
 	answer = bpf_map_lookup_elem(&evaluation, &zero);
@@ -116,7 +131,7 @@ static __always_inline int report(const struct decision *decision, __u32 passed)
 /* The one exit: every frame ends in exactly one verdict counter. */
 static __always_inline int finish(struct xdp_md *ctx, __u32 bytes,
 				  const struct decision *decision, __u32 counter_slot,
-				  __u32 passed)
+				  __u32 passed, __u32 bank)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	enum disposition disposition = DISPOSITION_PASS;
@@ -126,8 +141,8 @@ static __always_inline int finish(struct xdp_md *ctx, __u32 bytes,
 	if (decision->drop)
 		disposition = is_dry_run() ? DISPOSITION_WOULD_DROP : DISPOSITION_DROP;
 	if (decision->rule != NO_RULE)
-		count_rule(cpu, bytes, counter_slot, disposition == DISPOSITION_DROP);
-	count_verdict(ctx, cpu, bytes, decision->reason, disposition);
+		count_rule(rule_region(cpu, bank), bytes, counter_slot, disposition);
+	count_verdict(ctx, cpu, bank, bytes, decision->reason, disposition);
 	if (disposition != DISPOSITION_PASS && events_wanted())
 		send_event(ctx, decision->rule, counter_slot, decision->reason, disposition);
 	return disposition == DISPOSITION_DROP ? XDP_DROP : XDP_PASS;

@@ -47,10 +47,13 @@ int xdpgate_clock(struct xdp_md *ctx)
 SEC("xdp")
 int xdpgate(struct xdp_md *ctx)
 {
+	struct settings settings;
+
 	bpf_tail_call(ctx, &policy_slot, 0);
 	/* Nothing published yet. */
-	count_verdict(ctx, bpf_get_smp_processor_id(), frame_bytes(ctx), REASON_NO_POLICY,
-		      DISPOSITION_PASS);
+	read_settings(&settings);
+	count_verdict(ctx, bpf_get_smp_processor_id(), settings.bank, frame_bytes(ctx),
+		      REASON_NO_POLICY, DISPOSITION_PASS);
 	return XDP_PASS;
 }
 
@@ -63,9 +66,12 @@ int xdpgate_policy(struct xdp_md *ctx)
 	struct passing passing = {};
 	struct around around = {};
 	__u32 counter_slot = 0;
+	struct settings settings;
 	__u32 *record;
 	__u64 zero;
 
+	read_settings(&settings);
+	zero = settings.zero;
 	new_packet(&packet);
 	switch (parse(ctx, &packet, bytes)) {
 	case PARSED_NON_IP:
@@ -99,7 +105,7 @@ int xdpgate_policy(struct xdp_md *ctx)
 			forget(around.scopes);
 		}
 		if (shape.features & FEATURE_WALK) {
-			passing.cpu = bpf_get_smp_processor_id();
+			passing.region = rule_region(bpf_get_smp_processor_id(), settings.bank);
 			passing.bytes = bytes;
 		}
 		decision.rule = find_rule(&packet, &around, &passing, zero);
@@ -127,7 +133,8 @@ int xdpgate_policy(struct xdp_md *ctx)
 malformed:
 	decision.drop = shape.features & FEATURE_MALFORMED_DROP;
 count:
-	return finish(ctx, bytes, &decision, counter_slot, passing.count);
+	return finish(ctx, bytes, &decision, counter_slot, passing.count,
+		      settings.bank);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

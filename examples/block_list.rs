@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for rule in &stats.rules {
             println!(
                 "{}: {} packets, {} dropped",
-                rule.id, rule.matched.packets, rule.dropped.packets
+                rule.id, rule.matched.packets, rule.dropped
             );
         }
     }

@@ -65,9 +65,10 @@ pub use kernel::PcapngWriter;
 pub use kernel::{
     Applied, ApplyError, AttachError, AttachMode, Attachment, Ban, BanError, BanScope, BuildInfo,
     Count, Disposition, EvaluateError, Event, EventError, EventOptions, EventStats, EventStream,
-    Fallback, Firewall, Frags, Generation, IfIndex, InterfaceStats, LoadError, Loader,
-    ModePreference, NextError, Operation, PinError, ProgramFacts, ProgramInfo, Rehearsal,
-    RuleStats, Stats, VerdictCount, VerdictCounts, VerifierLog, build_info, unpin,
+    Fallback, Firewall, Frags, Generation, IfIndex, InterfaceRates, InterfaceStats, LoadError,
+    Loader, ModePreference, NextError, Operation, PinError, ProgramFacts, ProgramInfo, Rate, Rates,
+    Rehearsal, RuleRates, RuleStats, Stats, VerdictCount, VerdictCounts, VerdictRates, VerifierLog,
+    build_info, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

@@ -355,10 +355,10 @@ fn every_frame_is_counted_once_at_its_interface() {
         assert_eq!(stats.other.total().packets, 0);
         let rule = &stats.rules[0];
         assert_eq!(
-            (rule.id.as_str(), rule.matched.packets, rule.dropped.packets),
+            (rule.id.as_str(), rule.matched.packets, rule.dropped),
             ("block", 80, 80)
         );
-        assert_eq!(rule.dropped.bytes, 80 * bad.len() as u64);
+        assert_eq!(rule.matched.bytes, 80 * bad.len() as u64);
 
         // The counts outlive the attachment.
         firewall.detach(interfaces[0]).unwrap();
@@ -441,6 +441,9 @@ fn dry_run_drops_nothing_and_counts_it() {
         assert_eq!(counts.dropped().packets, 1);
         assert_eq!(counts.passed().packets, 0);
         let rule = &stats.rules[0];
-        assert_eq!((rule.matched.packets, rule.dropped.packets), (3, 1));
+        assert_eq!(
+            (rule.matched.packets, rule.dropped, rule.would_drop),
+            (3, 1, 2)
+        );
     });
 }

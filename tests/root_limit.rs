@@ -156,7 +156,7 @@ fn r17_what_passes_is_the_limit() {
         let [rule] = &stats.rules[..] else { panic!() };
         let counts = &stats.other;
         let over = counts.get(Reason::RateLimit, Disposition::Dropped);
-        assert_eq!(rule.dropped, over, "each in one counter");
+        assert_eq!(rule.dropped, over.packets, "each in one counter");
         assert_eq!(rule.matched, counts.total());
         assert_eq!(
             counts.get(Reason::Rule, Disposition::Passed).packets + over.packets,
@@ -460,7 +460,7 @@ fn r07_r15_r16_limits_beside_other_rules() {
             matched, dropped, ..
         } = rule;
         assert_eq!(
-            (matched.packets, dropped.packets),
+            (matched.packets, *dropped),
             (100, 100 - passed),
             "{}",
             rule.id

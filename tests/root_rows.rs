@@ -196,7 +196,7 @@ fn r104_a_set_of_a_million() {
         check(addr.parse().unwrap());
     }
     assert_eq!(
-        firewall.stats().rules[0].dropped.packets,
+        firewall.stats().rules[0].dropped,
         dropped,
         "the rule counted each"
     );

@@ -234,6 +234,6 @@ rules:
             .iter()
             .find(|r| r.id.as_str() == "deny-rest")
             .unwrap();
-        assert_eq!(deny.dropped.packets, 3);
+        assert_eq!(deny.dropped, 3);
     });
 }

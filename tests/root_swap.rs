@@ -155,10 +155,7 @@ fn no_packet_is_judged_by_anything_but_one_whole_policy() {
             .iter()
             .find(|r| r.id.as_str() == "stable")
             .unwrap();
-        assert_eq!(
-            (stable.matched.packets, stable.dropped.packets),
-            (sent, sent)
-        );
+        assert_eq!((stable.matched.packets, stable.dropped), (sent, sent));
 
         let wrong = seen.keys().filter(|(_, passes)| !passes).count();
         assert_eq!(wrong, 0, "probes that had to be dropped came through");

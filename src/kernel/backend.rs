@@ -10,7 +10,7 @@ use super::ban_table::BanMemory;
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::EventSource;
 use super::ifindex::IfIndex;
-use super::layout::{COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
+use super::layout::{BANKS, COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
 use super::publish::Generation;
 use super::stats::ProgramFacts;
 use crate::compile::Clock;
@@ -18,6 +18,25 @@ use crate::image::Image;
 
 /// The verdict counters of one interface slot, over all CPUs: `[reason][disposition]`, flat.
 pub(super) type VerdictCounters = [VerdictCounter; COUNTERS_PER_INTERFACE];
+
+/// One of the two sets of all counters: packets count in one while the other is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Bank {
+    #[default]
+    First,
+    Second,
+}
+
+impl Bank {
+    pub(super) const ALL: [Self; BANKS] = [Self::First, Self::Second];
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+}
 
 /// What a firewall does to the world.
 pub(super) trait Backend: Debug + Send + Sync {
@@ -53,8 +72,26 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// The program that an interface runs now, whoever attached it.
     fn occupant(&self, ifindex: IfIndex) -> Option<Occupant>;
 
-    fn verdict_counters(&self, slot: u16) -> VerdictCounters;
-    fn rule_counter(&self, slot: u32) -> RuleCounter;
+    /// The bank that packets count in which come in now.
+    fn bank(&self) -> Bank;
+    fn set_bank(&self, bank: Bank);
+    fn verdict_counters(&self, slot: u16, bank: Bank) -> VerdictCounters;
+    fn rule_counter(&self, slot: u32, bank: Bank) -> RuleCounter;
+
+    /// All that was counted in an interface slot in which nothing counts now.
+    fn rested_verdicts(&self, slot: u16) -> VerdictCounters {
+        let mut sums = self.verdict_counters(slot, Bank::First);
+        add_all(&mut sums, &self.verdict_counters(slot, Bank::Second));
+        sums
+    }
+
+    /// All that was counted in a rule slot in which nothing counts now.
+    fn rested_rule(&self, slot: u32) -> RuleCounter {
+        let mut sum = self.rule_counter(slot, Bank::First);
+        sum.add(self.rule_counter(slot, Bank::Second));
+        sum
+    }
+
     /// Packets of a rule whose source had no place in the table of sources.
     fn rate_overflow(&self, slot: u32) -> u64;
     /// Makes the rate state of a slot that no packet uses as if it had never been used.
@@ -66,6 +103,12 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// Whether the programs take frames in several buffers.
     fn takes_frags(&self) -> bool;
     fn pin(&self, dir: &Path) -> Result<(), PinError>;
+}
+
+pub(super) fn add_all(sums: &mut VerdictCounters, counters: &VerdictCounters) {
+    for (sum, counter) in sums.iter_mut().zip(counters) {
+        sum.add(*counter);
+    }
 }
 
 /// A published generation; dropping it lets its memory go once no packet uses it.

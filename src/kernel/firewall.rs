@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::attach::{self, Attachment, ModePreference};
 use super::backend::Backend;
@@ -10,12 +11,14 @@ use super::ban_table::BanTable;
 use super::error::{AttachError, EvaluateError, PinError};
 use super::events::Events;
 use super::ifindex::IfIndex;
-use super::interfaces::{Interfaces, OTHER};
+use super::interfaces::Interfaces;
 use super::loader::Loader;
 use super::publish::{Active, Generation};
+use super::rates::{Rates, Sampler};
 use super::scopes::Scopes;
 use super::slots::RuleSlots;
-use super::stats::{ProgramInfo, RuleStats, Stats, VerdictCounts};
+use super::snapshot::Snapshots;
+use super::stats::{ProgramInfo, Stats};
 use super::{build_info, evaluate};
 use crate::compile::active_rules;
 use crate::policy::Policy;
@@ -38,14 +41,18 @@ use crate::verdict::Evaluation;
 /// ```
 #[derive(Debug)]
 pub struct Firewall {
-    pub(super) backend: Box<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
     /// The secret from which the seeds of the images come.
     pub(super) secret: RandomState,
-    pub(super) active: RwLock<Option<Arc<Active>>>,
+    pub(super) active: Arc<RwLock<Option<Arc<Active>>>>,
     /// Held for a whole transaction, so that there is one at a time.
     pub(super) slots: Mutex<RuleSlots>,
-    pub(super) interfaces: Mutex<Interfaces>,
+    pub(super) interfaces: Arc<Mutex<Interfaces>>,
     pub(super) bans: Mutex<BanTable>,
+    snapshots: Arc<Snapshots>,
+    sampler: Mutex<Option<Sampler>>,
+    /// See [`Loader::sample_every`].
+    sample_every: Duration,
     /// See [`Loader::rows_up_to`].
     pub(super) rows_up_to: usize,
     pub(super) events: Events,
@@ -58,22 +65,32 @@ impl Firewall {
     }
 
     pub(super) fn new(
-        backend: Box<dyn Backend>,
+        backend: Arc<dyn Backend>,
         secret: RandomState,
         max_interfaces: u16,
         max_rules: u32,
         rows_up_to: usize,
         bans: BanTable,
+        sample_every: Duration,
     ) -> Self {
+        let active = Arc::new(RwLock::new(None));
+        let interfaces = Arc::new(Mutex::new(Interfaces::new(max_interfaces)));
         Self {
             events: Events::new(backend.events()),
+            snapshots: Arc::new(Snapshots::new(
+                Arc::clone(&backend),
+                Arc::clone(&active),
+                Arc::clone(&interfaces),
+            )),
+            sampler: Mutex::new(None),
+            sample_every,
             backend,
             secret,
             rows_up_to,
-            active: RwLock::new(None),
+            active,
             slots: Mutex::new(RuleSlots::new(max_rules)),
             bans: Mutex::new(bans),
-            interfaces: Mutex::new(Interfaces::new(max_interfaces)),
+            interfaces,
         }
     }
 
@@ -202,21 +219,40 @@ impl Firewall {
         evaluate::evaluation(answer, &active_rules(&active.policy))
     }
 
-    /// All counters.
+    /// All counters at one moment: each frame is in all that it counts in, or in none.
+    ///
+    /// It takes a grace period of the kernel, some 10 ms, because frames that are being judged are
+    /// waited for. Calls at one time queue up behind each other; traffic does not wait.
     pub fn stats(&self) -> Stats {
-        let backend = &*self.backend;
-        let active = self.active();
-        let rules = active.iter().flat_map(|a| &*a.rules).map(|(id, slot)| {
-            let counter = backend.rule_counter(slot.number);
-            let overflow = backend.rate_overflow(slot.number);
-            RuleStats::new(id.clone(), counter.since(slot.baseline), overflow)
-        });
-        Stats {
-            generation: active.as_ref().map(|a| a.generation),
-            interfaces: lock(&self.interfaces).stats(backend),
-            other: VerdictCounts::new(&backend.verdict_counters(OTHER), None),
-            rules: rules.collect(),
+        self.snapshots.take().stats
+    }
+
+    /// How fast packets come and what becomes of them, as last sampled.
+    ///
+    /// One thread takes a sample every second, or as [`Loader::sample_every`] says; it starts with
+    /// the first call and ends with the firewall. Rates are those between its last two samples,
+    /// the same for all who ask, however often. `None` before there are two, or if the thread
+    /// cannot be started, which is logged.
+    ///
+    /// ```no_run
+    /// # fn shown(firewall: &xdpgate::Firewall) {
+    /// if let Some(rates) = firewall.rates() {
+    ///     for interface in &rates.interfaces {
+    ///         let dropped = interface.rates.dropped;
+    ///         println!("{}: {:.0} dropped per second", interface.name, dropped.packets);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn rates(&self) -> Option<Rates> {
+        let mut sampler = lock(&self.sampler);
+        if sampler.is_none() {
+            match Sampler::start(Arc::clone(&self.snapshots), self.sample_every) {
+                Ok(started) => *sampler = Some(started),
+                Err(error) => log::warn!("no rates: cannot start the sampler: {error}"),
+            }
         }
+        sampler.as_ref()?.latest()
     }
 
     /// The policy in force; `None` before the first.

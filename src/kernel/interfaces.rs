@@ -13,7 +13,6 @@ use super::backend::{Backend, VerdictCounters, XdpLink};
 use super::error::AttachError;
 use super::ifindex::IfIndex;
 use super::layout::{INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, InterfaceEntry};
-use super::stats::{InterfaceStats, VerdictCounts};
 
 /// Slot 0 counts the frames of interfaces that are not in the table.
 pub(super) const OTHER: u16 = 0;
@@ -54,6 +53,17 @@ enum State {
     Detached {
         since: u64,
     },
+}
+
+/// The interface that counts in a slot.
+#[derive(Debug)]
+pub(super) struct SlotOwner {
+    pub slot: u16,
+    pub ifindex: IfIndex,
+    pub name: String,
+    pub attached: bool,
+    /// What was counted there before this interface had the slot.
+    pub baseline: VerdictCounters,
 }
 
 /// The slot of an interface that is about to be attached: to be kept or cancelled.
@@ -163,7 +173,7 @@ impl Interfaces {
                     ifindex,
                     name: name.to_owned(),
                     position: self.slots[index].position,
-                    baseline: backend.verdict_counters(slot),
+                    baseline: backend.rested_verdicts(slot),
                     state: State::Detached {
                         since: self.detachments,
                     },
@@ -198,7 +208,7 @@ impl Interfaces {
             ifindex,
             name: name.to_owned(),
             position,
-            baseline: backend.verdict_counters(slot),
+            baseline: backend.rested_verdicts(slot),
             state: State::Detached {
                 since: self.detachments,
             },
@@ -275,22 +285,16 @@ impl Interfaces {
         }
     }
 
-    pub(super) fn stats(&self, backend: &dyn Backend) -> Vec<InterfaceStats> {
-        let mut stats = Vec::new();
-        for (index, slot) in self.slots.iter().enumerate() {
-            let counters = backend.verdict_counters(number(index));
-            let counts = VerdictCounts::new(&counters, Some(&slot.baseline));
-            if slot.is_attached() || counts.total().packets > 0 {
-                stats.push(InterfaceStats {
-                    ifindex: slot.ifindex,
-                    name: slot.name.clone(),
-                    attached: slot.is_attached(),
-                    counts,
-                });
-            }
-        }
-        stats.sort_by_key(|s| s.ifindex);
-        stats
+    /// Who counts in which slot, and what was counted there before.
+    pub(super) fn owners(&self) -> Vec<SlotOwner> {
+        let owner = |(index, slot): (usize, &Slot)| SlotOwner {
+            slot: number(index),
+            ifindex: slot.ifindex,
+            name: slot.name.clone(),
+            attached: slot.is_attached(),
+            baseline: slot.baseline,
+        };
+        self.slots.iter().enumerate().map(owner).collect()
     }
 
     fn free_position(&self, ifindex: IfIndex) -> Option<u32> {

@@ -29,8 +29,9 @@ pub(super) const BAN_VERSION_MASK: u64 = 0xff000;
 pub(super) const BAN_EXPIRES: u32 = 20;
 /// Of a frame, in its event.
 pub(super) const EVENT_BYTES: usize = 128;
-/// Counters of one interface slot on one CPU.
+/// Counters of one interface slot on one CPU, in one bank.
 pub(super) const COUNTERS_PER_INTERFACE: usize = REASON_SLOTS * DISPOSITION_SLOTS;
+pub(super) const BANKS: usize = 2;
 
 /// rodata: what belongs to the host, not to a policy.
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -52,12 +53,13 @@ pub(super) struct HostShape {
 #[repr(C)]
 pub(super) struct Control {
     pub dry_run: u32,
-    pub events: u32,
+    pub bank: u32,
     pub zero: u64,
     pub ban_lengths: [u64; BAN_KINDS],
     pub event_rule_ns: u32,
     pub event_total_ns: u32,
-    pub reserved2: [u32; 2],
+    pub events: u32,
+    pub reserved2: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -90,7 +92,7 @@ pub(super) struct RuleCounter {
     pub packets: u64,
     pub bytes: u64,
     pub dropped_packets: u64,
-    pub dropped_bytes: u64,
+    pub would_drop_packets: u64,
 }
 
 /// The budget of a rule slot; all zero is a full one.
@@ -169,7 +171,9 @@ impl RuleCounter {
         self.packets = self.packets.wrapping_add(other.packets);
         self.bytes = self.bytes.wrapping_add(other.bytes);
         self.dropped_packets = self.dropped_packets.wrapping_add(other.dropped_packets);
-        self.dropped_bytes = self.dropped_bytes.wrapping_add(other.dropped_bytes);
+        self.would_drop_packets = self
+            .would_drop_packets
+            .wrapping_add(other.would_drop_packets);
     }
 
     pub(super) fn since(self, baseline: Self) -> Self {
@@ -177,7 +181,9 @@ impl RuleCounter {
             packets: self.packets.wrapping_sub(baseline.packets),
             bytes: self.bytes.wrapping_sub(baseline.bytes),
             dropped_packets: self.dropped_packets.wrapping_sub(baseline.dropped_packets),
-            dropped_bytes: self.dropped_bytes.wrapping_sub(baseline.dropped_bytes),
+            would_drop_packets: self
+                .would_drop_packets
+                .wrapping_sub(baseline.would_drop_packets),
         }
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use libbpf_rs::{ProgramHandle, Xdp, XdpFlags};
 
 use super::attach::AttachMode;
-use super::backend::{Backend, Judge, Occupant, VerdictCounters, XdpLink};
+use super::backend::{Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
 use super::ban_table::BanMemory;
 use super::error::{ApplyError, PinError};
 use super::evaluate;
@@ -20,8 +20,8 @@ use super::firewall::lock;
 use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
 use super::layout::{
-    BAN_KINDS, COUNTERS_PER_INTERFACE, Control, EvaluationLine, HostShape, INTERFACE_ENTRIES,
-    InterfaceEntry, RateBudget, RuleCounter, VerdictCounter,
+    BAN_KINDS, BANKS, COUNTERS_PER_INTERFACE, Control, EvaluationLine, HostShape,
+    INTERFACE_ENTRIES, InterfaceEntry, RateBudget, RuleCounter, VerdictCounter,
 };
 use super::link::Link;
 use super::pin;
@@ -81,7 +81,7 @@ impl Kernel {
             tick_zero: nanoseconds.wrapping_sub(since_zero) << LIMIT_TIME_SHIFT,
             ..host
         };
-        let verdicts = cpus * host.interface_slots as usize * COUNTERS_PER_INTERFACE;
+        let verdicts = cpus * host.interface_slots as usize * COUNTERS_PER_INTERFACE * BANKS;
         let rules = cpus * host.rule_slots as usize;
         let kernel = Self {
             control: SharedWords::new(&maps.control, words(LINE_BYTES)).map_err(mmap)?,
@@ -96,7 +96,7 @@ impl Kernel {
                 verdicts * WORDS_PER_VERDICT,
             )
             .map_err(mmap)?,
-            rule_counters: SharedWords::new(&maps.rule_counters, rules * WORDS_PER_RULE)
+            rule_counters: SharedWords::new(&maps.rule_counters, rules * BANKS * WORDS_PER_RULE)
                 .map_err(mmap)?,
             rate_budgets: SharedWords::new(
                 &maps.rate_budgets,
@@ -179,6 +179,8 @@ const WORDS_PER_RULE: usize = size_of::<RuleCounter>() / size_of::<u64>();
 const WORDS_PER_BUDGET: usize = size_of::<RateBudget>() / size_of::<u64>();
 /// The place of `dry_run` in `struct control`.
 const DRY_RUN: usize = 0;
+/// The place of `bank` in `struct control`.
+const BANK: usize = std::mem::offset_of!(Control, bank) / size_of::<u32>();
 /// The places of `ticks` and `nanoseconds` in `struct evaluation`.
 const TICKS: usize = std::mem::offset_of!(EvaluationLine, ticks) / size_of::<u32>();
 const NANOSECONDS: usize = std::mem::offset_of!(EvaluationLine, nanoseconds) / size_of::<u32>();
@@ -283,13 +285,23 @@ impl Backend for Kernel {
         Some(Occupant { program_id, name })
     }
 
-    fn verdict_counters(&self, slot: u16) -> VerdictCounters {
+    fn bank(&self) -> Bank {
+        Bank::ALL[self.control.words()[BANK].load(Ordering::SeqCst) as usize % BANKS]
+    }
+
+    fn set_bank(&self, bank: Bank) {
+        self.control.words()[BANK].store(bank as u32, Ordering::SeqCst);
+    }
+
+    fn verdict_counters(&self, slot: u16, bank: Bank) -> VerdictCounters {
         let mut sums = [VerdictCounter::default(); COUNTERS_PER_INTERFACE];
         let words = self.verdict_counters.words();
         for cpu in 0..self.cpus {
             let region = cpu * self.shared.host.interface_slots as usize + usize::from(slot);
-            let first = region * COUNTERS_PER_INTERFACE * WORDS_PER_VERDICT;
-            let pairs = words[first..].chunks_exact(WORDS_PER_VERDICT);
+            let first = region * COUNTERS_PER_INTERFACE * BANKS + bank as usize;
+            let pairs = words[first * WORDS_PER_VERDICT..]
+                .chunks(WORDS_PER_VERDICT)
+                .step_by(BANKS);
             for (sum, pair) in sums.iter_mut().zip(pairs) {
                 let [packets, bytes] = [0, 1].map(|i| pair[i].load(Ordering::Relaxed));
                 sum.add(VerdictCounter { packets, bytes });
@@ -298,19 +310,20 @@ impl Backend for Kernel {
         sums
     }
 
-    fn rule_counter(&self, slot: u32) -> RuleCounter {
+    fn rule_counter(&self, slot: u32, bank: Bank) -> RuleCounter {
         let mut sum = RuleCounter::default();
         let words = self.rule_counters.words();
         for cpu in 0..self.cpus {
-            let index = cpu * self.shared.host.rule_slots as usize + slot as usize;
+            let rule = cpu * self.shared.host.rule_slots as usize + slot as usize;
+            let index = rule * BANKS + bank as usize;
             let counter = &words[index * WORDS_PER_RULE..][..WORDS_PER_RULE];
-            let [packets, bytes, dropped_packets, dropped_bytes] =
+            let [packets, bytes, dropped_packets, would_drop_packets] =
                 [0, 1, 2, 3].map(|i| counter[i].load(Ordering::Relaxed));
             sum.add(RuleCounter {
                 packets,
                 bytes,
                 dropped_packets,
-                dropped_bytes,
+                would_drop_packets,
             });
         }
         sum

@@ -4,6 +4,8 @@ use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use libbpf_rs::num_possible_cpus;
 use nix::sys::time::TimeValLike;
@@ -15,7 +17,7 @@ use super::ban_table::{self, BanTable};
 use super::error::LoadError;
 use super::firewall::Firewall;
 use super::frags::Frags;
-use super::layout::{COUNTERS_PER_INTERFACE, HostShape, SOURCE_SLOTS};
+use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, SOURCE_SLOTS};
 use super::live::Kernel;
 use super::probe;
 use super::program::{ProgramError, to_io};
@@ -41,6 +43,7 @@ pub struct Loader {
     max_rate_sources: u32,
     max_bans: u32,
     event_buffer: u32,
+    sample_every: Duration,
 }
 
 impl Default for Loader {
@@ -54,6 +57,7 @@ impl Default for Loader {
             max_rate_sources: 65_536,
             max_bans: 65_536,
             event_buffer: 1 << 20,
+            sample_every: Duration::from_secs(1),
         }
     }
 }
@@ -65,7 +69,7 @@ impl Loader {
         Self { dry_run, ..self }
     }
 
-    /// How many interfaces may be attached at one time; 256 unless set. Takes 1 KiB of memory per
+    /// How many interfaces may be attached at one time; 256 unless set. Takes 2 KiB of memory per
     /// interface and CPU.
     pub fn max_interfaces(self, max_interfaces: u16) -> Self {
         Self {
@@ -74,7 +78,7 @@ impl Loader {
         }
     }
 
-    /// How many rules may have counters at one time; 16,384 unless set. Takes 40 bytes of memory
+    /// How many rules may have counters at one time; 16,384 unless set. Takes 72 bytes of memory
     /// per rule and CPU, and 32 per rule. While a policy is replaced its rules and the new ones count together, so
     /// let there be room for both where they have few rule ids in common.
     pub fn max_rules(self, max_rules: u32) -> Self {
@@ -86,6 +90,15 @@ impl Loader {
     /// the same; this is for measuring which is faster.
     pub fn rows_up_to(self, rows_up_to: usize) -> Self {
         Self { rows_up_to, ..self }
+    }
+
+    /// How often the counters are sampled for [`Firewall::rates`]; every second unless set. A sample
+    /// takes a grace period of the kernel, some 10 ms, so much shorter intervals are not kept.
+    pub fn sample_every(self, sample_every: Duration) -> Self {
+        Self {
+            sample_every,
+            ..self
+        }
     }
 
     /// Whether frames may lie in several buffers, as with an MTU of 9000; wherever the kernel can
@@ -145,7 +158,7 @@ impl Loader {
         };
         let kernel = Kernel::load(host, cpus, self.event_buffer)
             .map_err(|error: ProgramError| LoadError::from(error))?;
-        Ok(self.finish(Box::new(kernel), secret, host.seed))
+        Ok(self.finish(Arc::new(kernel), secret, host.seed))
     }
 
     /// A firewall that touches no kernel and needs no privileges, and what it does, written down:
@@ -159,12 +172,12 @@ impl Loader {
         let takes_frags = self.frags != Frags::Off;
         let recorder = Recorder::new(takes_frags, ban_table::lines(self.max_bans), seed);
         let rehearsal = recorder.rehearsal();
-        (self.finish(Box::new(recorder), secret, seed), rehearsal)
+        (self.finish(Arc::new(recorder), secret, seed), rehearsal)
     }
 
     fn finish(
         self,
-        backend: Box<dyn Backend>,
+        backend: Arc<dyn Backend>,
         secret: RandomState,
         host_seed: [u64; 2],
     ) -> Firewall {
@@ -177,6 +190,7 @@ impl Loader {
             self.max_rules,
             self.rows_up_to,
             bans,
+            self.sample_every,
         )
     }
 
@@ -193,9 +207,9 @@ impl Loader {
                 reason,
             })
         };
-        let counters = COUNTERS_PER_INTERFACE as u32;
+        let counters = (COUNTERS_PER_INTERFACE * BANKS) as u32;
         limit("max_interfaces", self.max_interfaces.into(), counters)?;
-        limit("max_rules", self.max_rules, 1)?;
+        limit("max_rules", self.max_rules, BANKS as u32)?;
         if !(1..=MAX_RATE_SOURCES).contains(&self.max_rate_sources) {
             return Err(LoadError::Limit {
                 knob: "max_rate_sources",

@@ -26,10 +26,12 @@ mod probe;
 mod program;
 mod publish;
 mod published;
+mod rates;
 mod recorder;
 mod scopes;
 mod skeleton;
 mod slots;
+mod snapshot;
 mod stats;
 mod sys;
 
@@ -47,6 +49,7 @@ pub use ifindex::IfIndex;
 pub use loader::Loader;
 pub use pin::unpin;
 pub use publish::{Applied, Generation};
+pub use rates::{InterfaceRates, Rate, Rates, RuleRates, VerdictRates};
 pub use recorder::{Operation, Rehearsal};
 pub use stats::{
     Count, Disposition, InterfaceStats, ProgramFacts, ProgramInfo, RuleStats, Stats, VerdictCount,

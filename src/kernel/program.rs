@@ -10,7 +10,7 @@ use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{ErrorKind, MapHandle, ProgramHandle, libbpf_sys};
 
 use super::error::VerifierLog;
-use super::layout::{COUNTERS_PER_INTERFACE, HostShape, REASON_SLOTS};
+use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, REASON_SLOTS};
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel, XdpgateSkelBuilder, types};
 use super::stats::ProgramFacts;
 use super::sys;
@@ -89,16 +89,15 @@ pub(super) fn load_entry(
     cpus: u32,
     event_buffer: u32,
 ) -> Result<(LoadedProgram, ProgramHandle, SharedMaps), ProgramError> {
-    let verdicts = cpus * host.interface_slots * COUNTERS_PER_INTERFACE as u32;
+    let verdicts = cpus * host.interface_slots * (COUNTERS_PER_INTERFACE * BANKS) as u32;
+    let rules = cpus * host.rule_slots * BANKS as u32;
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate_policy.set_autoload(false);
         open.progs.xdpgate.set_flags(flags(host));
         open.maps.image.set_autocreate(false)?;
         open.maps.scopes.set_autocreate(false)?;
         open.maps.verdict_counters.set_max_entries(verdicts)?;
-        open.maps
-            .rule_counters
-            .set_max_entries(cpus * host.rule_slots)?;
+        open.maps.rule_counters.set_max_entries(rules)?;
         open.maps.rate_budgets.set_max_entries(host.rule_slots)?;
         open.maps.rate_sources.set_max_entries(host.source_lines)?;
         open.maps

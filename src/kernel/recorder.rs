@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::attach::AttachMode;
-use super::backend::{Answer, Backend, Judge, Occupant, VerdictCounters, XdpLink};
+use super::backend::{Answer, Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
 use super::ban_table::{self, BanMemory};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::{EventSource, NoEvents};
 use super::ifindex::IfIndex;
+#[cfg(test)]
+use super::layout::BANKS;
 use super::layout::{
     BAN_KINDS, COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter,
 };
@@ -83,6 +85,21 @@ pub(super) struct Recorder {
     links: AtomicU32,
     interfaces: Mutex<HashMap<u32, InterfaceEntry>>,
     bans: Arc<RecordedBans>,
+    bank: AtomicU32,
+    #[cfg(test)]
+    pub(super) traffic: Traffic,
+}
+
+/// Frames that a test lets be counted, all for one reason.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// By bank.
+    pub counted: [AtomicU32; BANKS],
+    /// That came in before the banks were switched, and are counted while somebody waits.
+    pub in_flight: AtomicU32,
+    /// That come in while somebody waits.
+    pub late: AtomicU32,
 }
 
 impl Recorder {
@@ -128,6 +145,19 @@ impl Backend for Recorder {
     }
 
     fn wait_for_readers(&self) -> io::Result<()> {
+        #[cfg(test)]
+        {
+            let Traffic {
+                counted,
+                in_flight,
+                late,
+            } = &self.traffic;
+            let counting = self.bank();
+            for (frames, bank) in [(in_flight, counting.other()), (late, counting)] {
+                let frames = frames.swap(0, Ordering::SeqCst);
+                counted[bank as usize].fetch_add(frames, Ordering::SeqCst);
+            }
+        }
         Ok(())
     }
 
@@ -184,11 +214,30 @@ impl Backend for Recorder {
         None
     }
 
-    fn verdict_counters(&self, _: u16) -> VerdictCounters {
-        [VerdictCounter::default(); COUNTERS_PER_INTERFACE]
+    fn bank(&self) -> Bank {
+        Bank::ALL[self.bank.load(Ordering::SeqCst) as usize]
     }
 
-    fn rule_counter(&self, _: u32) -> RuleCounter {
+    fn set_bank(&self, bank: Bank) {
+        self.bank.store(bank as u32, Ordering::SeqCst);
+    }
+
+    #[cfg_attr(
+        not(test),
+        expect(unused_variables, reason = "only tests have traffic")
+    )]
+    fn verdict_counters(&self, slot: u16, bank: Bank) -> VerdictCounters {
+        #[cfg_attr(not(test), expect(unused_mut, reason = "only tests have traffic"))]
+        let mut counters = [VerdictCounter::default(); COUNTERS_PER_INTERFACE];
+        #[cfg(test)]
+        if slot == super::interfaces::OTHER {
+            let counted = &self.traffic.counted[bank as usize];
+            counters[0].packets = counted.load(Ordering::SeqCst).into();
+        }
+        counters
+    }
+
+    fn rule_counter(&self, _: u32, _: Bank) -> RuleCounter {
         RuleCounter::default()
     }
 

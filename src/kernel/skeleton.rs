@@ -98,11 +98,12 @@ assert_mirror!(
     layout::Control,
     control,
     dry_run,
-    events,
+    bank,
     zero,
     ban_lengths,
     event_rule_ns,
-    event_total_ns
+    event_total_ns,
+    events
 );
 assert_mirror!(layout::EventCounter, event_counter, sent, suppressed, lost);
 assert_mirror!(
@@ -119,7 +120,7 @@ assert_mirror!(
     packets,
     bytes,
     dropped_packets,
-    dropped_bytes
+    would_drop_packets
 );
 assert_mirror!(
     layout::EvaluationLine,

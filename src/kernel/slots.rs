@@ -91,7 +91,7 @@ impl RuleSlots {
             backend.reset_rate(number);
             RuleSlot {
                 number,
-                baseline: backend.rule_counter(number),
+                baseline: backend.rested_rule(number),
             }
         });
         slots.extend(new.into_iter().cloned().zip(unused.chain(rested)));

@@ -153,10 +153,14 @@ pub struct InterfaceStats {
 pub struct RuleStats {
     /// The rule.
     pub id: RuleId,
-    /// The packets that it decided.
+    /// The packets that it decided; of a rule that only counts or is in monitor mode, those that
+    /// matched it.
     pub matched: Count,
-    /// Of these, the ones that were really dropped.
-    pub dropped: Count,
+    /// Packets of these that were really dropped.
+    pub dropped: u64,
+    /// Packets of these that were judged as drop and passed, because of dry run or because the
+    /// rule is in monitor mode.
+    pub would_drop: u64,
     /// Packets that a limit per source judged by the budget that all sources share for which there
     /// was no place: a sign that [`Loader::max_rate_sources`](crate::Loader::max_rate_sources) is
     /// too small for the traffic, or of a flood from made-up sources.
@@ -172,18 +176,17 @@ impl RuleStats {
                 packets: counter.packets,
                 bytes: counter.bytes,
             },
-            dropped: Count {
-                packets: counter.dropped_packets,
-                bytes: counter.dropped_bytes,
-            },
+            dropped: counter.dropped_packets,
+            would_drop: counter.would_drop_packets,
         }
     }
 }
 
 /// All counters at one moment.
 ///
-/// They are read while traffic goes on: a frame may be in its rule's counter and not yet in its
-/// interface's.
+/// They fit together under traffic as well: each frame is in all that it counts in, or in none. So
+/// the rules that decide add up to the verdicts with the reasons [`Rule`](Reason::Rule) and
+/// [`RateLimit`](Reason::RateLimit), for as long as no rule is taken out, whose counts go with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

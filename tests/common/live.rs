@@ -39,6 +39,11 @@ impl Entry {
         means.min().expect("a mean")
     }
 
+    /// The same frame so many times in a row.
+    pub fn receive_many(&self, frame: &[u8], times: u32) {
+        self.run(frame, None, times).expect("BPF_PROG_TEST_RUN");
+    }
+
     /// The same with only `linear` bytes in the first buffer, and the rest in others. The kernel
     /// refuses it before 6.18, for a program that takes frames in one buffer only, and for too few
     /// bytes.

@@ -105,8 +105,8 @@ fn rule_stats(stats: lib::RuleStats) -> v1::RuleStats {
         id: stats.id.to_string(),
         packets: stats.matched.packets,
         bytes: stats.matched.bytes,
-        dropped_packets: stats.dropped.packets,
-        dropped_bytes: stats.dropped.bytes,
+        dropped_packets: stats.dropped,
+        would_drop_packets: stats.would_drop,
     }
 }
 

@@ -126,6 +126,7 @@ pub(super) fn stats_text(stats: &GetStatsResponse) -> String {
         ("PACKETS", Align::Right),
         ("BYTES", Align::Right),
         ("DROPPED", Align::Right),
+        ("WOULD DROP", Align::Right),
     ]);
     for rule in &stats.rules {
         rules.row([
@@ -133,6 +134,7 @@ pub(super) fn stats_text(stats: &GetStatsResponse) -> String {
             rule.packets.to_string(),
             rule.bytes.to_string(),
             rule.dropped_packets.to_string(),
+            rule.would_drop_packets.to_string(),
         ]);
     }
     format!("{verdicts}\n{rules}")
@@ -156,7 +158,7 @@ pub(super) fn stats_json(stats: &GetStatsResponse) -> Value {
             "packets": rule.packets,
             "bytes": rule.bytes,
             "dropped_packets": rule.dropped_packets,
-            "dropped_bytes": rule.dropped_bytes,
+            "would_drop_packets": rule.would_drop_packets,
         })
     };
     json!({
