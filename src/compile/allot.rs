@@ -65,7 +65,7 @@ impl Allotment {
     }
 
     /// Moves rules into the rows.
-    pub(super) fn to_rows(&mut self, rules: &[u32]) {
+    pub(super) fn move_to_rows(&mut self, rules: &[u32]) {
         for number in rules {
             self.places[*number as usize] = Place::Row;
         }

@@ -254,7 +254,7 @@ impl<'p> Arranged<'p> {
         loop {
             let (pairs, surplus) = Pairs::new(rules, &allotment.places);
             if !surplus.is_empty() {
-                allotment.to_rows(&surplus);
+                allotment.move_to_rows(&surplus);
                 continue;
             }
             allotment.check(rules)?;
@@ -273,7 +273,7 @@ impl<'p> Arranged<'p> {
                     swept,
                 });
             }
-            allotment.to_rows(&surplus);
+            allotment.move_to_rows(&surplus);
         }
     }
 }
