@@ -424,7 +424,7 @@ fn r101_attack_more_than_rows_can_hold() {
         .map(|i| {
             let src = v4(0x0a00_0005 | i << 8);
             addressed(src, v4(0x0a63_0001))
-                .tcp(1, (i ^ i % 2) as u16)
+                .tcp(1, (i ^ (i % 2)) as u16)
                 .build()
         })
         .collect();
@@ -528,7 +528,7 @@ fn r101_attack_1000_sets_of_the_same_addresses() {
     let policy = builder.build().expect("a policy");
     let frames: Vec<_> = (0..2000u32)
         .map(|i| {
-            let src = v4(0x0a00_0000 | i % 43 | (i % 3) * (i % 251) << 16);
+            let src = v4(0x0a00_0000 | (i % 43) | (((i % 3) * (i % 251)) << 16));
             addressed(src, v4(0x0b00_0001))
                 .tcp(9, (i % 1010) as u16)
                 .build()

@@ -1,7 +1,7 @@
 //! Frames through the XDP program in the running kernel: it says what the oracle says. Needs root.
 //!
 //! Behind a first byte that is a multiple of 4 come the bytes of the frame; else a frame is drawn with
-//! the input as random numbers.
+//! the input as seed.
 #![no_main]
 
 use std::cell::RefCell;

@@ -19,24 +19,20 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use xdpgate::Policy;
 
-/// So many random bytes are at hand for one value.
-const RANDOM_BYTES: usize = 1 << 20;
-
-/// A value of a strategy whose random numbers are the input, and behind its end numbers that follow
-/// from it: with mere zeros there, strategies that reject values would draw forever. `None` where
-/// the input leads to no value.
+/// A value of a strategy, drawn with the input as seed. (With the input as the random numbers
+/// themselves, strategies that reject values draw forever once it is used up.) `None` where the seed
+/// leads to no value.
 pub fn draw<S: Strategy>(strategy: &S, input: &[u8]) -> Option<S::Value> {
-    let mut state = input.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mut bytes = input.to_vec();
-    while bytes.len() < RANDOM_BYTES {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+    let mut seed = [0; 32];
+    for (i, word) in seed.chunks_exact_mut(8).enumerate() {
+        let hash = input
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325 ^ i as u64, |hash: u64, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        word.copy_from_slice(&hash.to_le_bytes());
     }
-    let rng = TestRng::from_seed(RngAlgorithm::PassThrough, &bytes);
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     Some(strategy.new_tree(&mut runner).ok()?.current())
 }

@@ -13,6 +13,10 @@ use crate::image::ImageWriter;
 use crate::policy::PolicyError;
 use bytemuck::Zeroable;
 
+/// Labels that the sweep follows for one address. Beyond them it is clear that most must go, and to
+/// follow them all would take time and memory with the square of their number.
+const FOLLOWED_LABELS: usize = 64;
+
 /// What is known from one address at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Plain {
@@ -35,6 +39,8 @@ pub(super) struct Outcomes {
     rows: RowPool,
     label_sets: Vec<Box<[u32]>>,
     label_numbers: HashMap<Box<[u32]>, u32>,
+    /// Labels that were not followed everywhere.
+    lost_labels: HashSet<u32>,
     timed: Vec<TimedOutcome>,
     timed_numbers: HashMap<TimedOutcome, u32>,
     /// The longest way through `timed`.
@@ -55,6 +61,7 @@ impl Outcomes {
             rows: RowPool::new(form.row_bits),
             label_sets: vec![Box::default()],
             label_numbers: HashMap::from([(Box::default(), 0)]),
+            lost_labels: HashSet::new(),
             timed: Vec::new(),
             timed_numbers: HashMap::new(),
             longest: 0,
@@ -150,7 +157,10 @@ impl Outcomes {
 
     fn add_labels(&mut self, to: u32, labels: &[u32]) -> u32 {
         let mut set = self.label_sets[to as usize].to_vec();
-        set.extend(labels);
+        let room = FOLLOWED_LABELS.saturating_sub(set.len());
+        let (followed, lost) = labels.split_at(labels.len().min(room));
+        set.extend(followed);
+        self.lost_labels.extend(lost);
         set.sort_unstable();
         set.dedup();
         let set: Box<[u32]> = set.into();
@@ -195,7 +205,7 @@ impl Outcomes {
 
     /// Labels to do without so that no outcome has more than its record holds.
     pub(super) fn surplus_labels(&self, weights: &[u32]) -> Vec<u32> {
-        let mut gone: HashSet<u32> = HashSet::new();
+        let mut gone = self.lost_labels.clone();
         for set in self.label_sets.iter().filter(|s| s.len() > OUTCOME_LABELS) {
             let mut left: Vec<u32> = set.iter().copied().filter(|l| !gone.contains(l)).collect();
             left.sort_by_key(|label| weights.get(*label as usize));
