@@ -6,11 +6,14 @@ mod common {
     pub mod packet;
 }
 
+use std::thread;
+use std::time::Duration;
+
 use common::packet;
 use xdpgate::policy::Policy;
 use xdpgate::{
-    AttachMode, EventOptions, EventStats, Firewall, IfIndex, ModePreference, Operation, Reason,
-    Verdict,
+    AttachMode, BanScope, EventOptions, EventStats, Firewall, IfIndex, ModePreference, Operation,
+    Reason, Verdict,
 };
 
 const BLOCK: &str = "
@@ -89,4 +92,24 @@ fn a_rehearsal_has_no_events() {
     let events = firewall.events(EventOptions::default()).unwrap();
     assert_eq!(events.count(), 0, "the stream ends at once");
     assert_eq!(firewall.event_stats(), EventStats::default());
+}
+
+#[test]
+fn bans_are_kept_and_expire() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&Policy::from_yaml(BLOCK).unwrap()).unwrap();
+    let (short, hour) = (Duration::from_millis(300), Duration::from_secs(3600));
+    let ban = |prefix: &str, scope, ttl| firewall.ban(prefix.parse().unwrap(), scope, ttl);
+    ban("203.0.113.0/24", BanScope::Source, short).unwrap();
+    ban("2001:db8::7", BanScope::Destination, hour).unwrap();
+    let reason = |src: &str, dst: &str| {
+        let frame = packet::ip(src, dst).udp(1, 2).build();
+        firewall.evaluate(&frame).unwrap().reason
+    };
+    assert_eq!(reason("203.0.113.7", "192.0.2.1"), Reason::Ban);
+    assert_eq!(reason("192.0.2.1", "203.0.113.7"), Reason::Default);
+    assert_eq!(reason("2001:db8::1", "2001:db8::7"), Reason::Ban);
+    thread::sleep(short + Duration::from_millis(100));
+    assert_eq!(reason("203.0.113.7", "192.0.2.1"), Reason::Rule);
+    assert_eq!(firewall.bans().len(), 1);
 }

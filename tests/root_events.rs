@@ -290,7 +290,8 @@ fn r111_budgets_hold_under_a_million_drops() {
         "{} in {elapsed:?}",
         all.len()
     );
-    assert!(all.len() as u32 >= total, "{}", all.len());
+    // What was saved up went to the first two.
+    assert!((both.len() + all.len()) as u32 >= total, "{}", all.len());
     let most = by_rule.values().max().copied().unwrap_or(0);
     assert!(
         f64::from(most) <= allowed(per_rule, elapsed),

@@ -193,6 +193,7 @@ fn r31_every_snapshot_fits_under_traffic() {
     let firewall = Firewall::loader().dry_run(false).load().unwrap();
     firewall.apply(&policy(0)).unwrap();
     under_traffic(&firewall, |progress| {
+        wait_until("traffic", || progress().1 > 10_000);
         let mut before = firewall.stats();
         for _ in 0..if in_guest() { 40 } else { 400 } {
             let (_, over) = progress();
@@ -279,6 +280,33 @@ fn r31_interfaces_add_up_with_rules() {
         });
         let all = check_fits(&firewall.stats());
         println!("{} frames over two interfaces", all.packets);
+    });
+}
+
+#[test]
+fn r33_the_sampler_ends_with_the_firewall() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        veth("a0", "b0");
+        for every in [Duration::ZERO, Duration::from_secs(3600), Duration::MAX] {
+            let firewall = Firewall::loader().sample_every(every).load().unwrap();
+            firewall
+                .attach(index("a0"), ModePreference::BestAvailable)
+                .unwrap();
+            assert_eq!(firewall.rates(), None);
+            if every.is_zero() {
+                wait_until("a few samples", || {
+                    firewall.rates().is_some_and(|rates| rates.sample > 3)
+                });
+            }
+            assert!(netns::sh("ip link show a0").contains("prog/xdp"));
+            let started = Instant::now();
+            drop(firewall);
+            assert!(started.elapsed() < Duration::from_secs(5), "{every:?}");
+            assert!(!netns::sh("ip link show a0").contains("prog/xdp"));
+        }
     });
 }
 

@@ -33,7 +33,7 @@ impl Clock {
     pub(crate) const NEVER: u64 = u64::MAX;
 
     /// The first tick that is not before a moment. What is before the first tick there is counts as
-    /// tick 0, what is too far ahead as the last but one: only [`Clock::NEVER`] never comes.
+    /// tick 0, what is too far ahead as the last but one: only what has no expiry never comes.
     pub fn ticks_at(&self, at: Timestamp) -> u64 {
         let nanoseconds = at.as_nanosecond() - self.now.as_nanosecond();
         let ticks = nanoseconds.div_euclid(i128::from(self.tick_ns))

@@ -136,7 +136,12 @@ fn sample(
     for number in 1.. {
         // By the clock and not from the last one, so that delays do not add up; but what was
         // missed is not made up for.
-        due = (due + every).max(Instant::now());
+        let Some(next) = due.checked_add(every) else {
+            // Never: an interval longer than any clock tells.
+            let _ = ended.recv();
+            return;
+        };
+        due = next.max(Instant::now());
         let wait = due.saturating_duration_since(Instant::now());
         if ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
             return;
