@@ -7,8 +7,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use xdpgate::Policy;
-use xdpgate::compile::{CompileOptions, compile};
-use xdpgate::policy::{AddressSet, PolicyErrorKind, SetName};
+use xdpgate::policy::{AddressSet, SetName};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
@@ -101,17 +100,4 @@ fn many_entries_that_expire() {
     let json = format!("{{\"version\": 1, \"sets\": {{\"s\": {{\"entries\": [{entries}]}}}}}}");
     let policy = Policy::from_yaml(&json).unwrap();
     assert_eq!(only_set(&policy).expiring().count(), COUNT as usize);
-}
-
-#[test]
-fn the_compiler_refuses_entries_that_expire() {
-    let text = "version: 1\nsets: { s: { entries: [10.0.0.2, \
-                { entry: 10.0.0.1, expires: 2030-01-01T00:00:00Z }] } }";
-    let policy = Policy::from_yaml(text).unwrap();
-    let error = compile(&policy, &CompileOptions::default()).unwrap_err();
-    assert_eq!(error.kind(), PolicyErrorKind::NotSupported);
-    assert_eq!(
-        error.to_string(),
-        "set s: entries.expires: not supported yet: entries.expires"
-    );
 }

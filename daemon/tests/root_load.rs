@@ -63,15 +63,15 @@ fn r108_what_the_kernel_cannot_judge_is_said() {
     let policy = scratch.file("policy.yaml", POLICY);
     let count = scratch.file(
         "count.yaml",
-        "version: 1\nrules: [{ id: c, match: {}, action: count }]\n",
+        "version: 1\nsets: { s: { entries: [192.0.2.9], counters: entry } }\n",
     );
     let pcap = scratch.file("sample.pcap", captures::simple(&sample()));
     xdpgate(["eval", "--json", "--policy", &count, "--pcap", &pcap]).refused(
         2,
         &[
             "count.yaml: ",
-            "rule c",
-            "not supported yet: action.count",
+            "set s",
+            "not supported yet: counters",
             "--oracle",
         ],
     );
@@ -192,10 +192,10 @@ fn a_load_that_fails_leaves_nothing() {
         .refused(2, &["wrong.yaml: 2:1", "rulez"]);
     let count = scratch.file(
         "count.yaml",
-        "version: 1\nrules: [{ id: c, match: {}, action: count }]\n",
+        "version: 1\nsets: { s: { entries: [192.0.2.9], counters: entry } }\n",
     );
     pins.load(&count, &[])
-        .refused(2, &["count.yaml: ", "not supported yet: action.count"]);
+        .refused(2, &["count.yaml: ", "not supported yet: counters"]);
     assert!(!pins.exists());
 
     let elsewhere = text(&scratch.path("elsewhere"));

@@ -123,8 +123,8 @@ async fn faults_name_their_field_and_change_nothing() {
             "there is no set",
         ),
         (
-            "version: 1\nrules: [{ id: r, match: {}, action: count }]",
-            "rules[\"r\"].action.count",
+            "version: 1\nsets: { s: { entries: [192.0.2.9], counters: entry } }",
+            "sets[\"s\"].counters",
             "not supported yet",
         ),
         ("version: 1\nrulez: []", "rulez", "unknown"),

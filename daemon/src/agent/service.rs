@@ -141,10 +141,13 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         request: Request<v1::EvaluateRequest>,
     ) -> Result<Response<v1::EvaluateResponse>, Status> {
-        let frames = request.into_inner().frames;
+        let v1::EvaluateRequest { frames, interface } = request.into_inner();
         self.run(move |shared| {
             let judge = |(index, frame): (usize, &Vec<u8>)| {
-                let said = shared.firewall.evaluate(frame);
+                let said = match &interface {
+                    None => shared.firewall.evaluate(frame),
+                    Some(name) => shared.firewall.evaluate_on(name, frame),
+                };
                 said.map(convert::evaluation)
                     .map_err(|e| fault::evaluate(index, &e))
             };

@@ -92,8 +92,8 @@ pub(super) struct Apply {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The frames go through the XDP program in this kernel (root), or with --oracle through the pure
-evaluator (no root), whose clock is the file's timestamps. The two agree on every frame; rate limits,
-expiry and interface scopes are judged by the oracle only, so far.
+evaluator (no root), whose clock is the file's timestamps. In the kernel the time is now, and a rate
+limit answers as with a full budget; on all else the two agree on every frame.
 
 With --json one line a frame:
   {\"index\":0,\"verdict\":\"drop\",\"rule\":\"block-bad\",\"reason\":\"rule\",\"monitored\":[]}

@@ -25,7 +25,11 @@ pub(super) fn run(args: &Eval) -> Result<(), Failure> {
     } else {
         let firewall = in_kernel(args, &policy)?;
         capture.for_each(|frame| {
-            let said = firewall.evaluate(frame.bytes).map_err(|e| {
+            let said = match &args.interface {
+                None => firewall.evaluate(frame.bytes),
+                Some(name) => firewall.evaluate_on(name, frame.bytes),
+            };
+            let said = said.map_err(|e| {
                 Failure::operation(format!(
                     "{}: {e}; --oracle can judge it",
                     capture.place(&frame)
