@@ -287,11 +287,12 @@ static __always_inline __u32 find_prefix4(const volatile struct address_index *i
 	if (!line)
 		return 0;
 	entry = line->w[address >> 16 & 15];
-#pragma unroll
-	for (int shift = 8; shift >= 0; shift -= 8) {
-		if (!(entry & (ENTRY_BLOCK | ENTRY_PACKED)))
-			return entry;
-		entry = block_entry(index, entry, address >> shift & 255, zero);
+	if (entry & (ENTRY_BLOCK | ENTRY_PACKED)) {
+		entry = block_entry(index, entry, address >> 8 & 255, zero);
+		forget(entry);
+	}
+	if (entry & (ENTRY_BLOCK | ENTRY_PACKED)) {
+		entry = block_entry(index, entry, address & 255, zero);
 		forget(entry);
 	}
 	return entry;
