@@ -179,7 +179,6 @@ struct shape {
 	__u32 row_steps; /* that the search in rows may take */
 	struct table_axis class_table[AXIS_COUNT]; /* of the extra classes; a row is one word */
 	__u32 class_axes; /* bit set of the axes that extra classes are about */
-	__u32 class_count;
 	__u32 pairs; /* table of pairs, first line */
 	__u32 pair_lines;
 	__u32 boxes; /* struct rule_box, first line */
@@ -193,7 +192,6 @@ struct shape {
 	__u32 ssh_count;
 	__u32 ssh_v4_count; /* the first ones are IPv4 */
 	__u32 extras; /* struct rule_extra, first line */
-	__u32 extra_count;
 };
 
 /* What is known from one address alone. Outcome 0 means "no entry". */
@@ -404,7 +402,7 @@ struct evaluation {
 
 _Static_assert(sizeof(struct address_index) == 28, "address_index");
 _Static_assert(sizeof(struct address_axis) == 72, "address_axis");
-_Static_assert(sizeof(struct shape) == 464, "shape");
+_Static_assert(sizeof(struct shape) == 456, "shape");
 _Static_assert(sizeof(struct outcome) == 8, "outcome");
 _Static_assert(sizeof(struct packed_block) == 64, "packed_block");
 _Static_assert(sizeof(struct pair_outcome) == 64, "pair_outcome");

@@ -189,7 +189,8 @@ static __always_inline __u32 find_host4(const volatile struct address_index *ind
  * A line of IPv6 hosts or prefixes: 32 overflow marks, three values, three 16-byte keys. A value
  * is an outcome, with the prefix length above it in the table of prefixes (0 in that of hosts).
  */
-static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo, __u32 length)
+static __always_inline __u32 find_key(__u32 first, __u32 lines, __u64 hi, __u64 lo, __u32 length,
+				      const bool with_branches)
 {
 	__u64 hash = hash6(hi, lo, length);
 	__u32 mark = 1u << (hash & 31);
@@ -204,10 +205,15 @@ static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo,
 			break;
 		key = (__u64 *)(line->w + 4);
 #pragma unroll
-		for (int i = 0; i < HOST6_SLOTS; i++)
-			found |= line->w[1 + i] &
-				 if_zero64((key[2 * i] ^ hi) | (key[2 * i + 1] ^ lo) |
-					 (line->w[1 + i] >> OUTCOME_BITS ^ length));
+		for (int i = 0; i < HOST6_SLOTS; i++) {
+			if (!with_branches)
+				found |= line->w[1 + i] &
+					 if_zero64((key[2 * i] ^ hi) | (key[2 * i + 1] ^ lo) |
+						   (line->w[1 + i] >> OUTCOME_BITS ^ length));
+			else if (key[2 * i] == hi && key[2 * i + 1] == lo &&
+				 line->w[1 + i] >> OUTCOME_BITS == length)
+				return line->w[1 + i];
+		}
 		if (found | if_zero(line->w[0] & mark))
 			break;
 		number = first + other_line(hash, lines);
@@ -215,30 +221,15 @@ static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo,
 	return found;
 }
 
-/* The same with branches: faster where nearly all keys are there and their slots are learnt. */
+static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo, __u32 length)
+{
+	return find_key(first, lines, hi, lo, length, false);
+}
+
+/* With branches: faster where nearly all keys are there and their slots are learnt. */
 static __always_inline __u32 find_pair(__u64 hi, __u64 lo, __u32 length)
 {
-	__u64 hash = hash6(hi, lo, length);
-	__u32 mark = 1u << (hash & 31);
-	__u32 number = shape.pairs + home_line(hash, shape.pair_lines);
-
-	for (__u64 choice = 0; choice < HOST_CHOICES; count_up(&choice)) {
-		struct line *line = image_line(number);
-		__u64 *key;
-
-		if (!line)
-			break;
-		key = (__u64 *)(line->w + 4);
-#pragma unroll
-		for (int i = 0; i < HOST6_SLOTS; i++)
-			if (key[2 * i] == hi && key[2 * i + 1] == lo &&
-			    line->w[1 + i] >> OUTCOME_BITS == length)
-				return line->w[1 + i];
-		if (!(line->w[0] & mark))
-			break;
-		number = shape.pairs + other_line(hash, shape.pair_lines);
-	}
-	return 0;
+	return find_key(shape.pairs, shape.pair_lines, hi, lo, length, true);
 }
 
 /* How many bits are set: in parallel, as in Hacker's Delight; BPF has no such instruction. */

@@ -126,7 +126,6 @@ pub(crate) struct Shape {
     pub row_steps: u32,
     pub class_table: [TableAxis; AXIS_COUNT],
     pub class_axes: u32,
-    pub class_count: u32,
     pub pairs: u32,
     pub pair_lines: u32,
     pub boxes: u32,
@@ -140,7 +139,6 @@ pub(crate) struct Shape {
     pub ssh_count: u32,
     pub ssh_v4_count: u32,
     pub extras: u32,
-    pub extra_count: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Hash)]
@@ -251,7 +249,7 @@ const _: () = {
     assert!(size_of::<Line>() == LINE_BYTES);
     assert!(size_of::<AddressIndex>() == 28);
     assert!(size_of::<AddressAxis>() == 72);
-    assert!(size_of::<Shape>() == 464);
+    assert!(size_of::<Shape>() == 456);
     assert!(size_of::<Outcome>() == 8);
     assert!(size_of::<PackedBlock>() == 64);
     assert!(size_of::<PairOutcome>() == 64);

@@ -112,8 +112,7 @@ pub(super) fn is_conditional(rule: &Rule) -> bool {
 /// The direction whose address alone decides.
 fn address_alone(rule: &Rule) -> Option<usize> {
     let m = &rule.matches;
-    let negated = |a: &Option<AddressMatch>| a.as_ref().is_some_and(|a| a.negated);
-    if axis::constrains_fields(m) || negated(&m.src) || negated(&m.dst) {
+    if axis::constrains_fields(m) || has_negation(m) {
         return None;
     }
     match (&m.src, &m.dst) {
@@ -121,6 +120,11 @@ fn address_alone(rule: &Rule) -> Option<usize> {
         (None, Some(_)) => Some(AXIS_DST),
         _ => Some(AXIS_SRC),
     }
+}
+
+fn has_negation(m: &Match) -> bool {
+    let negated = |a: &Option<AddressMatch>| a.as_ref().is_some_and(|a| a.negated);
+    negated(&m.src) || negated(&m.dst)
 }
 
 /// Whether one IPv4 five-tuple and nothing else matches.
@@ -177,10 +181,7 @@ fn one<T: Copy + Ord + Into<u32> + TryFrom<u32>>(ranges: &Option<Ranges<T>>) -> 
 /// port. `None` for a rule that cannot stand in the lists of a pair.
 fn pair_class(rule: &Rule) -> Option<Match> {
     let m = &rule.matches;
-    if [&m.src, &m.dst]
-        .iter()
-        .any(|a| a.as_ref().is_some_and(|a| a.negated))
-    {
+    if has_negation(m) {
         return None;
     }
     let is_range = |r: &Option<Ranges<u16>>| r.as_ref().is_some_and(|r| r.as_slice().len() == 1);

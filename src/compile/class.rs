@@ -12,7 +12,6 @@ pub(super) fn write(
     image: &mut ImageWriter,
 ) -> Result<(), PolicyError> {
     let classes: Vec<&Match> = classes.iter().collect();
-    shape.class_count = classes.len() as u32;
     shape.class_axes = axis::axes_in_use(classes.iter().copied());
     for number in AXIS_DST + 1..AXIS_COUNT {
         if shape.class_axes & 1 << number != 0 {

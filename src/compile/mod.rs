@@ -297,6 +297,8 @@ fn sweep(
 ) -> [Option<SweptAxis>; 2] {
     let rowed = allotment.rowed();
     let form = form(&rowed, pairs);
+    let matches: Vec<&Match> = rowed.iter().map(|n| &rules[*n as usize].matches).collect();
+    let axes = axis::row_axes(&matches);
     [AXIS_SRC, AXIS_DST].map(|direction| {
         let mut members: Vec<Member<'_>> = Vec::new();
         for ((number, rule), place) in (0..).zip(rules).zip(&allotment.places) {
@@ -305,10 +307,7 @@ fn sweep(
                 members.push(member(direction, rule, What::Rule(number, until)));
             }
         }
-        let matches: Vec<&Match> = rowed.iter().map(|n| &rules[*n as usize].matches).collect();
-        let is_needed = !members.is_empty()
-            || !pairs.is_empty()
-            || axis::row_axes(&matches) & 1 << direction != 0;
+        let is_needed = !members.is_empty() || !pairs.is_empty() || axes & 1 << direction != 0;
         for (bit, number) in rowed.iter().enumerate() {
             let rule = rules[*number as usize];
             members.push(member(direction, rule, What::Row(bit)));

@@ -43,7 +43,6 @@ pub(super) fn write(
     }
     shape.rules = image.section(&records);
     shape.rule_count = records.len() as u32;
-    shape.extra_count = extras.len() as u32;
     if !extras.is_empty() {
         shape.extras = image.section(&extras);
     }

@@ -3,7 +3,7 @@
 use super::backend::Answer;
 use super::error::EvaluateError;
 use crate::abi::NO_RULE;
-use crate::policy::{Mode, Policy, Rule, Verdict};
+use crate::policy::{Mode, Policy, RuleId, Verdict};
 use crate::verdict::{Evaluation, Reason};
 
 /// The shortest frame that the kernel takes for a test run: an Ethernet header.
@@ -41,13 +41,17 @@ fn plain(verdict: Verdict, reason: Reason) -> Evaluation {
     }
 }
 
-/// `rules` are the active ones, in evaluation order.
-pub(super) fn evaluation(answer: Answer, rules: &[&Rule]) -> Result<Evaluation, EvaluateError> {
+/// `rule` names the rules by their numbers.
+pub(super) fn evaluation<'r>(
+    answer: Answer,
+    policy: &Policy,
+    rule: impl Fn(usize) -> Option<&'r RuleId>,
+) -> Result<Evaluation, EvaluateError> {
     let nonsense = || EvaluateError::Answer {
         reason: answer.reason,
         rule: answer.rule,
     };
-    let named = |number: &u32| rules.get(*number as usize).ok_or_else(nonsense);
+    let named = |number: &u32| rule(*number as usize).ok_or_else(nonsense);
     let passed: Vec<_> = answer.passed.iter().map(named).collect::<Result<_, _>>()?;
     let reason = Reason::ALL.into_iter().find(|r| *r as u32 == answer.reason);
     let verdict = if answer.drop {
@@ -58,12 +62,16 @@ pub(super) fn evaluation(answer: Answer, rules: &[&Rule]) -> Result<Evaluation, 
     Ok(Evaluation {
         rule: match answer.rule {
             NO_RULE => None,
-            number => Some(named(&number)?.id.clone()),
+            number => Some(named(&number)?.clone()),
         },
         monitored: passed
             .into_iter()
-            .filter(|rule| rule.mode == Mode::Monitor)
-            .map(|rule| rule.id.clone())
+            .filter(|id| {
+                policy
+                    .rule(id.as_str())
+                    .is_some_and(|r| r.mode == Mode::Monitor)
+            })
+            .cloned()
             .collect(),
         ..plain(verdict, reason.ok_or_else(nonsense)?)
     })

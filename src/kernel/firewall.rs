@@ -20,7 +20,6 @@ use super::slots::RuleSlots;
 use super::snapshot::Snapshots;
 use super::stats::{ProgramInfo, Stats};
 use super::{build_info, evaluate};
-use crate::compile::active_rules;
 use crate::policy::Policy;
 use crate::verdict::Evaluation;
 
@@ -216,7 +215,9 @@ impl Firewall {
             });
         }
         let answer = active.judge.evaluate(frame, scopes(&active.scopes))?;
-        evaluate::evaluation(answer, &active_rules(&active.policy))
+        evaluate::evaluation(answer, &active.policy, |number| {
+            Some(&active.rules.get(number)?.0)
+        })
     }
 
     /// All counters at one moment: each frame is in all that it counts in, or in none.

@@ -43,7 +43,6 @@ assert_mirror!(
     row_steps,
     class_table,
     class_axes,
-    class_count,
     pairs,
     pair_lines,
     boxes,
@@ -56,8 +55,7 @@ assert_mirror!(
     ssh,
     ssh_count,
     ssh_v4_count,
-    extras,
-    extra_count
+    extras
 );
 assert_mirror!(
     abi::AddressAxis,
