@@ -1,12 +1,12 @@
 //! Runs programs over tables of flows, in interleaved batches.
 
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
-use libbpf_rs::libbpf_sys::bpf_map_create_opts;
+use libbpf_rs::libbpf_sys::{self, bpf_map_create_opts};
 use libbpf_rs::{
     MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, ProgramInput, ProgramMut,
 };
@@ -65,11 +65,19 @@ impl Harness {
     pub fn compile(dir: &Path) -> io::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let object = dir.join("harness.bpf.o");
+        // Those that come with the library: no other libbpf need be installed.
+        let headers = dir.join("include");
+        fs::create_dir_all(headers.join("bpf"))?;
+        for (name, text) in libbpf_sys::API_HEADERS {
+            fs::write(headers.join("bpf").join(name), text)?;
+        }
         let status = Command::new(env!("XDPGATE_CLANG_PROGRAM"))
             .args(["-O2", "-g", "-mcpu=v3", "-target", "bpf", "-c"])
             .arg(root.join("benches/bpf/harness.bpf.c"))
             .arg("-o")
             .arg(&object)
+            .arg("-I")
+            .arg(&headers)
             .arg(format!(
                 "-idirafter/usr/include/{}-linux-gnu",
                 std::env::consts::ARCH
