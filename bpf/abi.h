@@ -124,6 +124,7 @@ enum axis {
 #define FEATURE_WALK (1u << 13) /* some rule of the rows does not end the search */
 #define FEATURE_LIMIT (1u << 15) /* some rule limits a rate */
 #define FEATURE_LIMIT_SOURCE (1u << 16) /* some rule limits the rate of each source */
+#define FEATURE_FLOWS (1u << 17) /* a packet has one rule at the most: it is worth remembering */
 
 #define RULE_DROP (1u << 0)
 #define RULE_PASSIVE (1u << 1) /* counted, and evaluation goes on: count, or monitor mode */
@@ -300,7 +301,7 @@ struct host_shape {
 	__u32 source_lines; /* of rate_sources */
 	__u64 seed[2]; /* of the tables that outlive a policy */
 	__u32 ban_lines; /* of the table of bans; 0: there are no bans */
-	__u32 reserved;
+	__u32 flow_lines; /* of the table of flows; 0: none are remembered */
 	__u64 tick_zero; /* what the exact clock showed at tick 0, in the time of rate limits */
 };
 

@@ -12,9 +12,6 @@
 #ifndef XDPGATE_LIMIT_H
 #define XDPGATE_LIMIT_H
 
-#define READ_WORD(word) (*(volatile __u64 *)&(word))
-#define WRITE_WORD(word, value) (*(volatile __u64 *)&(word) = (value))
-
 /* Written out, because newer compilers may choose an instruction that 5.10 refuses. */
 static __always_inline void atomic_add(__u64 *word, __u64 value)
 {

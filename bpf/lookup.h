@@ -21,6 +21,9 @@
 		(value) = forgotten;                                                               \
 	} while (0)
 
+#define READ_WORD(word) (*(volatile __u64 *)&(word))
+#define WRITE_WORD(word, value) (*(volatile __u64 *)&(word) = (value))
+
 /* counter++, hidden from the compiler: it would count by another value that runs along, one whose
  * end the verifier does not know (clang 14 does so). */
 static __always_inline void count_up(__u64 *counter)

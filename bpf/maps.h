@@ -46,6 +46,9 @@ MMAPABLE_ARRAY(rate_budgets, 1, struct rate_budget);
 /* Budgets of sources, by hash. Sized at load. mmapable for the sake of its alignment. */
 MMAPABLE_ARRAY(rate_sources, 1, struct source_line);
 
+/* Rules that were found for flows, by hash. Sized at load. */
+MMAPABLE_ARRAY(flows, 1, struct line);
+
 /* [cpu][rule slot]: packets of sources that found no place in rate_sources. Sized at load. */
 MMAPABLE_ARRAY(rate_overflows, 1, __u64);
 /* Sampled drops, for user space to read. Sized at load. */

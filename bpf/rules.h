@@ -14,6 +14,17 @@ static __always_inline __u32 *rule_record(__u32 rule)
 	return line ? &line->w[(rule & 7) * 2] : NULL;
 }
 
+/* What is done with the packets of a rule, in one word: its number + 1, flags, counter slot. */
+static __always_inline __u64 with_record(__u32 rule)
+{
+	__u32 *record = rule_record(rule);
+	__u64 word = (rule + 1) & 0xffffff;
+
+	if (rule != NO_RULE && record)
+		word |= (__u64)(record[0] & 0xff) << 24 | (__u64)record[1] << 32;
+	return word;
+}
+
 /* Whether a rule is there at this time and interface. A global function: verified once, and only
  * rules that expire or have a scope pay for it. */
 __noinline int rule_holds(__u32 flags, __u64 ticks, __u64 scopes)

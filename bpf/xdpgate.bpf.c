@@ -28,6 +28,7 @@
 #include "events.h"
 #include "stats.h"
 #include "rules.h"
+#include "flows.h"
 #include "limit.h"
 
 /* Says what time it is in ticks: user space cannot see them, and expiry is measured in them. */
@@ -67,8 +68,9 @@ int xdpgate_policy(struct xdp_md *ctx)
 	struct around around = {};
 	__u32 counter_slot = 0;
 	struct settings settings;
+	struct flow flow;
+	__u64 zero, known = 0;
 	__u32 *record;
-	__u64 zero;
 
 	read_settings(&settings);
 	zero = settings.zero;
@@ -108,16 +110,26 @@ int xdpgate_policy(struct xdp_md *ctx)
 			passing.region = rule_region(bpf_get_smp_processor_id(), settings.bank);
 			passing.bytes = bytes;
 		}
-		decision.rule = find_rule(&packet, &around, &passing, zero);
+		if (REMEMBERS_FLOWS) {
+			new_flow(&flow, &packet, &around, zero);
+			known = find_flow(&flow, IS_SHORT(&packet));
+			forget(known);
+		}
+		if (!known) {
+			known = with_record(find_rule(&packet, &around, &passing, zero));
+			if (REMEMBERS_FLOWS)
+				remember_flow(&flow, known, IS_SHORT(&packet));
+		}
+		decision.rule = FLOW_RULE(known) - 1;
+		forget(decision.rule);
 	}
 	if (decision.rule != NO_RULE) {
 		decision.reason = REASON_RULE;
-		record = rule_record(decision.rule);
-		if (record) {
-			decision.drop = record[0] & RULE_DROP;
-			counter_slot = record[1];
-			if (shape.features & FEATURE_LIMIT && record[0] & RULE_LIMIT &&
-			    over_limit(bytes, &packet, record[0], record[1], zero)) {
+		decision.drop = FLOW_FLAGS(known) & RULE_DROP;
+		counter_slot = FLOW_COUNTER(known);
+		if (shape.features & FEATURE_LIMIT && FLOW_FLAGS(known) & RULE_LIMIT) {
+			record = rule_record(decision.rule);
+			if (record && over_limit(bytes, &packet, record[0], counter_slot, zero)) {
 				decision.drop = true;
 				decision.reason = REASON_RATE_LIMIT;
 			}

@@ -61,6 +61,9 @@ pub(crate) const FEATURE_SCOPES: u32 = 1 << 14;
 pub(crate) const FEATURE_WALK: u32 = 1 << 13;
 pub(crate) const FEATURE_LIMIT: u32 = 1 << 15;
 pub(crate) const FEATURE_LIMIT_SOURCE: u32 = 1 << 16;
+pub(crate) const FEATURE_FLOWS: u32 = 1 << 17;
+/// Interface scopes that a remembered flow has room for.
+pub(crate) const FLOW_SCOPES: usize = 16;
 
 pub(crate) const RULE_DROP: u32 = 1 << 0;
 pub(crate) const RULE_PASSIVE: u32 = 1 << 1;

@@ -202,6 +202,9 @@ fn compile_with(
         &mut shape,
         &mut image,
     )?;
+    if are_flows_worthwhile(&rules, &shape, scopes.len()) {
+        shape.features |= abi::FEATURE_FLOWS;
+    }
     write_ssh(policy, &mut shape, &mut image);
     Ok(image.finish(shape, rules.iter().map(|r| r.id.clone()).collect(), scopes))
 }
@@ -212,6 +215,14 @@ const AXES_ALWAYS_PARSED: u32 = 1 << AXIS_SRC
     | 1 << abi::AXIS_PROTOCOL
     | 1 << abi::AXIS_SPORT
     | 1 << abi::AXIS_DPORT;
+
+/// Whether to remember the rule of a flow. Not where rules only count, because a packet may have
+/// several of them, nor where one look at the addresses finds the rule as fast.
+fn are_flows_worthwhile(rules: &[&Rule], shape: &Shape, scopes: usize) -> bool {
+    shape.features & (abi::FEATURE_ROWS | abi::FEATURE_PAIRS) != 0
+        && scopes <= abi::FLOW_SCOPES
+        && !rules.iter().any(|rule| allot::is_passive(rule))
+}
 
 /// Features for rules that do not simply decide.
 fn conditions(rules: &[&Rule], places: &[Place]) -> u32 {

@@ -45,7 +45,7 @@ pub(super) struct HostShape {
     pub source_lines: u32,
     pub seed: [u64; 2],
     pub ban_lines: u32,
-    pub reserved: u32,
+    pub flow_lines: u32,
     pub tick_zero: u64,
 }
 

@@ -17,7 +17,7 @@ const ENTRY: &str = "xdpgate";
 /// The name of the pin of a map that says how the counters are laid out.
 const LAYOUT: &str = "layout";
 /// All that a directory of pins may hold.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     ENTRY,
     "policy_slot",
     "control",
@@ -28,6 +28,7 @@ const NAMES: [&str; 15] = [
     "rate_budgets",
     "rate_sources",
     "rate_overflows",
+    "flows",
     "events",
     "event_budgets",
     "event_counters",
@@ -98,6 +99,7 @@ fn pin_all(
         ("rate_budgets", &maps.rate_budgets),
         ("rate_sources", &maps.rate_sources),
         ("rate_overflows", &maps.rate_overflows),
+        ("flows", &maps.flows),
         ("events", &maps.events),
         ("event_budgets", &maps.event_budgets),
         ("event_counters", &maps.event_counters),

@@ -28,6 +28,7 @@ pub(super) struct SharedMaps {
     pub rate_budgets: MapHandle,
     pub rate_sources: MapHandle,
     pub rate_overflows: MapHandle,
+    pub flows: MapHandle,
     pub events: MapHandle,
     pub event_budgets: MapHandle,
     pub event_counters: MapHandle,
@@ -105,6 +106,7 @@ pub(super) fn load_entry(
             .set_max_entries(cpus * host.rule_slots)?;
         // An array has at least one element.
         open.maps.bans.set_max_entries(host.ban_lines.max(1))?;
+        open.maps.flows.set_max_entries(host.flow_lines.max(1))?;
         open.maps.events.set_max_entries(event_buffer)?;
         open.maps
             .event_budgets
@@ -124,6 +126,7 @@ pub(super) fn load_entry(
             rate_budgets: MapHandle::try_from(&skeleton.maps.rate_budgets)?,
             rate_sources: MapHandle::try_from(&skeleton.maps.rate_sources)?,
             rate_overflows: MapHandle::try_from(&skeleton.maps.rate_overflows)?,
+            flows: MapHandle::try_from(&skeleton.maps.flows)?,
             events: MapHandle::try_from(&skeleton.maps.events)?,
             event_budgets: MapHandle::try_from(&skeleton.maps.event_budgets)?,
             event_counters: MapHandle::try_from(&skeleton.maps.event_counters)?,
@@ -171,6 +174,7 @@ pub(super) fn load_policy(
         open.maps
             .rate_overflows
             .reuse_fd(shared.rate_overflows.as_fd())?;
+        open.maps.flows.reuse_fd(shared.flows.as_fd())?;
         open.maps.events.reuse_fd(shared.events.as_fd())?;
         open.maps
             .event_budgets

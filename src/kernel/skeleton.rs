@@ -89,7 +89,8 @@ assert_mirror!(
     frags,
     tick_zero,
     source_lines,
-    ban_lines
+    ban_lines,
+    flow_lines
 );
 assert_mirror!(layout::RateBudget, rate_budget, limit);
 assert_mirror!(
