@@ -68,8 +68,9 @@ int xdpgate_policy(struct xdp_md *ctx)
 	struct around around = {};
 	__u32 counter_slot = 0;
 	struct settings settings;
-	struct flow flow;
+	struct flow flow = {};
 	__u64 zero, known = 0;
+	bool remembers;
 	__u32 *record;
 
 	read_settings(&settings);
@@ -110,14 +111,15 @@ int xdpgate_policy(struct xdp_md *ctx)
 			passing.region = rule_region(bpf_get_smp_processor_id(), settings.bank);
 			passing.bytes = bytes;
 		}
-		if (REMEMBERS_FLOWS) {
+		remembers = REMEMBERS_FLOWS;
+		if (remembers) {
 			new_flow(&flow, &packet, &around, zero);
 			known = find_flow(&flow, IS_SHORT(&packet));
 			forget(known);
 		}
 		if (!known) {
 			known = with_record(find_rule(&packet, &around, &passing, zero));
-			if (REMEMBERS_FLOWS)
+			if (remembers)
 				remember_flow(&flow, known, IS_SHORT(&packet));
 		}
 		decision.rule = FLOW_RULE(known) - 1;

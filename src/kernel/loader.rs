@@ -139,7 +139,7 @@ impl Loader {
         Self { max_bans, ..self }
     }
 
-    /// Of how many flows at the least the rule is remembered, all CPUs together; 16,384 for each
+    /// Of how many flows at the least the rule is remembered, all CPUs together; 32,768 for each
     /// possible CPU unless set, 0 for none. Takes 64 bytes of memory each, in which two IPv4 flows
     /// have room if the rules look at nothing but addresses, ports and protocol.
     ///
@@ -274,8 +274,8 @@ const MAX_RATE_SOURCES: u32 = 200_000_000;
 /// 2 GiB of bans: beyond it, they are a policy.
 const MOST_BANS: u32 = 1 << 25;
 
-/// Lines of the table of flows: 1 MiB, of which L2 caches have one or two.
-const FLOWS_PER_CPU: u32 = 16_384;
+/// Lines of the table of flows: 2 MiB, as large as L2 caches are.
+const FLOWS_PER_CPU: u32 = 32_768;
 /// 64 MiB.
 const MOST_DEFAULT_FLOWS: u32 = 1 << 20;
 /// 2 GiB.
