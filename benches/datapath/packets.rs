@@ -40,8 +40,12 @@ pub fn run(harness: &Harness, options: &Options, report: &mut Report) {
 pub fn firewall_for(rules: usize) -> Result<Firewall, String> {
     let room = u32::try_from(rules + 1).map_err(|e| e.to_string())?;
     let mut loader = Firewall::loader().dry_run(false).max_rules(room.max(1024));
-    if let Ok(n) = std::env::var("ROWS") { loader = loader.rows_up_to(n.parse().unwrap()); }
-    if let Ok(n) = std::env::var("FLOWS") { loader = loader.remember_flows(n.parse().unwrap()); }
+    if let Ok(n) = std::env::var("ROWS") {
+        loader = loader.rows_up_to(n.parse().unwrap());
+    }
+    if let Ok(n) = std::env::var("FLOWS") {
+        loader = loader.remember_flows(n.parse().unwrap());
+    }
     loader.load().map_err(|e| e.to_string())
 }
 
