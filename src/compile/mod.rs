@@ -60,7 +60,7 @@ impl Default for CompileOptions {
 
 /// Rows of bits find the right one of few rules fastest; beyond this number pairs of addresses do.
 /// Measured on ClassBench sets: `docs/data-plane.md`.
-pub const ROWS_UP_TO: usize = 256;
+pub const ROWS_UP_TO: usize = 1024;
 
 /// The rules that take part: the enabled ones, in evaluation order.
 pub fn active_rules(policy: &Policy) -> Vec<&Rule> {
