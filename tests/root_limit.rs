@@ -5,16 +5,14 @@
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::cpus::{cpus, on_cpus};
 use common::live::{Entry, in_guest};
 use common::netns::skipped;
 use common::packet::{ACK, SYN, addressed, ip, udp_from};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use xdpgate::policy::Policy;
 use xdpgate::{Disposition, Firewall, Loader, Reason, RuleStats, Verdict};
 
@@ -44,33 +42,6 @@ fn passes(entry: &Entry, frame: &[u8]) -> bool {
 /// How many of `count` frames pass.
 fn passed(entry: &Entry, frame: &[u8], count: u64) -> u64 {
     (0..count).filter(|_| passes(entry, frame)).count() as u64
-}
-
-fn cpus() -> usize {
-    let set = nix::sched::sched_getaffinity(Pid::from_raw(0)).expect("sched_getaffinity");
-    (0..CpuSet::count())
-        .filter(|c| set.is_set(*c) == Ok(true))
-        .count()
-}
-
-/// Runs the function on threads that are pinned to this many CPUs, all from the same moment on.
-fn on_cpus(count: usize, work: impl Fn(usize) + Sync) {
-    let allowed = nix::sched::sched_getaffinity(Pid::from_raw(0)).expect("sched_getaffinity");
-    let mut cpus = (0..CpuSet::count()).filter(|c| allowed.is_set(*c) == Ok(true));
-    let barrier = Barrier::new(count);
-    thread::scope(|scope| {
-        for number in 0..count {
-            let cpu = cpus.next().expect("as many CPUs");
-            let (barrier, work) = (&barrier, &work);
-            scope.spawn(move || {
-                let mut set = CpuSet::new();
-                set.set(cpu).unwrap();
-                sched_setaffinity(Pid::from_raw(0), &set).expect("sched_setaffinity");
-                barrier.wait();
-                work(number);
-            });
-        }
-    });
 }
 
 /// Offers frames at a rate, spread over CPUs; returns how many were offered and passed, and the

@@ -7,6 +7,8 @@
 
 pub mod classbench;
 pub mod corpus;
+#[cfg(feature = "kernel")]
+pub mod cpus;
 pub mod data;
 pub mod equal;
 pub mod frame_strategy;
