@@ -16,6 +16,8 @@ pub struct Case {
     pub tables: Vec<Table>,
     /// The length of the frames.
     pub frame: usize,
+    /// Whether the rules of flows are remembered, as usual.
+    pub remembers: bool,
     /// The sources that the policy blocks, where it is a mere list of hosts: other filters have
     /// such lists too.
     pub block_list: Option<Vec<Prefix>>,
@@ -75,6 +77,7 @@ impl Case {
             floor,
             tables,
             frame: FRAME,
+            remembers: true,
             block_list: None,
         }
     }

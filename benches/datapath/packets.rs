@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapHandle, Program};
-use xdpgate::{Applied, Firewall, Verdict};
+use xdpgate::{Applied, Firewall, Loader, Verdict};
 
 use crate::batches::{Batches, Summary, ms};
 use crate::case::{Case, Expected, Table};
@@ -38,15 +38,12 @@ pub fn run(harness: &Harness, options: &Options, report: &mut Report) {
 
 /// A firewall that has room for the policy.
 pub fn firewall_for(rules: usize) -> Result<Firewall, String> {
+    loader_for(rules)?.load().map_err(|e| e.to_string())
+}
+
+fn loader_for(rules: usize) -> Result<Loader, String> {
     let room = u32::try_from(rules + 1).map_err(|e| e.to_string())?;
-    let mut loader = Firewall::loader().dry_run(false).max_rules(room.max(1024));
-    if let Ok(n) = std::env::var("ROWS") {
-        loader = loader.rows_up_to(n.parse().unwrap());
-    }
-    if let Ok(n) = std::env::var("FLOWS") {
-        loader = loader.remember_flows(n.parse().unwrap());
-    }
-    loader.load().map_err(|e| e.to_string())
+    Ok(Firewall::loader().dry_run(false).max_rules(room.max(1024)))
 }
 
 /// The fastest of several applications, within a second or two, and how long its program took to
@@ -92,7 +89,11 @@ impl Subjects {
         case: &Case,
         report: &mut Report,
     ) -> Result<Self, String> {
-        let firewall = firewall_for(case.policy.rules().len())?;
+        let mut loader = loader_for(case.policy.rules().len())?;
+        if !case.remembers {
+            loader = loader.remember_flows(0);
+        }
+        let firewall = loader.load().map_err(|e| e.to_string())?;
         report.loaded(&firewall.program_info().entry);
         let (applied, load) = apply(&firewall, case, report)?;
         report.policy(PolicyRow {

@@ -14,7 +14,14 @@ pub fn recipes() -> Vec<Recipe> {
         for seed in SEEDS {
             let path = filters::rules_file(seed, size.1);
             let name = data::title(&format!("ClassBench {seed} {}", size.1), &path);
+            let in_full = format!("{name}, no flow known");
             recipes.push(Recipe::new(name, move || case(seed, size)));
+            recipes.push(Recipe::new(in_full, move || {
+                Ok(Case {
+                    remembers: false,
+                    ..case(seed, size)?
+                })
+            }));
         }
     }
     recipes
