@@ -67,8 +67,8 @@ pub use kernel::{
     Count, Disposition, EvaluateError, Event, EventError, EventOptions, EventStats, EventStream,
     Fallback, Firewall, Frags, Generation, IfIndex, InterfaceRates, InterfaceStats, LoadError,
     Loader, ModePreference, NextError, Operation, PinError, ProgramFacts, ProgramInfo, Rate, Rates,
-    Rehearsal, RuleRates, RuleStats, Stats, VerdictCount, VerdictCounts, VerdictRates, VerifierLog,
-    build_info, unpin,
+    Rehearsal, RuleRates, RuleStats, Stats, Transaction, TransactionError, TransactionOptions,
+    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, build_info, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::attach::AttachMode;
 use super::ifindex::IfIndex;
 use super::program::ProgramError;
-use crate::policy::{PolicyError, Prefix};
+use super::publish::Generation;
+use crate::policy::{ChangeErrors, PolicyError, Prefix};
 
 /// What is needed to load and attach.
 pub(super) const CAPABILITIES: &str = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
@@ -360,6 +361,29 @@ impl From<ProgramError> for LoadError {
             ProgramError::Syscall { call, source } => Self::Syscall { call, source },
         }
     }
+}
+
+/// Why the policy in force was not changed by [`Firewall::transact`](crate::Firewall::transact).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactionError {
+    /// Some changes cannot be made.
+    #[error(transparent)]
+    Changes(#[from] ChangeErrors),
+    /// Somebody else changed the policy.
+    #[error(
+        "generation {expected} was expected to be in force, but {} is: look at the policy again",
+        .actual.map_or_else(|| "none".to_owned(), |g| g.to_string())
+    )]
+    Generation {
+        /// The generation that the caller knew.
+        expected: Generation,
+        /// That in force.
+        actual: Option<Generation>,
+    },
+    /// The changed policy cannot be put in force.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
 }
 
 impl From<ProgramError> for ApplyError {

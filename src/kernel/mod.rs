@@ -34,11 +34,13 @@ mod slots;
 mod snapshot;
 mod stats;
 mod sys;
+mod transact;
 
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use bans::{Ban, BanScope};
 pub use error::{
-    ApplyError, AttachError, BanError, EvaluateError, EventError, LoadError, PinError, VerifierLog,
+    ApplyError, AttachError, BanError, EvaluateError, EventError, LoadError, PinError,
+    TransactionError, VerifierLog,
 };
 #[cfg(feature = "pcap")]
 pub use events::PcapngWriter;
@@ -55,6 +57,7 @@ pub use stats::{
     Count, Disposition, InterfaceStats, ProgramFacts, ProgramInfo, RuleStats, Stats, VerdictCount,
     VerdictCounts,
 };
+pub use transact::{Transaction, TransactionOptions};
 
 /// What this library was built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::backend::Judge;
 use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
 use super::scopes::Scopes;
-use super::slots::{Assignment, RuleSlot};
+use super::slots::{Assignment, RuleSlot, RuleSlots};
 use crate::compile::{CompileOptions, active_rules, compile};
 use crate::image::Image;
 use crate::plan::Plan;
@@ -84,12 +84,21 @@ impl Firewall {
     /// # Errors
     /// On any error the policy before it is still in force, whole.
     pub fn apply(&self, policy: &Policy) -> Result<Applied, ApplyError> {
-        let mut slots = lock(&self.slots);
+        self.put_in_force(policy.clone(), &mut lock(&self.slots))
+    }
+
+    /// [`Firewall::apply`] for whoever holds the lock on transactions.
+    pub(super) fn put_in_force(
+        &self,
+        policy: Policy,
+        slots: &mut RuleSlots,
+    ) -> Result<Applied, ApplyError> {
+        let policy = Arc::new(policy);
         let assignment = slots.assign(&*self.backend, policy.rules().iter().map(|r| &r.id))?;
-        let rules = numbered(policy, &assignment);
+        let rules = numbered(&policy, &assignment);
 
         let started = Instant::now();
-        let image = self.compile(policy, rules.iter().map(|(_, slot)| slot.number).collect())?;
+        let image = self.compile(&policy, rules.iter().map(|(_, slot)| slot.number).collect())?;
         let compiled = Instant::now();
         let generation = Generation(self.generation().map_or(0, Generation::get) + 1);
         // Before its program can send an event.
@@ -109,7 +118,7 @@ impl Firewall {
             compile: compiled - started,
             publish: published - compiled,
             image_bytes: image.as_bytes().len(),
-            entries: entries(policy),
+            entries: entries(&policy),
             verified_insns: judge.program().verified_insns,
         };
         log::info!(
@@ -122,7 +131,7 @@ impl Firewall {
         );
         let active = Active {
             generation: applied.generation,
-            policy: Arc::new(policy.clone()),
+            policy,
             rules,
             judge,
             scopes,

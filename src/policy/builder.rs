@@ -97,13 +97,7 @@ impl PolicyBuilder {
     /// [`PolicyBuilder::build`] with the place of the fault, for what knows the positions.
     pub(super) fn check(mut self) -> Result<Policy, Fault> {
         sort(&mut self.failsafe.ssh_from);
-        for rule in &mut self.rules {
-            sort(&mut rule.interfaces);
-            let addresses = [&mut rule.matches.src, &mut rule.matches.dst];
-            for AddressMatch { items, .. } in addresses.into_iter().flatten() {
-                sort(items);
-            }
-        }
+        self.rules.iter_mut().for_each(canonical_rule);
         validate(&self)?;
         self.rules
             .sort_by(|a, b| (a.priority, &a.id).cmp(&(b.priority, &b.id)));
@@ -114,6 +108,15 @@ impl PolicyBuilder {
             sets: self.sets.into_iter().collect(),
             rules: self.rules,
         })
+    }
+}
+
+/// Addresses and interfaces sorted and without repeats.
+pub(super) fn canonical_rule(rule: &mut Rule) {
+    sort(&mut rule.interfaces);
+    let addresses = [&mut rule.matches.src, &mut rule.matches.dst];
+    for AddressMatch { items, .. } in addresses.into_iter().flatten() {
+        sort(items);
     }
 }
 

@@ -8,6 +8,7 @@
 mod address;
 mod builder;
 mod canonical;
+mod change;
 mod error;
 mod fields;
 mod hash;
@@ -22,6 +23,7 @@ mod yaml;
 pub use address::{AddressItem, AddressMatch, Family, Prefix, PrefixParseError, SetName};
 pub(crate) use address::{mask32, mask128};
 pub use builder::PolicyBuilder;
+pub use change::{Atomicity, Change, ChangeError, ChangeErrorKind, ChangeErrors, Changed, Effect};
 pub use error::{PolicyError, PolicyErrorKind, Position};
 pub use fields::{
     Anomalies, FragmentMatch, IcmpMatch, ProtocolName, Ranges, TcpFlags, TcpFlagsMatch, VlanMatch,
@@ -86,8 +88,8 @@ impl Default for Failsafe {
 /// A validated policy: the unit of versioning.
 ///
 /// Rules are held in evaluation order (`priority`, then `id`), set entries sorted and without
-/// repeats, presets expanded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// repeats, presets expanded. The default one is empty: everything passes, the failsafe is on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     default: Verdict,
     malformed: Verdict,

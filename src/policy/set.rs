@@ -87,6 +87,71 @@ impl AddressSet {
         }
     }
 
+    /// Adds entries; one that is there lasts as long as the longer of both. Returns how many are new
+    /// or last longer.
+    pub(super) fn insert(
+        &mut self,
+        entries: impl IntoIterator<Item = (Prefix, Option<Timestamp>)>,
+    ) -> usize {
+        let more = Self::from_entries(entries);
+        let news: Vec<_> = more
+            .entries()
+            .filter(|(prefix, expires)| match self.entry(*prefix) {
+                None => true,
+                Some(None) => false,
+                Some(Some(before)) => expires.is_none_or(|at| at > before),
+            })
+            .collect();
+        for (prefix, expires) in &news {
+            self.push(*prefix, *expires);
+        }
+        if !news.is_empty() {
+            self.finish();
+        }
+        news.len()
+    }
+
+    /// Takes out those of these entries that the set has. Returns how many these are.
+    pub(super) fn remove(&mut self, entries: impl IntoIterator<Item = Prefix>) -> usize {
+        let before = self.len();
+        let gone = Self::from_prefixes(entries);
+        remove(&mut self.v4_hosts, &gone.v4_hosts);
+        remove(&mut self.v4_prefixes, &gone.v4_prefixes);
+        remove(&mut self.v6_hosts, &gone.v6_hosts);
+        remove(&mut self.v6_prefixes, &gone.v6_prefixes);
+        if !(self.v4_expiring.is_empty() && self.v6_expiring.is_empty()) {
+            let stays_v4 = |e: &Expiring<u32>| !gone.has(Prefix::v4(e.0, e.1));
+            let stays_v6 = |e: &Expiring<u128>| !gone.has(Prefix::v6(e.0, e.1));
+            self.v4_expiring.retain(stays_v4);
+            self.v6_expiring.retain(stays_v6);
+        }
+        before - self.len()
+    }
+
+    /// When this very entry expires, if there is one: `Some(None)` for never.
+    fn entry(&self, prefix: Prefix) -> Option<Option<Timestamp>> {
+        if self.has(prefix) {
+            return Some(None);
+        }
+        let len = prefix.len();
+        match prefix.addr() {
+            IpAddr::V4(a) => expiry(&self.v4_expiring, a.to_bits(), len),
+            IpAddr::V6(a) => expiry(&self.v6_expiring, a.to_bits(), len),
+        }
+        .map(Some)
+    }
+
+    /// Whether this very entry is there and never expires.
+    fn has(&self, prefix: Prefix) -> bool {
+        let len = prefix.len();
+        match prefix.addr() {
+            IpAddr::V4(a) if prefix.is_host() => self.v4_hosts.binary_search(&a.to_bits()).is_ok(),
+            IpAddr::V6(a) if prefix.is_host() => self.v6_hosts.binary_search(&a.to_bits()).is_ok(),
+            IpAddr::V4(a) => self.v4_prefixes.binary_search(&(a.to_bits(), len)).is_ok(),
+            IpAddr::V6(a) => self.v6_prefixes.binary_search(&(a.to_bits(), len)).is_ok(),
+        }
+    }
+
     /// Sorts and removes repeats.
     pub(crate) fn finish(&mut self) {
         sort(&mut self.v4_hosts);
@@ -198,9 +263,21 @@ impl AddressSet {
     }
 }
 
+/// Stable, because that is fast where most is sorted already: a set to which entries were added.
 fn sort<T: Ord>(entries: &mut Vec<T>) {
-    entries.sort_unstable();
+    entries.sort();
     entries.dedup();
+}
+
+/// Takes sorted entries out of sorted ones.
+fn remove<T: Copy + Ord>(entries: &mut Vec<T>, gone: &[T]) {
+    let found = gone.iter().filter_map(|e| entries.binary_search(e).ok());
+    let mut places = found.collect::<Vec<_>>().into_iter().peekable();
+    if places.peek().is_none() {
+        return;
+    }
+    let mut place = 0..;
+    entries.retain(|_| places.next_if_eq(&place.next().expect("endless")).is_none());
 }
 
 /// Sorts what expires and keeps of each entry the latest time, and none that also lasts.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::address::{Prefix, SetName};
 use super::builder::PolicyBuilder;
 use super::error::{PolicyError, PolicyErrorKind};
+use super::rule::Rule;
 use super::set::AddressSet;
 use super::{Failsafe, suggest};
 use family::Coverage;
@@ -89,6 +90,28 @@ pub(super) fn validate(policy: &PolicyBuilder) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// The rules among these that cannot be in this policy. An id that is there twice, and what is wrong
+/// with sets, is not looked for.
+pub(super) fn rule_faults(
+    policy: &PolicyBuilder,
+    which: impl Fn(&Rule) -> bool,
+) -> Vec<(&Rule, PolicyError)> {
+    let rules: Vec<&Rule> = policy.rules.iter().filter(|rule| which(rule)).collect();
+    if rules.is_empty() {
+        return Vec::new();
+    }
+    let sets: Sets<'_> = policy
+        .sets
+        .iter()
+        .map(|(name, set)| (name, Coverage::new(set)))
+        .collect();
+    let fault = |rule| match rule::check(rule, &sets) {
+        Ok(()) => None,
+        Err(ItemError { error, .. }) => Some((rule, error.about(&rule.id))),
+    };
+    rules.into_iter().filter_map(fault).collect()
 }
 
 fn duplicate_id() -> PolicyError {
