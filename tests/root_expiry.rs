@@ -29,29 +29,29 @@ fn lead() -> SignedDuration {
     SignedDuration::from_secs(if in_guest() { 15 } else { 3 })
 }
 
-/// Rules of every shape. `T1`, `T2`, `T3` stand for three moments, in this order.
+/// Rules of every shape. `MOMENT_1`, `MOMENT_2`, `MOMENT_3` stand for three moments, in this order.
 const POLICY: &str = "
 version: 1
 failsafe: none
 sets:
   soon:
     entries:
-      - { entry: 10.3.4.5, expires: T1 }
-      - { entry: 10.3.0.0/16, expires: T1 }
-      - { entry: '2001:db8:3::5', expires: T1 }
-      - { entry: '2001:db8:4::/48', expires: T1 }
+      - { entry: 10.3.4.5, expires: MOMENT_1 }
+      - { entry: 10.3.0.0/16, expires: MOMENT_1 }
+      - { entry: '2001:db8:3::5', expires: MOMENT_1 }
+      - { entry: '2001:db8:4::/48', expires: MOMENT_1 }
       - 10.9.0.1
-  inner: { entries: [ { entry: 10.7.7.7, expires: T3 } ] }
-  middle: { entries: [ { entry: 10.7.7.0/24, expires: T1 }, { entry: 10.7.8.0/24, expires: T2 } ] }
-  outer: { entries: [ { entry: 10.7.0.0/16, expires: T2 } ] }
+  inner: { entries: [ { entry: 10.7.7.7, expires: MOMENT_3 } ] }
+  middle: { entries: [ { entry: 10.7.7.0/24, expires: MOMENT_1 }, { entry: 10.7.8.0/24, expires: MOMENT_2 } ] }
+  outer: { entries: [ { entry: 10.7.0.0/16, expires: MOMENT_2 } ] }
 rules:
-  - { id: address, match: { src: 10.1.0.1 }, action: drop, expires: T1 }
-  - { id: prefix6, match: { dst: '2001:db8:1::/48' }, action: drop, expires: T1 }
-  - { id: behind, match: { src: 10.1.0.0/24 }, action: drop, expires: T2 }
-  - { id: many-fields, match: { src: 10.2.0.0/16, dst: 198.51.100.0/24, protocol: udp, dport: 1000-2000 }, action: drop, expires: T1 }
-  - { id: five-tuple, match: { src: 10.5.0.1, dst: 198.51.100.1, protocol: udp, sport: 7, dport: 9 }, action: drop, expires: T2 }
-  - { id: ports, match: { protocol: udp, dport: 5353 }, action: drop, expires: T1 }
-  - { id: watch, match: { src: 10.6.0.1 }, action: drop, mode: monitor, expires: T1 }
+  - { id: address, match: { src: 10.1.0.1 }, action: drop, expires: MOMENT_1 }
+  - { id: prefix6, match: { dst: '2001:db8:1::/48' }, action: drop, expires: MOMENT_1 }
+  - { id: behind, match: { src: 10.1.0.0/24 }, action: drop, expires: MOMENT_2 }
+  - { id: many-fields, match: { src: 10.2.0.0/16, dst: 198.51.100.0/24, protocol: udp, dport: 1000-2000 }, action: drop, expires: MOMENT_1 }
+  - { id: five-tuple, match: { src: 10.5.0.1, dst: 198.51.100.1, protocol: udp, sport: 7, dport: 9 }, action: drop, expires: MOMENT_2 }
+  - { id: ports, match: { protocol: udp, dport: 5353 }, action: drop, expires: MOMENT_1 }
+  - { id: watch, match: { src: 10.6.0.1 }, action: drop, mode: monitor, expires: MOMENT_1 }
   - { id: set-and-port, match: { src: '@soon', protocol: udp, dport: 4000 }, action: pass }
   - { id: set, match: { src: '@soon' }, action: drop }
   - { id: not-in-set, match: { src: { not: '@soon' }, dst: 198.51.100.77, protocol: udp }, action: drop }
@@ -154,7 +154,7 @@ fn on_time(rows_up_to: usize) {
     let entry = Entry::of(&firewall);
     let start = Timestamp::now();
     let moments = [0i64, 2, 4].map(|s| start + lead() + SignedDuration::from_secs(s));
-    let text = ["T1", "T2", "T3"]
+    let text = ["MOMENT_1", "MOMENT_2", "MOMENT_3"]
         .iter()
         .zip(&moments)
         .fold(POLICY.to_owned(), |text, (name, at)| {

@@ -36,13 +36,14 @@ fn policy(text: &str) -> Policy {
 }
 
 /// What a directory of pins holds, sorted.
-const PINS: [&str; 15] = [
+const PINS: [&str; 16] = [
     "bans",
     "control",
     "evaluation",
     "event_budgets",
     "event_counters",
     "events",
+    "flows",
     "interfaces",
     "layout",
     "policy_slot",
