@@ -28,6 +28,7 @@
 #define NO_RULE 0x007ffffeu /* above every rule's number; + 1 it still is an outcome, and not timed */
 #define MAX_ROWED 4096 /* rules that rows hold: one summary word over 64 words */
 #define MAX_WALK 32 /* rules that one packet may pass by in the rows before one decides */
+#define ENTRY_STEPS 160 /* entries of counted sets that hold one address; 129 lengths of IPv6 */
 #define OUTCOME_LABELS 7
 #define LABEL_BIT 27 /* the bits from here on of a label: the bit by which its partners know it */
 #define LIST_BOXES 8 /* boxes in a list of one pair */
@@ -125,11 +126,13 @@ enum axis {
 #define FEATURE_LIMIT (1u << 15) /* some rule limits a rate */
 #define FEATURE_LIMIT_SOURCE (1u << 16) /* some rule limits the rate of each source */
 #define FEATURE_FLOWS (1u << 17) /* a packet has one rule at the most: it is worth remembering */
+#define FEATURE_ENTRIES (1u << 18) /* some rule counts by entries of sets */
 
 #define RULE_DROP (1u << 0)
 #define RULE_PASSIVE (1u << 1) /* counted, and evaluation goes on: count, or monitor mode */
 #define RULE_CONDITIONAL (1u << 2) /* its extra says when and where it holds */
 #define RULE_LIMIT (1u << 3) /* its extra holds a rate limit */
+#define RULE_ENTRIES (1u << 4) /* its extra names the sets whose entries it counts */
 #define RULE_EXTRA 8 /* the bits from here on: the number of its extra */
 
 #define LIMIT_BITS (1u << 0) /* the cost is per byte, not per packet */
@@ -193,6 +196,11 @@ struct shape {
 	__u32 ssh_count;
 	__u32 ssh_v4_count; /* the first ones are IPv4 */
 	__u32 extras; /* struct rule_extra, first line */
+	struct address_index entries[2]; /* IPv4, IPv6: from an address to its entry record */
+	__u32 entry_records; /* struct entry_record, first line */
+	__u32 entry_count; /* records, and counters of entries; number 0 is none */
+	__u32 entry_steps; /* entries that one address may lie in */
+	__u32 reserved;
 };
 
 /* What is known from one address alone. Outcome 0 means "no entry". */
@@ -281,8 +289,14 @@ struct rule_extra {
 	__u64 expires; /* the tick from which on the rule is as if it were not there */
 	__u64 scopes; /* bits of the interface scopes in which it holds; 0: everywhere */
 	struct limit limit;
-	__u32 src_sets, dst_sets; /* bits of the sets whose entries it counts */
-	__u64 reserved;
+	__u64 src_sets, dst_sets; /* bits of the sets whose entries it counts */
+};
+
+/* An entry of a set that counts each of them; found by its number. */
+struct entry_record {
+	__u64 expires; /* the tick from which on it is as if it were not there */
+	__u32 around; /* the next record that holds all of its addresses; 0: none */
+	__u32 set; /* bit of its set */
 };
 
 /* A prefix; an IPv4 one stands in the low 32 bits of lo. */
@@ -346,6 +360,12 @@ struct rule_counter {
 	__u64 would_drop_packets; /* and judged as drop, but passed: dry run, or monitor mode */
 };
 
+/* Per entry record, written by all CPUs in atomic steps. */
+struct entry_counter {
+	__u64 packets; /* that a rule matched by this entry of a set */
+	__u64 bytes;
+};
+
 /*
  * A budget: full again at base + spent. What is spent is only ever added to, in one atomic step, so
  * that nothing that a CPU spends is lost to another. The time in which nothing was to be earned is
@@ -403,7 +423,7 @@ struct evaluation {
 
 _Static_assert(sizeof(struct address_index) == 28, "address_index");
 _Static_assert(sizeof(struct address_axis) == 72, "address_axis");
-_Static_assert(sizeof(struct shape) == 456, "shape");
+_Static_assert(sizeof(struct shape) == 528, "shape");
 _Static_assert(sizeof(struct outcome) == 8, "outcome");
 _Static_assert(sizeof(struct packed_block) == 64, "packed_block");
 _Static_assert(sizeof(struct pair_outcome) == 64, "pair_outcome");
@@ -413,6 +433,7 @@ _Static_assert(sizeof(struct length_node) == 32, "length_node");
 _Static_assert(sizeof(struct rule_record) == 8, "rule_record");
 _Static_assert(sizeof(struct limit) == 32, "limit");
 _Static_assert(sizeof(struct rule_extra) == 64, "rule_extra");
+_Static_assert(sizeof(struct entry_record) == 16, "entry_record");
 _Static_assert(sizeof(struct ssh_prefix) == 32, "ssh_prefix");
 _Static_assert(sizeof(struct host_shape) == 56, "host_shape");
 _Static_assert(sizeof(struct control) == 64, "control");
@@ -420,6 +441,7 @@ _Static_assert(sizeof(struct ban) * BAN_SLOTS == LINE_BYTES, "ban");
 _Static_assert(sizeof(struct interface_entry) == 8, "interface_entry");
 _Static_assert(sizeof(struct verdict_counter) == 16, "verdict_counter");
 _Static_assert(sizeof(struct rule_counter) == 32, "rule_counter");
+_Static_assert(sizeof(struct entry_counter) == 16, "entry_counter");
 _Static_assert(sizeof(struct rate_budget) == 32, "rate_budget");
 _Static_assert(sizeof(struct source_line) == LINE_BYTES, "source_line");
 _Static_assert(sizeof(struct evaluation) == 192, "evaluation");

@@ -91,23 +91,22 @@ static __always_inline __u32 full_slot(const struct source_line *line, __u64 now
  * because a full budget and none are the same. Both lines are asked for at once, so that their
  * cache misses overlap. NULL: both are full of others.
  */
-static __always_inline struct budget *find_source(const struct limit *limit,
-						  const struct packet *packet, __u64 now,
-						  __u64 zero)
+static __always_inline struct budget *find_source(const struct limit *limit, __u64 hi, __u64 lo,
+						  __u32 v6, __u64 now, __u64 zero)
 {
-	__u64 hi = packet->src.hi, lo = packet->src.lo, hash, number;
+	__u64 hash, number;
 	struct source_line *home, *other, *line;
 	__u32 tag, found_home, found_other;
 	__u64 found;
 	bool claim;
 
-	if (!packet->v6)
+	if (!v6)
 		lo &= 0xffffffffull << (32 - limit->v4_length);
 	else if (limit->v6_length <= 64)
 		hi &= ~0ull << (64 - limit->v6_length), lo = 0;
 	else
 		lo &= ~0ull << (128 - limit->v6_length);
-	hash = hash16(host.seed, hi, lo, packet->v6, limit->id);
+	hash = hash16(host.seed, hi, lo, v6, limit->id);
 	forget(hash);
 	tag = hash * MIX_1 >> 32;
 	home = source_line(home_line(hash, host.source_lines));
@@ -162,12 +161,13 @@ static __always_inline void count_overflow(__u32 slot)
 }
 
 /*
- * Whether a packet is over the limit of its rule, given as the two words of its record; spends its
- * cost if it is not. Sources without a place of their own share a budget of the same size: never is
- * a source without limit, and never does it take the place of another that is using it.
+ * Whether a packet from this source is over the limit of its rule, given as the two words of its
+ * record; spends its cost if it is not. Sources without a place of their own share a budget of the
+ * same size: never is a source without limit, and never does it take the place of another that is
+ * using it.
  */
-static __always_inline bool over_limit(__u32 bytes, const struct packet *packet,
-				       __u32 flags, __u32 slot, __u64 zero)
+static __always_inline bool over_limit(__u32 bytes, __u64 hi, __u64 lo, __u32 v6, __u32 flags,
+				       __u32 slot, __u64 zero)
 {
 	struct line *line = image_line(shape.extras + (flags >> RULE_EXTRA));
 	struct budget *budget = NULL;
@@ -185,7 +185,7 @@ static __always_inline bool over_limit(__u32 bytes, const struct packet *packet,
 	forget(now);
 	forget(cost);
 	if (shape.features & FEATURE_LIMIT_SOURCE && limit->flags & LIMIT_SOURCE) {
-		budget = find_source(limit, packet, now, zero);
+		budget = find_source(limit, hi, lo, v6, now, zero);
 		if (!budget)
 			count_overflow(slot);
 	}

@@ -355,29 +355,41 @@ static __always_inline __u32 at_this_time(const volatile struct address_axis *ax
 	return outcome;
 }
 
-/* The outcome of one address. The rodata values remove what this policy has not. */
+/* What an address leads to in the index of its family. The rodata values remove what this policy
+ * has not. */
+static __always_inline __u32 find_in_index(const volatile struct address_index *v4,
+					   const volatile struct address_index *v6, __u64 hi,
+					   __u64 lo, __u32 is_v6, __u64 zero)
+{
+	__u32 found = 0;
+
+	if (is_v6) {
+		if (v6->host_lines)
+			found = find6(v6->hosts, v6->host_lines, hi, lo, 0);
+		if (!found && v6->root) {
+			if (v6 == &shape.address[AXIS_SRC].v6)
+				found = find_src_prefix6(hi, lo);
+			else if (v6 == &shape.address[AXIS_DST].v6)
+				found = find_dst_prefix6(hi, lo);
+			else
+				found = search_lengths(v6, hi, lo);
+		}
+		return found ? found : v6->miss;
+	}
+	if (v4->host_lines)
+		found = find_host4(v4, lo);
+	if (!found && v4->root)
+		found = find_prefix4(v4, lo, zero);
+	return found ? found : v4->miss;
+}
+
+/* The outcome of one address. */
 static __always_inline __u32 find_outcome(const volatile struct address_axis *axis,
 					  const struct address *address, __u32 v6, __u64 ticks,
 					  __u64 zero)
 {
-	__u32 outcome = 0;
+	__u32 outcome = find_in_index(&axis->v4, &axis->v6, address->hi, address->lo, v6, zero);
 
-	if (v6) {
-		if (axis->v6.host_lines)
-			outcome = find6(axis->v6.hosts, axis->v6.host_lines, address->hi,
-					address->lo, 0);
-		if (!outcome && axis->v6.root)
-			outcome = axis == &shape.address[AXIS_SRC] ?
-					  find_src_prefix6(address->hi, address->lo) :
-					  find_dst_prefix6(address->hi, address->lo);
-		outcome = outcome ? outcome : axis->v6.miss;
-	} else {
-		if (axis->v4.host_lines)
-			outcome = find_host4(&axis->v4, address->lo);
-		if (!outcome && axis->v4.root)
-			outcome = find_prefix4(&axis->v4, address->lo, zero);
-		outcome = outcome ? outcome : axis->v4.miss;
-	}
 	forget(outcome);
 	if (axis->timed)
 		outcome = at_this_time(axis, outcome, ticks, zero);

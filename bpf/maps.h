@@ -24,6 +24,9 @@ MMAPABLE_ARRAY(image, 1, struct line);
  * the frame that is evaluated. */
 MMAPABLE_ARRAY(scopes, 1, __u64);
 
+/* Of this generation, by entry record. Sized at load. */
+MMAPABLE_ARRAY(entry_counters, 1, struct entry_counter);
+
 /* One line that user space may change at any time: dry run, which counters count, the kinds of bans,
  * events. */
 MMAPABLE_ARRAY(control, 1, struct control);

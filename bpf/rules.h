@@ -245,13 +245,16 @@ static __always_inline bool and_rows(const __u32 *rows, __u32 word, __u64 *all)
 enum walk {
 	WALK_ON, /* the rule is not there at this time or interface */
 	WALK_COUNTED, /* it only counts */
+	WALK_LIMITS, /* in monitor mode: whether it would have dropped is still to be found out */
 	WALK_DECIDES,
+	WALK_MASK = 7,
 };
 
-/* A rule that the packet matches and that may not end the search. A global function: verified once. */
+/* A rule that the packet matches and that may not end the search. Of one that only counts, beside
+ * WALK_*, RULE_ENTRIES and the number of its extra. A global function: verified once. */
 __noinline int walk(__u32 rule, __u64 ticks, __u64 scopes, __u64 region_and_bytes, __u32 passed)
 {
-	__u32 *record = rule_record(rule);
+	__u32 *record = rule_record(rule), sets;
 
 	if (!record)
 		return WALK_DECIDES;
@@ -260,7 +263,29 @@ __noinline int walk(__u32 rule, __u64 ticks, __u64 scopes, __u64 region_and_byte
 		return WALK_ON;
 	if (!(*record & RULE_PASSIVE))
 		return WALK_DECIDES;
+	sets = (*record & ~((1u << RULE_EXTRA) - 1)) | (*record & RULE_ENTRIES);
+	if (shape.features & FEATURE_LIMIT && *record & RULE_LIMIT)
+		return WALK_LIMITS | sets;
 	pass_by(region_and_bytes >> 32, region_and_bytes, rule, record[1], passed, *record & RULE_DROP);
+	return WALK_COUNTED | sets;
+}
+
+/*
+ * Lets a packet from this source go by a limit in monitor mode, which says what it would have done.
+ * A global function: verified once.
+ */
+__noinline int walk_limit(__u32 rule, __u64 hi, __u64 lo, __u64 region_and_bytes,
+			  __u64 v6_and_passed)
+{
+	__u32 *record = rule_record(rule), bytes = region_and_bytes;
+	bool over;
+
+	/* Global functions are verified whether they are called or not. */
+	if (!record || !(shape.features & FEATURE_LIMIT) || !(shape.features & FEATURE_WALK))
+		return WALK_ON;
+	over = over_limit(bytes, hi, lo, v6_and_passed >> 32, record[0], record[1],
+			  unknown_zero());
+	pass_by(region_and_bytes >> 32, bytes, rule, record[1], v6_and_passed, over);
 	return WALK_COUNTED;
 }
 
@@ -294,6 +319,8 @@ static __always_inline __u32 find_rowed(const struct packet *packet, __u32 src_r
 	}
 	FOR_TABLE_AXES(TABLE_ROW)
 #undef TABLE_ROW
+	/* Else each of the rows takes eight bytes of stack. */
+	asm volatile("" : : "r"(rows) : "memory");
 
 	if (!and_rows(rows, 0, &summary))
 		return best;
@@ -328,10 +355,21 @@ static __always_inline __u32 find_rowed(const struct packet *packet, __u32 src_r
 			return number;
 		step = walk(number, around->ticks, around->scopes,
 			    (__u64)passing->region << 32 | passing->bytes, passing->count);
-		if (step == WALK_DECIDES)
+		if (shape.features & FEATURE_LIMIT && (step & WALK_MASK) == WALK_LIMITS)
+			step = (step & ~WALK_MASK) |
+			       walk_limit(number, packet->src.hi, packet->src.lo,
+					  (__u64)passing->region << 32 | passing->bytes,
+					  (__u64)packet->v6 << 32 | passing->count);
+		if ((step & WALK_MASK) == WALK_DECIDES)
 			return number;
-		if (step == WALK_COUNTED)
+		if ((step & WALK_MASK) == WALK_COUNTED) {
 			passing->count++;
+			if (shape.features & FEATURE_ENTRIES) {
+				add_sets(passing, step);
+				forget(passing->src_sets);
+				forget(passing->dst_sets);
+			}
+		}
 		forget(passing->count);
 	}
 	return best;

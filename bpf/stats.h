@@ -86,6 +86,7 @@ struct passing {
 	__u32 region;
 	__u32 bytes;
 	__u32 count;
+	__u64 src_sets, dst_sets; /* bits of the sets whose entries are counted, of all rules so far */
 };
 
 /* `drop`: the rule would have dropped it, were it not in monitor mode. */

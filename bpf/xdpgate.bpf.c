@@ -27,9 +27,10 @@
 #include "bans.h"
 #include "events.h"
 #include "stats.h"
+#include "limit.h"
+#include "entries.h"
 #include "rules.h"
 #include "flows.h"
-#include "limit.h"
 
 /* Says what time it is in ticks: user space cannot see them, and expiry is measured in them. */
 SEC("xdp")
@@ -124,6 +125,14 @@ int xdpgate_policy(struct xdp_md *ctx)
 		}
 		decision.rule = FLOW_RULE(known) - 1;
 		forget(decision.rule);
+		if (shape.features & FEATURE_ENTRIES && !host.evaluate) {
+			record = FLOW_FLAGS(known) & RULE_ENTRIES ? rule_record(decision.rule) : NULL;
+			if (record)
+				add_sets(&passing, *record);
+			forget(passing.src_sets);
+			forget(passing.dst_sets);
+			count_packet_entries(&packet, bytes, &passing);
+		}
 	}
 	if (decision.rule != NO_RULE) {
 		decision.reason = REASON_RULE;
@@ -131,7 +140,8 @@ int xdpgate_policy(struct xdp_md *ctx)
 		counter_slot = FLOW_COUNTER(known);
 		if (shape.features & FEATURE_LIMIT && FLOW_FLAGS(known) & RULE_LIMIT) {
 			record = rule_record(decision.rule);
-			if (record && over_limit(bytes, &packet, record[0], counter_slot, zero)) {
+			if (record && over_limit(bytes, packet.src.hi, packet.src.lo, packet.v6, record[0],
+						 counter_slot, zero)) {
 				decision.drop = true;
 				decision.reason = REASON_RATE_LIMIT;
 			}

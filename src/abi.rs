@@ -19,6 +19,7 @@ pub(crate) const TIMED_STEPS: usize = 16;
 pub(crate) const NO_RULE: u32 = 0x007f_fffe;
 pub(crate) const MAX_ROWED: usize = 4096;
 pub(crate) const MAX_WALK: usize = 32;
+pub(crate) const ENTRY_STEPS: u32 = 160;
 pub(crate) const OUTCOME_LABELS: usize = 7;
 pub(crate) const LABEL_BIT: u32 = 27;
 pub(crate) const LIST_BOXES: usize = 8;
@@ -62,6 +63,7 @@ pub(crate) const FEATURE_WALK: u32 = 1 << 13;
 pub(crate) const FEATURE_LIMIT: u32 = 1 << 15;
 pub(crate) const FEATURE_LIMIT_SOURCE: u32 = 1 << 16;
 pub(crate) const FEATURE_FLOWS: u32 = 1 << 17;
+pub(crate) const FEATURE_ENTRIES: u32 = 1 << 18;
 /// Interface scopes that a remembered flow has room for.
 pub(crate) const FLOW_SCOPES: usize = 16;
 
@@ -69,6 +71,7 @@ pub(crate) const RULE_DROP: u32 = 1 << 0;
 pub(crate) const RULE_PASSIVE: u32 = 1 << 1;
 pub(crate) const RULE_CONDITIONAL: u32 = 1 << 2;
 pub(crate) const RULE_LIMIT: u32 = 1 << 3;
+pub(crate) const RULE_ENTRIES: u32 = 1 << 4;
 pub(crate) const RULE_EXTRA: u32 = 8;
 
 pub(crate) const LIMIT_BITS: u32 = 1 << 0;
@@ -142,6 +145,11 @@ pub(crate) struct Shape {
     pub ssh_count: u32,
     pub ssh_v4_count: u32,
     pub extras: u32,
+    pub entries: [AddressIndex; 2],
+    pub entry_records: u32,
+    pub entry_count: u32,
+    pub entry_steps: u32,
+    pub reserved: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Hash)]
@@ -234,9 +242,16 @@ pub(crate) struct RuleExtra {
     pub expires: u64,
     pub scopes: u64,
     pub limit: Limit,
-    pub src_sets: u32,
-    pub dst_sets: u32,
-    pub reserved: u64,
+    pub src_sets: u64,
+    pub dst_sets: u64,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct EntryRecord {
+    pub expires: u64,
+    pub around: u32,
+    pub set: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
@@ -252,7 +267,7 @@ const _: () = {
     assert!(size_of::<Line>() == LINE_BYTES);
     assert!(size_of::<AddressIndex>() == 28);
     assert!(size_of::<AddressAxis>() == 72);
-    assert!(size_of::<Shape>() == 456);
+    assert!(size_of::<Shape>() == 528);
     assert!(size_of::<Outcome>() == 8);
     assert!(size_of::<PackedBlock>() == 64);
     assert!(size_of::<PairOutcome>() == 64);
@@ -262,5 +277,6 @@ const _: () = {
     assert!(size_of::<RuleRecord>() == 8);
     assert!(size_of::<Limit>() == 32);
     assert!(size_of::<RuleExtra>() == 64);
+    assert!(size_of::<EntryRecord>() == 16);
     assert!(size_of::<SshPrefix>() == 32);
 };

@@ -13,6 +13,8 @@ use common::cpus::{cpus, on_cpus};
 use common::live::{Entry, in_guest};
 use common::netns::skipped;
 use common::packet::{ACK, SYN, addressed, ip, udp_from};
+use jiff::Timestamp;
+use xdpgate::oracle::Oracle;
 use xdpgate::policy::Policy;
 use xdpgate::{Disposition, Firewall, Loader, Reason, RuleStats, Verdict};
 
@@ -251,6 +253,56 @@ fn r19_sources_without_room_share_one_budget() {
         );
         assert!(firewall.stats().rules[0].rate_overflow - before <= 3);
     }
+}
+
+#[test]
+fn r16_a_monitored_limit_counts_what_it_would_drop() {
+    if skipped() {
+        return;
+    }
+    let limit = |id: &str, per: &str, mode: &str| {
+        format!(
+            "  - {{ id: {id}, mode: {mode}, action: {{ rate_limit: {{ packets_per_second: 1, burst: 10, per: {per} }} }} }}\n"
+        )
+    };
+    // Two that only say what they would do, each with its budget, and one behind them that does it.
+    let rules = [
+        limit("rule", "rule", "monitor"),
+        limit("source", "source", "monitor"),
+        limit("net", "source/24", "enforce"),
+    ]
+    .concat();
+    let policy = policy(&rules);
+    let (firewall, entry) = loaded(Firewall::loader(), &rules);
+    let mut oracle = Oracle::new(&policy);
+    let now = Timestamp::now();
+    let frames = [
+        ("192.0.2.1", 15),
+        ("192.0.2.2", 8),
+        ("2001:db8::1", 12),
+        ("198.51.100.9", 3),
+    ];
+    let mut through = 0;
+    for (src, count) in frames {
+        let frame = udp_from(src);
+        // Looking spends nothing.
+        assert_eq!(firewall.evaluate(&frame).unwrap().monitored.len(), 2);
+        through += passed(&entry, &frame, count);
+        for _ in 0..count {
+            oracle.evaluate(&frame, now, None);
+        }
+    }
+    let stats = firewall.stats();
+    let want: Vec<_> = oracle.hits().map(|(_, hits)| hits).collect();
+    for (rule, want) in stats.rules.iter().zip(&want) {
+        let got = (rule.matched.packets, rule.would_drop);
+        assert_eq!(got, (want.packets, want.would_drop), "{}", rule.id);
+    }
+    assert_eq!(stats.rules[0].would_drop, 28, "of 38, one budget of 10");
+    assert_eq!(stats.rules[1].would_drop, 5 + 2, "each source has 10");
+    assert_eq!(stats.rules[2].matched.packets, 38, "evaluation went on");
+    assert_eq!(through, 10 + 10 + 3, "by the one that is in force");
+    assert_eq!(stats.rules[2].dropped, 38 - through);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use proptest::strategy::{BoxedStrategy, Strategy};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use xdpgate::compile::ROWS_UP_TO;
 use xdpgate::oracle::Oracle;
-use xdpgate::policy::{Action, Mode, Policy, Rule, RuleId};
-use xdpgate::{Firewall, Loader, Stats, Verdict};
+use xdpgate::policy::{Action, EntryCounters, Mode, Policy, Rule, RuleId, SetName};
+use xdpgate::{EntryStats, Firewall, Loader, Stats, Verdict};
 
 /// Judges the frames by kernel and oracle. Returns the first difference.
 fn compare(
@@ -30,6 +30,7 @@ fn compare(
     let mut oracle = Oracle::new(policy);
     let now = Timestamp::now();
     let before = firewall.stats();
+    let entries_before = entry_counters(firewall, policy);
     let mut received = 0;
     for (frame, interface) in frames.iter().zip(pool::INTERFACES.iter().cycle()) {
         let want = oracle.evaluate(frame, now, Some(interface));
@@ -65,7 +66,11 @@ fn compare(
     if total != received {
         return Some(format!("{received} frames received, {total} counted"));
     }
-    miscounted(&before, &after, &live)
+    let miscounted_entry = || {
+        let after = entry_counters(firewall, policy);
+        miscounted_entry(&entries_before, &after, &live)
+    };
+    miscounted(&before, &after, &live).or_else(miscounted_entry)
 }
 
 /// A rule that counted other frames than the oracle says.
@@ -80,6 +85,48 @@ fn miscounted(before: &Stats, after: &Stats, oracle: &Oracle<'_>) -> Option<Stri
         let want = (want.packets, want.bytes);
         (got != want).then(|| format!("{id} counted {got:?}, oracle {want:?}"))
     })
+}
+
+/// The counters of all sets that count their entries.
+fn entry_counters(firewall: &Firewall, policy: &Policy) -> Vec<(SetName, Vec<EntryStats>)> {
+    let sets = policy.sets().iter();
+    let counted = sets.filter(|(_, set)| set.counters() == EntryCounters::Entry);
+    counted
+        .map(|(name, _)| {
+            (
+                name.clone(),
+                firewall.entry_counters(name).expect("counters"),
+            )
+        })
+        .collect()
+}
+
+/// A set of which some entry counted other frames than the oracle says.
+fn miscounted_entry(
+    before: &[(SetName, Vec<EntryStats>)],
+    after: &[(SetName, Vec<EntryStats>)],
+    oracle: &Oracle<'_>,
+) -> Option<String> {
+    before
+        .iter()
+        .zip(after)
+        .find_map(|((name, then), (_, now))| {
+            let mut got: Vec<_> = then
+                .iter()
+                .zip(now)
+                .map(|(then, now)| {
+                    let (then, now, entry) = (then.matched, now.matched, now.entry);
+                    (entry, now.packets - then.packets, now.bytes - then.bytes)
+                })
+                .filter(|(_, packets, _)| *packets != 0)
+                .collect();
+            got.sort_unstable();
+            let want = oracle.entry_hits(name).into_iter();
+            let want: Vec<_> = want
+                .map(|(entry, hits)| (entry, hits.packets, hits.bytes))
+                .collect();
+            (got != want).then(|| format!("set {name} counted {got:?}, oracle {want:?}"))
+        })
 }
 
 /// Random policies and frames, through a firewall that is loaded like this.

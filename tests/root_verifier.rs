@@ -126,6 +126,15 @@ fn limits() -> String {
     )
 }
 
+/// Pairs and all else at once: limits of both kinds that decide and that only count, and counters of
+/// entries.
+fn all() -> String {
+    let limits = "  - { id: r20, match: { src: '@sources', protocol: 6 }, action: { rate_limit: { packets_per_second: 1, burst: 1 } }, mode: monitor }
+  - { id: r21, action: { rate_limit: { bits_per_second: 1000000, burst: 1000000, per: source } } }
+";
+    pairs().replace("entries: [203", "counters: entry, entries: [203") + limits
+}
+
 /// More rules than rows are used for.
 fn many_rules() -> String {
     let rules: String = (0..1500)
@@ -158,18 +167,20 @@ fn every_shape_is_verified_within_the_limit() {
         return;
     }
     let firewall = Firewall::loader().load().unwrap();
+    let by_pairs = Firewall::loader().rows_up_to(0).load().unwrap();
     report("xdpgate", "entry", &firewall.program_info().entry);
     let frame = [0; 64];
-    for (shape, text) in [
-        ("no-rules", NO_RULES),
-        ("block-list-v4", BLOCK_LIST_V4),
-        ("addresses", ADDRESSES),
-        ("everything", EVERYTHING),
-        ("walking", &walking()),
-        ("full-rows", &full_rows()),
-        ("limits", &limits()),
-        ("many-rules", &many_rules()),
-        ("pairs", &pairs()),
+    for (firewall, shape, text) in [
+        (&firewall, "no-rules", NO_RULES),
+        (&firewall, "block-list-v4", BLOCK_LIST_V4),
+        (&firewall, "addresses", ADDRESSES),
+        (&firewall, "everything", EVERYTHING),
+        (&firewall, "walking", &walking()),
+        (&firewall, "full-rows", &full_rows()),
+        (&firewall, "limits", &limits()),
+        (&firewall, "many-rules", &many_rules()),
+        (&by_pairs, "pairs", &pairs()),
+        (&by_pairs, "all", &all()),
     ] {
         let applied = firewall.apply(&Policy::from_yaml(text).unwrap()).unwrap();
         let info = firewall.program_info();

@@ -242,16 +242,19 @@ rules: [{ id: block-bad, match: { src: '@bad-hosts' }, action: drop }]
         "{table}"
     );
 
-    // What the data plane cannot do yet is refused, and nothing changes.
+    // What the data plane cannot do is refused, and nothing changes.
     let before = daemon.json(&["status"])["policy"].clone();
-    let counters = scene.scratch.file(
+    let slow = scene.scratch.file(
         "new.yaml",
-        "version: 1\nsets: { s: { entries: [192.0.2.9], counters: entry } }\n",
+        "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n",
     );
     for more in [&[][..], &["--plan"]] {
         daemon
-            .ask(&[&["policy", "apply", &counters][..], more].concat())
-            .refused(2, &["new.yaml: ", "set s", "not supported yet: counters"]);
+            .ask(&[&["policy", "apply", &slow][..], more].concat())
+            .refused(
+                2,
+                &["new.yaml: ", "rule slow", "burst", "let it be at most"],
+            );
     }
     let wrong = scene.scratch.file("wrong.yaml", "version: 1\nrulez: []\n");
     daemon
@@ -367,12 +370,12 @@ fn r57_r62_a_start_that_fails_changes_nothing() {
     let wrong = scratch.file("wrong.yaml", "version: 1\nrulez: []\n");
     attempt(host, scratch, &["--interface", "xg0", "--policy", &wrong])
         .refused(2, &["wrong.yaml: 2:1", "rulez"]);
-    let count = scratch.file(
-        "count.yaml",
-        "version: 1\nsets: { s: { entries: [192.0.2.9], counters: entry } }\n",
+    let slow = scratch.file(
+        "slow.yaml",
+        "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n",
     );
-    attempt(host, scratch, &["--interface", "xg0", "--policy", &count])
-        .refused(2, &["count.yaml: ", "set s", "not supported yet: counters"]);
+    attempt(host, scratch, &["--interface", "xg0", "--policy", &slow])
+        .refused(2, &["slow.yaml: ", "rule slow", "let it be at most"]);
     attempt(
         host,
         scratch,

@@ -61,19 +61,14 @@ fn r108_what_the_kernel_cannot_judge_is_said() {
     }
     let scratch = Scratch::new();
     let policy = scratch.file("policy.yaml", POLICY);
-    let count = scratch.file(
-        "count.yaml",
-        "version: 1\nsets: { s: { entries: [192.0.2.9], counters: entry } }\n",
+    let slow = scratch.file(
+        "slow.yaml",
+        "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n",
     );
     let pcap = scratch.file("sample.pcap", captures::simple(&sample()));
-    xdpgate(["eval", "--json", "--policy", &count, "--pcap", &pcap]).refused(
+    xdpgate(["eval", "--json", "--policy", &slow, "--pcap", &pcap]).refused(
         2,
-        &[
-            "count.yaml: ",
-            "set s",
-            "not supported yet: counters",
-            "--oracle",
-        ],
+        &["slow.yaml: ", "rule slow", "let it be at most", "--oracle"],
     );
     let long = scratch.file("long.pcap", captures::simple(&[vec![0; 100_000]]));
     xdpgate(["eval", "--json", "--policy", &policy, "--pcap", &long])
@@ -190,12 +185,12 @@ fn a_load_that_fails_leaves_nothing() {
     let wrong = scratch.file("wrong.yaml", "version: 1\nrulez: []\n");
     pins.load(&wrong, &[])
         .refused(2, &["wrong.yaml: 2:1", "rulez"]);
-    let count = scratch.file(
-        "count.yaml",
-        "version: 1\nsets: { s: { entries: [192.0.2.9], counters: entry } }\n",
+    let slow = scratch.file(
+        "slow.yaml",
+        "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n",
     );
-    pins.load(&count, &[])
-        .refused(2, &["count.yaml: ", "not supported yet: counters"]);
+    pins.load(&slow, &[])
+        .refused(2, &["slow.yaml: ", "rule slow", "let it be at most"]);
     assert!(!pins.exists());
 
     let elsewhere = text(&scratch.path("elsewhere"));

@@ -123,9 +123,9 @@ async fn faults_name_their_field_and_change_nothing() {
             "there is no set",
         ),
         (
-            "version: 1\nsets: { s: { entries: [192.0.2.9], counters: entry } }",
-            "sets[\"s\"].counters",
-            "not supported yet",
+            "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]",
+            "rules[\"slow\"].action.rate_limit.burst",
+            "let it be at most",
         ),
         ("version: 1\nrulez: []", "rulez", "unknown"),
         (

@@ -11,6 +11,7 @@ mod allot;
 mod axis;
 mod class;
 mod clock;
+mod entries;
 mod exact;
 mod hosts;
 mod limit;
@@ -22,14 +23,12 @@ mod trie;
 use bytemuck::Zeroable;
 
 use crate::abi::{self, AXIS_COUNT, AXIS_DST, AXIS_SRC, Shape, SshPrefix};
-use crate::image::{Image, ImageWriter};
-use crate::policy::{
-    AddressMatch, AddressSet, EntryCounters, Family, Match, Policy, PolicyError, PolicyErrorKind,
-    Prefix, Rule, SetName, Verdict,
-};
+use crate::image::{Image, ImageWriter, Names};
+use crate::policy::{AddressMatch, Family, Match, Policy, PolicyError, Prefix, Rule, Verdict};
 use address::{Form, Member, SweptAxis, What};
 use allot::{Allotment, Place};
 pub use clock::Clock;
+use entries::CountedSets;
 use pairs::Pairs;
 use rows::Row;
 
@@ -112,9 +111,6 @@ fn compile_with(
     seed: [u64; 2],
 ) -> Result<Image, Refusal> {
     let rules = active_rules(policy);
-    for (name, set) in policy.sets() {
-        check_supported_set(name, set)?;
-    }
     if rules.len() >= abi::NO_RULE as usize {
         let reason = format!("{} rules, the limit is {}", rules.len(), abi::NO_RULE);
         return Err(PolicyError::limit(None, reason).into());
@@ -195,8 +191,10 @@ fn compile_with(
     if special.count() > 0 {
         shape.features |= abi::FEATURE_WALK;
     }
+    let counted = CountedSets::new(policy)?;
     let scopes = record::write(
         &rules,
+        &counted,
         &options.counter_slots,
         &options.clock,
         &mut shape,
@@ -206,7 +204,13 @@ fn compile_with(
         shape.features |= abi::FEATURE_FLOWS;
     }
     write_ssh(policy, &mut shape, &mut image);
-    Ok(image.finish(shape, rules.iter().map(|r| r.id.clone()).collect(), scopes))
+    let entries = counted.write(&options.clock, seed, &mut shape, &mut image)?;
+    let names = Names {
+        rules: rules.iter().map(|r| r.id.clone()).collect(),
+        scopes,
+        entries,
+    };
+    Ok(image.finish(shape, names))
 }
 
 /// Axes whose fields the parser reads whatever the policy is.
@@ -340,18 +344,6 @@ fn member(direction: usize, rule: &Rule, what: What) -> Member<'_> {
         what,
         address: address(direction, &rule.matches),
         family: rule.matches.family,
-    }
-}
-
-fn check_supported_set(name: &SetName, set: &AddressSet) -> Result<(), PolicyError> {
-    match set.counters() {
-        EntryCounters::None => Ok(()),
-        EntryCounters::Entry => Err(PolicyError::new(
-            PolicyErrorKind::NotSupported,
-            "not supported yet: counters: entry",
-        )
-        .about(name)
-        .in_field("counters")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rule records: what is done with a packet once its rule is known.
 
 use super::allot::is_conditional;
+use super::entries::CountedSets;
 use super::{Clock, limit};
 use crate::abi::{self, Limit, RuleExtra, RuleRecord, Shape};
 use crate::image::ImageWriter;
@@ -14,6 +15,7 @@ const MAX_EXTRAS: usize = 1 << (32 - abi::RULE_EXTRA);
 /// scopes by bit: names and globs.
 pub(super) fn write(
     rules: &[&Rule],
+    counted: &CountedSets<'_>,
     counter_slots: &[u32],
     clock: &Clock,
     shape: &mut Shape,
@@ -25,11 +27,18 @@ pub(super) fn write(
     for (number, rule) in rules.iter().enumerate() {
         let mut flags = flags(rule);
         let scope = scope(rule, &mut scopes)?;
-        if let Some(extra) = extra(rule, scope, clock)? {
+        let sets = [&rule.matches.src, &rule.matches.dst].map(|a| counted.mask(a.as_ref()));
+        if sets != [0; 2] {
+            flags |= abi::RULE_ENTRIES;
+        }
+        if let Some(extra) = extra(rule, scope, sets, clock)? {
             if extras.len() == MAX_EXTRAS {
                 return Err(PolicyError::limit(
                     None,
-                    format!("more than {MAX_EXTRAS} rules that expire or limit rates"),
+                    format!(
+                        "more than {MAX_EXTRAS} rules that expire, limit rates, are for some \
+                         interfaces or count by entries"
+                    ),
                 )
                 .about(&rule.id));
             }
@@ -89,18 +98,24 @@ fn flags(rule: &Rule) -> u32 {
 }
 
 /// `None` for a rule whose record says all.
-fn extra(rule: &Rule, scopes: u64, clock: &Clock) -> Result<Option<RuleExtra>, PolicyError> {
+fn extra(
+    rule: &Rule,
+    scopes: u64,
+    [src_sets, dst_sets]: [u64; 2],
+    clock: &Clock,
+) -> Result<Option<RuleExtra>, PolicyError> {
     let limit = match &rule.action {
         Action::RateLimit(limit) => Some(limit::compile(limit, &rule.id, clock)?),
         _ => None,
     };
-    if limit.is_none() && !is_conditional(rule) {
+    if limit.is_none() && !is_conditional(rule) && src_sets | dst_sets == 0 {
         return Ok(None);
     }
     Ok(Some(RuleExtra {
         scopes,
         expires: rule.expires.map_or(Clock::NEVER, |at| clock.ticks_at(at)),
         limit: limit.unwrap_or(Limit::zeroed()),
-        ..RuleExtra::zeroed()
+        src_sets,
+        dst_sets,
     }))
 }

@@ -7,7 +7,7 @@ pub use reader::{ImageError, ImageReader, Judgement, Surroundings};
 pub(crate) use writer::ImageWriter;
 
 use crate::abi::{Line, Shape};
-use crate::policy::RuleId;
+use crate::policy::{RuleId, SetName};
 
 /// XXH3 over the lines behind the header: finds images that were cut off or altered.
 fn checksum(lines: &[Line]) -> u64 {
@@ -57,8 +57,18 @@ const MIX_2: u64 = 0xc4ce_b9fe_1a85_ec53;
 pub struct Image {
     pub(crate) lines: Vec<Line>,
     pub(crate) shape: Shape,
+    pub(crate) names: Names,
+}
+
+/// What the numbers in an image stand for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Names {
+    /// The rules by number.
     pub(crate) rules: Vec<RuleId>,
+    /// Lists of names and globs, by interface scope.
     pub(crate) scopes: Vec<Vec<String>>,
+    /// By set that counts its entries: the record of each entry, in the order of the set.
+    pub(crate) entries: Vec<(SetName, Vec<u32>)>,
 }
 
 impl Image {
@@ -74,12 +84,18 @@ impl Image {
 
     /// The rules that the image holds, in evaluation order; the position is the rule's number.
     pub fn rules(&self) -> &[RuleId] {
-        &self.rules
+        &self.names.rules
     }
 
     /// The interface scopes by bit: the lists of names and globs that rules are for.
     pub fn scopes(&self) -> &[Vec<String>] {
-        &self.scopes
+        &self.names.scopes
+    }
+
+    /// By set that counts its entries: the number of each, in the order of the set.
+    #[cfg_attr(not(feature = "kernel"), allow(dead_code, reason = "for the counters"))]
+    pub(crate) fn into_entries(self) -> Vec<(SetName, Vec<u32>)> {
+        self.names.entries
     }
 
     /// How many rules are found by rows of bits.
@@ -110,6 +126,6 @@ impl Image {
         let shape = bytemuck::pod_read_unaligned(&all[..size_of::<Shape>()]);
         let body = lines.split_off(writer::header_lines());
         let writer = ImageWriter::with_body(body);
-        writer.finish(shape, Vec::new(), Vec::new())
+        writer.finish(shape, Names::default())
     }
 }

@@ -2,9 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Image, checksum};
+use super::{Image, Names, checksum};
 use crate::abi::{IMAGE_LAYOUT, IMAGE_MAGIC, LINE_BYTES, Line, Shape};
-use crate::policy::RuleId;
 
 /// Appends sections behind room for the header.
 pub(crate) struct ImageWriter {
@@ -40,12 +39,7 @@ impl ImageWriter {
     }
 
     /// Puts the header in front and seals the image.
-    pub(crate) fn finish(
-        mut self,
-        mut shape: Shape,
-        rules: Vec<RuleId>,
-        scopes: Vec<Vec<String>>,
-    ) -> Image {
+    pub(crate) fn finish(mut self, mut shape: Shape, names: Names) -> Image {
         let header = header_lines();
         shape.magic = IMAGE_MAGIC;
         shape.layout = IMAGE_LAYOUT;
@@ -57,8 +51,7 @@ impl ImageWriter {
         Image {
             lines: self.lines,
             shape,
-            rules,
-            scopes,
+            names,
         }
     }
 }

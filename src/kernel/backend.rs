@@ -10,7 +10,9 @@ use super::ban_table::BanMemory;
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::EventSource;
 use super::ifindex::IfIndex;
-use super::layout::{BANKS, COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter};
+use super::layout::{
+    BANKS, COUNTERS_PER_INTERFACE, EntryCounter, InterfaceEntry, RuleCounter, VerdictCounter,
+};
 use super::publish::Generation;
 use super::stats::ProgramFacts;
 use crate::compile::Clock;
@@ -118,6 +120,9 @@ pub(super) trait Judge: Debug + Send + Sync {
     fn evaluate(&self, frame: &[u8], scopes: u64) -> Result<Answer, EvaluateError>;
     /// Sets the interface scopes of a slot.
     fn set_scopes(&self, slot: u16, scopes: u64);
+    /// What was counted by an entry of a set so far.
+    fn entry_counter(&self, number: u32) -> EntryCounter;
+    fn add_to_entry(&self, number: u32, more: EntryCounter);
     fn program(&self) -> ProgramFacts;
     /// The program that evaluates, if it was needed already.
     fn evaluator(&self) -> Option<ProgramFacts>;

@@ -8,7 +8,7 @@ use super::attach::AttachMode;
 use super::ifindex::IfIndex;
 use super::program::ProgramError;
 use super::publish::Generation;
-use crate::policy::{ChangeErrors, PolicyError, Prefix};
+use crate::policy::{ChangeErrors, PolicyError, Prefix, SetName};
 
 /// What is needed to load and attach.
 pub(super) const CAPABILITIES: &str = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
@@ -384,6 +384,18 @@ pub enum TransactionError {
     /// The changed policy cannot be put in force.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+}
+
+/// Why there are no counters of a set's entries.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryCountersError {
+    /// The policy in force has no such set.
+    #[error("no set {0} in the policy in force")]
+    NoSuchSet(SetName),
+    /// The set counts only as a whole, by the rules that name it.
+    #[error("set {0} does not count its entries: write `counters: entry` in the set")]
+    NotCounted(SetName),
 }
 
 impl From<ProgramError> for ApplyError {

@@ -55,6 +55,8 @@ pub struct Firewall {
     /// See [`Loader::rows_up_to`].
     pub(super) rows_up_to: usize,
     pub(super) events: Events,
+    /// Held while counters of entries are read or go over from one generation to the next.
+    pub(super) entry_turn: Mutex<()>,
 }
 
 impl Firewall {
@@ -82,6 +84,7 @@ impl Firewall {
                 Arc::clone(&interfaces),
             )),
             sampler: Mutex::new(None),
+            entry_turn: Mutex::new(()),
             sample_every,
             backend,
             secret,
@@ -289,7 +292,7 @@ impl Firewall {
         self.backend.pin(dir.as_ref())
     }
 
-    fn active(&self) -> Option<Arc<Active>> {
+    pub(super) fn active(&self) -> Option<Arc<Active>> {
         self.active
             .read()
             .unwrap_or_else(PoisonError::into_inner)

@@ -95,6 +95,13 @@ pub(super) struct RuleCounter {
     pub would_drop_packets: u64,
 }
 
+#[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Default)]
+#[repr(C)]
+pub(super) struct EntryCounter {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
 /// The budget of a rule slot; all zero is a full one.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]

@@ -9,6 +9,7 @@ mod attach;
 mod backend;
 mod ban_table;
 mod bans;
+mod entry_counters;
 mod error;
 mod evaluate;
 mod events;
@@ -38,9 +39,10 @@ mod transact;
 
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use bans::{Ban, BanScope};
+pub use entry_counters::EntryStats;
 pub use error::{
-    ApplyError, AttachError, BanError, EvaluateError, EventError, LoadError, PinError,
-    TransactionError, VerifierLog,
+    ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, LoadError,
+    PinError, TransactionError, VerifierLog,
 };
 #[cfg(feature = "pcap")]
 pub use events::PcapngWriter;

@@ -40,6 +40,7 @@ pub(super) struct SharedMaps {
 pub(super) struct OwnMaps<'m> {
     pub image: &'m MapHandle,
     pub scopes: &'m MapHandle,
+    pub entry_counters: &'m MapHandle,
 }
 
 /// A program in the kernel.
@@ -97,6 +98,7 @@ pub(super) fn load_entry(
         open.progs.xdpgate.set_flags(flags(host));
         open.maps.image.set_autocreate(false)?;
         open.maps.scopes.set_autocreate(false)?;
+        open.maps.entry_counters.set_autocreate(false)?;
         open.maps.verdict_counters.set_max_entries(verdicts)?;
         open.maps.rule_counters.set_max_entries(rules)?;
         open.maps.rate_budgets.set_max_entries(host.rule_slots)?;
@@ -156,6 +158,9 @@ pub(super) fn load_policy(
         open.maps.policy_slot.set_autocreate(false)?;
         open.maps.image.reuse_fd(own.image.as_fd())?;
         open.maps.scopes.reuse_fd(own.scopes.as_fd())?;
+        open.maps
+            .entry_counters
+            .reuse_fd(own.entry_counters.as_fd())?;
         open.maps.control.reuse_fd(shared.control.as_fd())?;
         open.maps.bans.reuse_fd(shared.bans.as_fd())?;
         open.maps.interfaces.reuse_fd(shared.interfaces.as_fd())?;

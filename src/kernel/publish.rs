@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::backend::Judge;
+use super::entry_counters;
 use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
 use super::scopes::Scopes;
@@ -13,7 +14,7 @@ use super::slots::{Assignment, RuleSlot, RuleSlots};
 use crate::compile::{CompileOptions, active_rules, compile};
 use crate::image::Image;
 use crate::plan::Plan;
-use crate::policy::{AddressItem, AddressMatch, Policy, RuleId};
+use crate::policy::{AddressItem, AddressMatch, Policy, RuleId, SetName};
 
 /// The policy in force.
 #[derive(Debug)]
@@ -24,6 +25,16 @@ pub(super) struct Active {
     pub rules: Arc<[(RuleId, RuleSlot)]>,
     pub judge: Arc<dyn Judge>,
     pub scopes: Scopes,
+    /// By set that counts its entries, sorted: the number of each entry, in the order of the set.
+    pub entries: Vec<(SetName, Vec<u32>)>,
+}
+
+impl Active {
+    /// The numbers of the entries of a set, if it counts them.
+    pub(super) fn entry_numbers(&self, set: &SetName) -> Option<&[u32]> {
+        let place = self.entries.binary_search_by(|(name, _)| name.cmp(set));
+        Some(&self.entries[place.ok()?].1)
+    }
 }
 
 /// The number of a policy that was applied: 1 for the first, one more for each.
@@ -135,11 +146,19 @@ impl Firewall {
             rules,
             judge,
             scopes,
+            entries: image.into_entries(),
         };
+        let active = Arc::new(active);
+        // Until what was counted so far is carried over nobody reads that of single entries.
+        let counting = lock(&self.entry_turn);
         let mut in_force = self.active.write().unwrap_or_else(PoisonError::into_inner);
-        let before = in_force.replace(Arc::new(active));
+        let before = in_force.replace(Arc::clone(&active));
         drop(in_force);
         drop(interfaces);
+        if let Some(before) = &before {
+            entry_counters::carry_over(&*self.backend, before, &active);
+        }
+        drop(counting);
         slots.commit(assignment);
         drop(before);
         Ok(applied)

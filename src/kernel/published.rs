@@ -10,7 +10,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::backend::{Answer, Judge};
 use super::error::EvaluateError;
-use super::layout::{EvaluationLine, HostShape};
+use super::layout::{EntryCounter, EvaluationLine, HostShape};
 use super::program::{self, LoadedProgram, OwnMaps, ProgramError, SharedMaps};
 use super::publish::Generation;
 use super::stats::ProgramFacts;
@@ -35,8 +35,11 @@ pub(super) struct Published {
     generation: u64,
     image: MapHandle,
     scopes: MapHandle,
+    entry_counters: MapHandle,
     /// What `scopes` holds: the bits by interface slot, and those of the frame that is evaluated.
     scope_bits: SharedWords<AtomicU64>,
+    /// What `entry_counters` holds.
+    entry_counts: SharedWords<AtomicU64>,
     program: LoadedProgram,
     /// The same program, but it says what it found instead of counting. Loaded when first asked.
     evaluator: OnceLock<LoadedProgram>,
@@ -52,13 +55,17 @@ impl Published {
     ) -> Result<Self, ProgramError> {
         let generation = generation.get();
         let map = image_map(image)?;
-        let (scope_map, scope_bits) = scope_map(shared.host.interface_slots + 1)?;
+        let (scope_map, scope_bits) =
+            shared_map("scopes", 1, shared.host.interface_slots as usize + 1)?;
+        let counters = image.shape().entry_count.max(1) as usize;
+        let (entry_map, entry_counts) = shared_map("entry_counters", WORDS_PER_ENTRY, counters)?;
         for (slot, bits) in scopes {
             scope_bits.words()[usize::from(*slot)].store(*bits, Ordering::Relaxed);
         }
         let own = OwnMaps {
             image: &map,
             scopes: &scope_map,
+            entry_counters: &entry_map,
         };
         let program =
             program::load_policy(&shared.maps, shared.host, image.shape(), generation, own)?;
@@ -76,6 +83,8 @@ impl Published {
             image: map,
             scopes: scope_map,
             scope_bits,
+            entry_counters: entry_map,
+            entry_counts,
             program,
             evaluator,
             shared,
@@ -93,6 +102,7 @@ impl Published {
         let own = OwnMaps {
             image: &self.image,
             scopes: &self.scopes,
+            entry_counters: &self.entry_counters,
         };
         let program =
             program::load_policy(&self.shared.maps, host, &self.shape, self.generation, own)?;
@@ -132,6 +142,18 @@ impl Judge for Published {
         self.scope_bits.words()[usize::from(slot)].store(scopes, Ordering::SeqCst);
     }
 
+    fn entry_counter(&self, number: u32) -> EntryCounter {
+        let counter = &self.entry_counts.words()[number as usize * WORDS_PER_ENTRY..];
+        let [packets, bytes] = [0, 1].map(|i| counter[i].load(Ordering::Relaxed));
+        EntryCounter { packets, bytes }
+    }
+
+    fn add_to_entry(&self, number: u32, more: EntryCounter) {
+        let counter = &self.entry_counts.words()[number as usize * WORDS_PER_ENTRY..];
+        counter[0].fetch_add(more.packets, Ordering::Relaxed);
+        counter[1].fetch_add(more.bytes, Ordering::Relaxed);
+    }
+
     fn program(&self) -> ProgramFacts {
         self.program.facts.clone()
     }
@@ -144,14 +166,22 @@ impl Judge for Published {
 /// The only slot of `policy_slot`.
 const SLOT: u32 = 0;
 
-/// Makes the table of the interface scopes, all 0.
-fn scope_map(slots: u32) -> Result<(MapHandle, SharedWords<AtomicU64>), ProgramError> {
-    let map = mmapable_array("scopes", size_of::<u64>(), slots)
-        .map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE) of the scopes"))?;
-    let words = SharedWords::new(&map, slots as usize).map_err(|source| ProgramError::Syscall {
-        call: "mmap of the scopes",
-        source,
-    })?;
+const WORDS_PER_ENTRY: usize = size_of::<EntryCounter>() / size_of::<u64>();
+
+/// Makes a table of so many words per entry, all 0, that is written while it is in use.
+fn shared_map(
+    name: &str,
+    words: usize,
+    entries: usize,
+) -> Result<(MapHandle, SharedWords<AtomicU64>), ProgramError> {
+    let map = mmapable_array(name, words * size_of::<u64>(), entries as u32).map_err(
+        ProgramError::syscall("bpf(BPF_MAP_CREATE) of the scopes or counters of entries"),
+    )?;
+    let words =
+        SharedWords::new(&map, words * entries).map_err(|source| ProgramError::Syscall {
+            call: "mmap of the scopes or counters of entries",
+            source,
+        })?;
     Ok((map, words))
 }
 

@@ -16,7 +16,7 @@ use super::ifindex::IfIndex;
 #[cfg(test)]
 use super::layout::BANKS;
 use super::layout::{
-    BAN_KINDS, COUNTERS_PER_INTERFACE, InterfaceEntry, RuleCounter, VerdictCounter,
+    BAN_KINDS, COUNTERS_PER_INTERFACE, EntryCounter, InterfaceEntry, RuleCounter, VerdictCounter,
 };
 use super::publish::Generation;
 use super::stats::ProgramFacts;
@@ -361,6 +361,12 @@ impl Judge for Rehearsed {
     }
 
     fn set_scopes(&self, _: u16, _: u64) {}
+
+    fn entry_counter(&self, _: u32) -> EntryCounter {
+        EntryCounter::default()
+    }
+
+    fn add_to_entry(&self, _: u32, _: EntryCounter) {}
 
     fn program(&self) -> ProgramFacts {
         ProgramFacts::default()

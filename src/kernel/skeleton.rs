@@ -55,7 +55,11 @@ assert_mirror!(
     ssh,
     ssh_count,
     ssh_v4_count,
-    extras
+    extras,
+    entries,
+    entry_records,
+    entry_count,
+    entry_steps
 );
 assert_mirror!(
     abi::AddressAxis,
@@ -112,6 +116,7 @@ assert_mirror!(
     slot,
     flags
 );
+assert_mirror!(layout::EntryCounter, entry_counter, packets, bytes);
 assert_mirror!(layout::VerdictCounter, verdict_counter, packets, bytes);
 assert_mirror!(
     layout::RuleCounter,

@@ -15,6 +15,7 @@
 //! # Ok::<(), xdpgate::PolicyError>(())
 //! ```
 
+mod entries;
 mod failsafe;
 mod matching;
 mod rate;
@@ -23,10 +24,12 @@ use globset::GlobMatcher;
 use jiff::Timestamp;
 
 use crate::packet::{Packet, Parsed};
-use crate::policy::{Action, Mode, Policy, Rule};
+use crate::policy::{Action, Mode, Policy, Prefix, Rule, SetName};
 use crate::verdict::{Evaluation, Reason};
 use crate::{Verdict, policy::RuleId};
 
+use entries::EntryCounts;
+pub use entries::EntryHits;
 use rate::Budgets;
 
 /// Judges frames by a policy, one rule after the other. Holds the rate-limit budgets and the
@@ -35,6 +38,7 @@ use rate::Budgets;
 pub struct Oracle<'p> {
     policy: &'p Policy,
     rules: Vec<State>,
+    entries: EntryCounts<'p>,
 }
 
 /// What the oracle keeps for one rule.
@@ -53,6 +57,8 @@ pub struct RuleHits {
     pub packets: u64,
     /// Bytes of these frames, from the Ethernet header on.
     pub bytes: u64,
+    /// Frames of these that a rule in monitor mode would have dropped.
+    pub would_drop: u64,
 }
 
 /// A frame's surroundings: what is not in its bytes, or only in their number.
@@ -77,6 +83,7 @@ impl<'p> Oracle<'p> {
         Self {
             policy,
             rules: policy.rules().iter().map(state).collect(),
+            entries: EntryCounts::default(),
         }
     }
 
@@ -120,20 +127,37 @@ impl<'p> Oracle<'p> {
             .zip(self.rules.iter().map(|s| s.hits))
     }
 
+    /// What rules have matched by each entry of a set so far: those that have matched anything,
+    /// sorted. Nothing for a set without `counters: entry`.
+    pub fn entry_hits(&self, set: &SetName) -> Vec<(Prefix, EntryHits)> {
+        self.entries.of(set)
+    }
+
     fn judge_packet(&mut self, packet: &Packet, arrival: Arrival<'_>) -> Evaluation {
         if failsafe::passes(self.policy.failsafe(), packet) {
             return decide(Verdict::Pass, Reason::Failsafe);
         }
         let mut monitored = Vec::new();
+        let mut entries = self.entries.of_packet(self.policy, packet, arrival);
         for (rule, state) in self.policy.rules().iter().zip(&mut self.rules) {
             if !applies(rule, state, arrival)
                 || !matching::holds(&rule.matches, packet, self.policy.sets(), arrival.at)
             {
                 continue;
             }
+            entries.count(&rule.matches);
             state.hits.packets += 1;
             state.hits.bytes += arrival.bytes as u64;
             if rule.mode == Mode::Monitor {
+                let would_drop = match &rule.action {
+                    Action::Drop => true,
+                    Action::RateLimit(limit) => {
+                        let budgets = &mut state.budgets;
+                        !budgets.take(limit, packet.src, arrival.bytes, arrival.at)
+                    }
+                    Action::Pass | Action::Count => false,
+                };
+                state.hits.would_drop += u64::from(would_drop);
                 monitored.push(rule.id.clone());
                 continue;
             }

@@ -64,15 +64,17 @@ pub fn ip(src: &str, dst: &str) -> Frame {
     )
 }
 
-/// A UDP frame of 82 bytes from this IPv4 source.
+/// A UDP frame from this source; if it is IPv4 of 82 bytes, else of 102.
 pub fn udp_from(src: &str) -> Vec<u8> {
-    ip(src, "198.51.100.1")
-        .udp(1000, 2000)
-        .payload(&[0; 40])
-        .build()
+    let dst = if src.contains(':') {
+        "2001:db8:ffff::1"
+    } else {
+        "198.51.100.1"
+    };
+    ip(src, dst).udp(1000, 2000).payload(&[0; 40]).build()
 }
 
-/// Likewise, from addresses that are parsed already.
+/// As [`ip`], of addresses that are parsed already.
 pub fn addressed(src: IpAddr, dst: IpAddr) -> Frame {
     assert_eq!(src.is_ipv4(), dst.is_ipv4());
     Frame {

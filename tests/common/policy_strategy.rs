@@ -428,8 +428,8 @@ pub fn crowded_policy() -> impl Strategy<Value = Policy> {
     })
 }
 
-/// A policy that the data plane can run: the whole language but for counters of entries, with rate limits
-/// of which it does not matter how often they are asked.
+/// A policy that the data plane can run: the whole language, with rate limits of which it does not
+/// matter how often they are asked.
 pub fn compilable_policy() -> impl Strategy<Value = Policy> {
     prop_oneof![policy(), subset_policy()].prop_map(|p| compilable(&p))
 }
@@ -440,8 +440,7 @@ fn compilable(policy: &Policy) -> Policy {
         .malformed(policy.malformed())
         .failsafe(policy.failsafe().clone());
     for (name, set) in policy.sets() {
-        let set = set.clone().with_counters(EntryCounters::None);
-        builder = builder.set(name.clone(), set);
+        builder = builder.set(name.clone(), set.clone());
     }
     for rule in policy.rules() {
         let mut rule = rule.clone();

@@ -20,7 +20,7 @@ use bytemuck::Zeroable;
 use effect::Effects;
 use jiff::Timestamp;
 use outcomes::Outcomes;
-use sweep::Swept;
+pub(super) use sweep::Swept;
 
 /// IPv4 or IPv6 addresses as numbers.
 pub(super) trait Address: Copy + Ord + std::fmt::Debug {
@@ -170,17 +170,12 @@ impl SweptAxis {
             outcomes,
         } = self;
         outcomes.check()?;
-        let host4 = hosts::build4(&v4.hosts, seed)?;
-        let hosts6: Vec<_> = v6.hosts.iter().map(|f| (f.address, 0, f.outcome)).collect();
-        let host6 = hosts::build6(&hosts6, seed)?;
+        let [v4, v6] = write_indices(&v4, &v6, seed, image)?;
         let mut axis = AddressAxis {
-            v4: write_hosts(&host4, v4.miss, image),
-            v6: write_hosts(&host6, v6.miss, image),
+            v4,
+            v6,
             ..AddressAxis::zeroed()
         };
-        drop((host4, host6));
-        trie::write4(&v4.prefixes, &mut axis.v4, image)?;
-        trie::write6(&v6.prefixes, &mut axis.v6, seed, image)?;
         if form.records {
             axis.outcomes = outcomes.write(labels, image);
         }
@@ -190,6 +185,26 @@ impl SweptAxis {
         }
         Ok(axis)
     }
+}
+
+/// Writes what finds the outcomes of both families: IPv4, then IPv6.
+pub(super) fn write_indices(
+    v4: &Swept<u32>,
+    v6: &Swept<u128>,
+    seed: [u64; 2],
+    image: &mut ImageWriter,
+) -> Result<[AddressIndex; 2], Refusal> {
+    let host4 = hosts::build4(&v4.hosts, seed)?;
+    let hosts6: Vec<_> = v6.hosts.iter().map(|f| (f.address, 0, f.outcome)).collect();
+    let host6 = hosts::build6(&hosts6, seed)?;
+    let mut indices = [
+        write_hosts(&host4, v4.miss, image),
+        write_hosts(&host6, v6.miss, image),
+    ];
+    drop((host4, host6));
+    trie::write4(&v4.prefixes, &mut indices[0], image)?;
+    trie::write6(&v6.prefixes, &mut indices[1], seed, image)?;
+    Ok(indices)
 }
 
 fn write_hosts(table: &[Line], miss: u32, image: &mut ImageWriter) -> AddressIndex {

@@ -18,10 +18,11 @@ struct Entry<A> {
 
 /// What the sweep finds in one family.
 #[derive(Debug)]
-pub(super) struct Swept<A> {
-    pub(super) hosts: Vec<Found<A>>,
-    pub(super) prefixes: Vec<Found<A>>,
-    pub(super) miss: u32,
+pub(in crate::compile) struct Swept<A> {
+    pub(in crate::compile) hosts: Vec<Found<A>>,
+    pub(in crate::compile) prefixes: Vec<Found<A>>,
+    /// The outcome of all other addresses.
+    pub(in crate::compile) miss: u32,
 }
 
 pub(super) fn sweep<A: Address>(
