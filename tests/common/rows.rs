@@ -154,7 +154,8 @@ fn hits(judge: Judge<'_>, matches: Match, frame: &Frame) -> bool {
     judge(&policy, &frame.build()).rule.is_some()
 }
 
-fn without_failsafe() -> PolicyBuilder {
+/// A policy in which nothing passes but by rules and by default.
+pub fn without_failsafe() -> PolicyBuilder {
     Policy::builder().failsafe(Failsafe {
         enabled: false,
         ..Failsafe::default()
