@@ -1,6 +1,7 @@
 //! What the policy format refuses, and the words of each refusal.
 
-use xdpgate::Policy;
+use xdpgate::policy::{Action, AddressMatch, AddressSet, Match, Ranges, Rule, RuleId, SetName};
+use xdpgate::{Policy, Verdict};
 
 /// A whole policy and its error.
 #[rustfmt::skip]
@@ -374,6 +375,87 @@ const MATCHES: &[(&str, &str)] = &[
      "4:14: <<: unknown key; known are src, dst, family, protocol, sport, dport, tcp_flags, icmp, length, fragment, vlan, ttl, dscp, anomaly, preset"),
 ];
 
+/// The match of a rule that lets pass, under `default: drop`: nothing that is empty, or meant as
+/// "all" by a word that the format does not know, opens the whitelist. As in [`MATCHES`].
+#[rustfmt::skip]
+const WHITELISTS: &[(&str, &str)] = &[
+    ("",
+     "4:5: : nothing is given; a mapping is wanted"),
+    ("all",
+     r#"4:12: : "all" is not a mapping"#),
+    ("{ src: [] }",
+     "4:19: src: an empty list; leave the key out, or give it an item"),
+    ("{ dst: [] }",
+     "4:19: dst: an empty list; leave the key out, or give it an item"),
+    ("{ src: { not: [] } }",
+     "4:26: src.not: an empty list; leave the key out, or give it an item"),
+    ("{ src: }",
+     r#"4:14: src: nothing is given; an address, a prefix or a "@set" is wanted"#),
+    ("{ dst: ~ }",
+     r#"4:14: dst: nothing is given; an address, a prefix or a "@set" is wanted"#),
+    (r#"{ src: "" }"#,
+     r#"4:19: src: "" is not an IPv4 or IPv6 address or prefix"#),
+    ("{ src: any }",
+     r#"4:19: src: "any" is not an IPv4 or IPv6 address or prefix"#),
+    (r#"{ src: "*" }"#,
+     r#"4:19: src: "*" is not an IPv4 or IPv6 address or prefix"#),
+    ("{ src: 0/0 }",
+     r#"4:19: src: "0/0" is not an IPv4 or IPv6 address or prefix"#),
+    (r#"{ src: "@office" }"#,
+     r#"4:19: src: there is no set "office"; the policy has no sets"#),
+    ("{ protocol: [] }",
+     "4:24: protocol: an empty list; leave the key out, or give it an item"),
+    ("{ protocol: }",
+     "4:14: protocol: nothing is given; a protocol name or number is wanted"),
+    ("{ protocol: { not: tcp } }",
+     "4:24: protocol: a mapping is given; a protocol name or number is wanted"),
+    ("{ protocol: [all] }",
+     r#"4:25: protocol: "all" is not a known protocol; `all` cannot be one of a list"#),
+    ("{ protocol: [tcp, all] }",
+     r#"4:30: protocol: "all" is not a known protocol; `all` cannot be one of a list"#),
+    ("{ protocol: 0-255 }",
+     r#"4:24: protocol: "0-255" is not a number from 0 to 255"#),
+    ("{ sport: [] }",
+     "4:21: sport: an empty list; leave the key out, or give it an item"),
+    ("{ dport: [] }",
+     "4:21: dport: an empty list; leave the key out, or give it an item"),
+    ("{ dport: { not: [] } }",
+     "4:28: dport.not: an empty list; leave the key out, or give it an item"),
+    ("{ sport: }",
+     "4:14: sport: nothing is given; a number or a range a-b from 0 to 65535 is wanted"),
+    ("{ dport: all }",
+     r#"4:21: dport: "all" is not a number or a range a-b from 0 to 65535"#),
+    (r#"{ dport: "" }"#,
+     r#"4:21: dport: "" is not a number or a range a-b from 0 to 65535"#),
+    ("{ family: any }",
+     r#"4:22: family: "any" is not known; known are ipv4, ipv6"#),
+];
+
+/// What else may be empty in a whitelist: the set that it names, and whom the failsafe lets in. As in
+/// [`POLICIES`].
+#[rustfmt::skip]
+const WHITELIST_POLICIES: &[(&str, &str)] = &[
+    ("version: 1\ndefault: drop\nsets: { office: { entries: [] } }\nrules: [{ id: r, match: { src: '@office' }, action: pass }]",
+     "3:28: set office: entries: an empty list; leave the key out, or give it an item"),
+    ("version: 1\ndefault: drop\nsets: { office: { entries: } }\nrules: [{ id: r, match: { src: '@office' }, action: pass }]",
+     "3:19: set office: entries: nothing is given; a list of addresses and prefixes is wanted"),
+    ("version: 1\ndefault: drop\nsets: { office: {} }\nrules: [{ id: r, match: { src: '@office' }, action: pass }]",
+     "3:17: set office: the set has no entry; give it entries or leave it out"),
+    ("version: 1\ndefault: drop\nfailsafe: { ssh_from: [] }",
+     "3:23: failsafe.ssh_from: an empty list; leave the key out, or give it an item"),
+    ("version: 1\ndefault: drop\nfailsafe: { ssh_from: }",
+     "3:13: failsafe.ssh_from: nothing is given; a list of prefixes is wanted"),
+    ("version: 1\ndefault: drop\nfailsafe: { ssh_from: all }",
+     r#"3:23: failsafe.ssh_from: "all" is not a list of prefixes"#),
+    ("version: 1\ndefault: drop\nfailsafe: { ssh_from: [any] }",
+     r#"3:24: failsafe.ssh_from: "any" is not an IPv4 or IPv6 address or prefix"#),
+    ("version: 1\ndefault: drop\nfailsafe:",
+     "3:1: failsafe: nothing is given; `none` or a mapping is wanted"),
+];
+
+/// Spellings of "every protocol" other than `all`.
+const NOT_ALL: &[&str] = &["ALL", "All", " all", "any", "ANY", "*", "ip", ""];
+
 fn check(cases: impl IntoIterator<Item = (String, String)>) {
     let mut failed = 0;
     for (text, wanted) in cases {
@@ -391,11 +473,12 @@ fn check(cases: impl IntoIterator<Item = (String, String)>) {
 
 #[test]
 fn policies() {
-    check(
-        POLICIES
-            .iter()
-            .map(|(text, error)| ((*text).to_owned(), (*error).to_owned())),
-    );
+    check_policies(POLICIES);
+}
+
+fn check_policies(policies: &[(&str, &str)]) {
+    let owned = |(text, error): &(&str, &str)| ((*text).to_owned(), (*error).to_owned());
+    check(policies.iter().map(owned));
 }
 
 #[test]
@@ -410,12 +493,68 @@ fn rules() {
 
 #[test]
 fn matches() {
-    check(MATCHES.iter().map(|(text, error)| {
-        let (position, rest) = error.split_once(": ").unwrap();
-        let dot = if rest.starts_with(": ") { "" } else { "." };
+    check_matches(MATCHES, "action: drop");
+}
+
+/// Each match as that of rule `r`; what follows it in the rule and the policy is given.
+fn check_matches(matches: &[(&str, &str)], rest: &str) {
+    check(matches.iter().map(|(text, error)| {
+        let (position, error) = error.split_once(": ").unwrap();
+        let dot = if error.starts_with(": ") { "" } else { "." };
         (
-            format!("version: 1\nrules:\n  - id: r\n    match: {text}\n    action: drop\n"),
-            format!("{position}: rule r: match{dot}{rest}"),
+            format!("version: 1\nrules:\n  - id: r\n    match: {text}\n    {rest}\n"),
+            format!("{position}: rule r: match{dot}{error}"),
         )
     }));
+}
+
+#[test]
+fn r22_a_whitelist_does_not_allow_all_by_mistake() {
+    let rest = "action: pass\ndefault: drop";
+    check_matches(WHITELISTS, rest);
+    check_policies(WHITELIST_POLICIES);
+    let known = "known are all, icmp, igmp, ipip, tcp, udp, dccp, ipv6, gre, esp, ah, icmpv6, ospf, \
+                 pim, vrrp, l2tp, sctp, udplite and the numbers from 0 to 255";
+    for word in NOT_ALL {
+        let matches = format!("{{ protocol: {word:?} }}");
+        let error = format!("4:24: protocol: {word:?} is not a known protocol; {known}");
+        check_matches(&[(&matches, &error)], rest);
+    }
+}
+
+/// Code can hand over what no text says.
+#[test]
+fn r22_nor_does_a_whitelist_from_code() {
+    let nowhere = AddressMatch {
+        negated: false,
+        items: Vec::new(),
+    };
+    let addresses = "an empty list; leave the field out to match every address";
+    let numbers = "no value is left to match";
+    let of = |change: &dyn Fn(&mut Match)| {
+        let mut rule = Rule::new(RuleId::new("r").unwrap(), 1, Action::Pass);
+        change(&mut rule.matches);
+        let policy = Policy::builder().default_verdict(Verdict::Drop).rule(rule);
+        policy.build().expect_err("an empty list").to_string()
+    };
+    for (refused, field, error) in [
+        (of(&|m| m.src = Some(nowhere.clone())), "src", addresses),
+        (of(&|m| m.dst = Some(nowhere.clone())), "dst", addresses),
+        (
+            of(&|m| m.protocol = Some(Ranges::new([]))),
+            "protocol",
+            numbers,
+        ),
+        (of(&|m| m.sport = Some(Ranges::new([]))), "sport", numbers),
+        (of(&|m| m.dport = Some(Ranges::new([]))), "dport", numbers),
+    ] {
+        assert_eq!(refused, format!("rule r: match.{field}: {error}"));
+    }
+    let office = SetName::new("office").unwrap();
+    let policy = Policy::builder().set(office, AddressSet::default());
+    let refused = policy.build().expect_err("an empty set").to_string();
+    assert_eq!(
+        refused,
+        "set office: the set has no entry; give it entries or leave it out"
+    );
 }

@@ -9,24 +9,42 @@ use common::live::{Entry, in_guest};
 use common::netns::skipped;
 use common::packet::{addressed, ip};
 use common::rows;
+use xdpgate::compile::ROWS_UP_TO;
 use xdpgate::policy::{
     Action, AddressItem, AddressMatch, AddressSet, Policy, Prefix, Rule, RuleId, SetName,
 };
-use xdpgate::{Evaluation, Firewall, Reason, Verdict};
+use xdpgate::{Evaluation, Firewall, Loader, Reason, Verdict};
 
-/// Judges by the kernel; applies a policy only when it differs from the last one.
+/// Judges by the kernel; applies a policy only when it differs from the last one. The program that
+/// interfaces run gives the same verdict as the evaluation.
 fn with_kernel(test: impl FnOnce(rows::Judge<'_>)) {
+    if !skipped() {
+        with_loader(Firewall::loader(), test);
+    }
+}
+
+/// The same by rows and by pairs.
+fn with_rows_and_pairs(test: impl Fn(rows::Judge<'_>)) {
     if skipped() {
         return;
     }
-    let firewall = Firewall::loader().dry_run(false).load().expect("load");
+    for rows_up_to in [ROWS_UP_TO, 0] {
+        with_loader(Firewall::loader().rows_up_to(rows_up_to), &test);
+    }
+}
+
+fn with_loader(loader: Loader, test: impl FnOnce(rows::Judge<'_>)) {
+    let firewall = loader.dry_run(false).load().expect("load");
+    let entry = Entry::of(&firewall);
     let mut last: Option<Policy> = None;
     test(&mut |policy, frame| {
         if last.as_ref() != Some(policy) {
             firewall.apply(policy).expect("apply");
             last = Some(policy.clone());
         }
-        firewall.evaluate(frame).expect("evaluate")
+        let said = firewall.evaluate(frame).expect("evaluate");
+        assert_eq!(entry.receive(frame), said.verdict, "live, evaluated");
+        said
     });
 }
 
@@ -76,6 +94,16 @@ rules:
             assert_eq!((got.rule.unwrap().as_str(), got.verdict), (rule, verdict));
         }
     });
+}
+
+#[test]
+fn r21_a_whitelist_of_any_subset_of_the_5_tuple() {
+    with_rows_and_pairs(|judge| rows::allowed_shapes(judge));
+}
+
+#[test]
+fn r21_a_whitelist_of_all_subsets_of_the_5_tuple() {
+    with_rows_and_pairs(|judge| rows::allowed_shapes_at_once(judge));
 }
 
 #[test]

@@ -22,3 +22,4 @@ pub mod pool;
 pub mod random;
 pub mod rows;
 pub mod runs;
+pub mod tuple;

@@ -4,10 +4,12 @@
 use std::net::IpAddr;
 
 use super::packet::{Frame, addressed, ip};
-use xdpgate::Evaluation;
+use super::tuple::{SHAPES, Tuple};
 use xdpgate::policy::{
-    Action, AddressItem, AddressMatch, Failsafe, Match, Policy, Prefix, Ranges, Rule, RuleId,
+    Action, AddressItem, AddressMatch, Failsafe, Match, Policy, PolicyBuilder, Prefix, Ranges,
+    Rule, RuleId,
 };
+use xdpgate::{Evaluation, Reason, Verdict};
 
 pub type Judge<'j> = &'j mut dyn FnMut(&Policy, &[u8]) -> Evaluation;
 
@@ -29,46 +31,42 @@ pub fn protocols(judge: Judge<'_>) {
 /// Each of the 31 shapes of the 5-tuple hits its packet and misses every mutation of a field that
 /// it asks for.
 pub fn five_tuple_shapes(judge: Judge<'_>) {
-    let frames = [
-        ip("192.0.2.1", "198.51.100.10").tcp(40000, 80),
-        ip("192.0.2.1", "198.51.100.10").udp(40000, 80),
-        ip("2001:db8::1", "2001:db8:1::10")
-            .tag(0x8100, 1)
-            .tcp(40000, 80),
-        ip("2001:db8::1", "2001:db8:1::10")
-            .options_header(0, 1)
-            .udp(40000, 80),
-    ];
-    for (i, frame) in frames.iter().enumerate() {
-        let number = if i % 2 == 0 { 6 } else { 17 };
-        let (src, dst) = if i < 2 {
-            ("192.0.2.1", "198.51.100.10")
-        } else {
-            ("2001:db8::1", "2001:db8:1::10")
-        };
-        for shape in 1..32u32 {
-            let has = |field: &str| {
-                let all = ["src", "dst", "protocol", "sport", "dport"];
-                shape & 1 << all.iter().position(|f| *f == field).expect("a field") != 0
-            };
-            let m = Match {
-                src: has("src").then(|| within(src)),
-                dst: has("dst").then(|| within(dst)),
-                protocol: has("protocol").then(|| Ranges::single(number)),
-                sport: has("sport").then(|| Ranges::single(40000)),
-                dport: has("dport").then(|| Ranges::single(80)),
-                ..Match::default()
-            };
-            assert!(hits(judge, m.clone(), frame), "{m:?}");
-            let mutations = frame.mutations();
-            assert_eq!(mutations.len(), 5);
-            for (field, mutated) in mutations {
-                assert_eq!(
-                    hits(judge, m.clone(), &mutated),
-                    !has(field),
-                    "{field}: {m:?}"
-                );
+    for tuple in Tuple::of_each_kind(0, 0) {
+        for shape in SHAPES {
+            let m = tuple.asked(shape);
+            assert!(hits(judge, m.clone(), &tuple.frame()), "{m:?}");
+            for (field, fits, neighbour) in tuple.neighbours(shape) {
+                assert_eq!(hits(judge, m.clone(), &neighbour), fits, "{field}: {m:?}");
             }
+        }
+    }
+}
+
+/// The same on the allow side, with hosts, and with /25s and /57s: what fits the one rule passes by
+/// it, each neighbour that does not is dropped by default.
+pub fn allowed_shapes(judge: Judge<'_>) {
+    let hosts = Tuple::of_each_kind(0, 0);
+    let prefixes = Tuple::of_each_kind(7, 71);
+    for tuple in hosts.into_iter().chain(prefixes) {
+        for shape in SHAPES {
+            passes_alone(judge, &whitelist(&[(shape, tuple)]), shape, &tuple);
+        }
+    }
+}
+
+/// All 31 shapes in one whitelist, each about a tuple of its own.
+pub fn allowed_shapes_at_once(judge: Judge<'_>) {
+    for (base, open) in [
+        ("10.0.0.1", 0),
+        ("10.0.0.1", 7),
+        ("2001:db8::1", 0),
+        ("2001:db8::1", 71),
+    ] {
+        let own = |shape| (shape, Tuple::own(shape, base, open));
+        let rules: Vec<_> = SHAPES.map(own).collect();
+        let policy = whitelist(&rules);
+        for (shape, tuple) in &rules {
+            passes_alone(judge, &policy, *shape, tuple);
         }
     }
 }
@@ -110,25 +108,62 @@ pub fn prefix_edges(judge: Judge<'_>) {
     }
 }
 
+/// Drops all but what fits one of these shapes of tuples; no failsafe lets anything else in.
+fn whitelist(shapes: &[(u32, Tuple)]) -> Policy {
+    let rules = shapes.iter().map(|(shape, tuple)| Rule {
+        matches: tuple.asked(*shape),
+        ..Rule::new(shape_id(*shape), 1, Action::Pass)
+    });
+    rules
+        .fold(without_failsafe(), PolicyBuilder::rule)
+        .default_verdict(Verdict::Drop)
+        .build()
+        .unwrap()
+}
+
+fn shape_id(shape: u32) -> RuleId {
+    RuleId::new(&format!("shape-{shape}")).unwrap()
+}
+
+/// What fits the shape passes by its rule, what does not is dropped because no rule says otherwise.
+fn passes_alone(judge: Judge<'_>, policy: &Policy, shape: u32, tuple: &Tuple) {
+    let mut said = |frame: &Frame| {
+        let said = judge(policy, &frame.build());
+        (said.verdict, said.reason, said.rule)
+    };
+    let pass = (Verdict::Pass, Reason::Rule, Some(shape_id(shape)));
+    let drop = (Verdict::Drop, Reason::Default, None);
+    assert_eq!(said(&tuple.frame()), pass, "{tuple:?}");
+    for (field, fits, neighbour) in tuple.neighbours(shape) {
+        let want = if fits { &pass } else { &drop };
+        assert_eq!(
+            said(&neighbour),
+            *want,
+            "{field} of shape {shape}: {tuple:?}"
+        );
+    }
+}
+
 /// Whether a rule with this match drops the frame.
 fn hits(judge: Judge<'_>, matches: Match, frame: &Frame) -> bool {
     let rule = Rule {
         matches,
         ..Rule::new(RuleId::new("r").unwrap(), 1, Action::Drop)
     };
-    let failsafe = Failsafe {
-        enabled: false,
-        ..Failsafe::default()
-    };
-    let policy = Policy::builder()
-        .failsafe(failsafe)
-        .rule(rule)
-        .build()
-        .unwrap();
+    let policy = without_failsafe().rule(rule).build().unwrap();
     judge(&policy, &frame.build()).rule.is_some()
 }
 
-fn within(prefix: &str) -> AddressMatch {
+/// A policy in which nothing passes but by rules and by default.
+pub fn without_failsafe() -> PolicyBuilder {
+    Policy::builder().failsafe(Failsafe {
+        enabled: false,
+        ..Failsafe::default()
+    })
+}
+
+/// The addresses of one prefix.
+pub fn within(prefix: &str) -> AddressMatch {
     let prefix: Prefix = prefix.parse().expect("a prefix");
     AddressMatch {
         negated: false,
