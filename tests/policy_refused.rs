@@ -409,6 +409,8 @@ const WHITELISTS: &[(&str, &str)] = &[
      "4:14: protocol: nothing is given; a protocol name or number is wanted"),
     ("{ protocol: { not: tcp } }",
      "4:24: protocol: a mapping is given; a protocol name or number is wanted"),
+    ("{ protocol: all }",
+     "4:12: protocol: all protocols and nothing else: everything passes; say whom to let in; leave match out if everybody is meant"),
     ("{ protocol: [all] }",
      r#"4:25: protocol: "all" is not a known protocol; `all` cannot be one of a list"#),
     ("{ protocol: [tcp, all] }",

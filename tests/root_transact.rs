@@ -9,6 +9,7 @@ use std::thread;
 use common::live::{Entry, in_guest};
 use common::netns::skipped;
 use common::packet::{ip, udp_from};
+use common::random::mix32;
 use xdpgate::policy::{
     Action, Atomicity, Change, ChangeErrorKind, Effect, Policy, Prefix, Rule, RuleId, SetName,
 };
@@ -267,4 +268,72 @@ fn who_knows_an_old_generation_is_told() {
         )
     );
     assert_eq!(firewall.policy().unwrap().rules()[0].action, Action::Pass);
+}
+
+#[test]
+fn r40_changed_hosts_build_on_the_image_in_force() {
+    if skipped() {
+        return;
+    }
+    let hosts = |numbers: std::ops::Range<u32>| {
+        let address = |i: u32| std::net::Ipv4Addr::from_bits(0x0a00_0000 | mix32(i) >> 8);
+        numbers.map(move |i| Prefix::host(address(i).into()))
+    };
+    let (firewall, entry) = loaded(
+        "sets: { bad: { entries: [192.0.2.0/24, 203.0.113.1] } }\n\
+         rules: [{ id: r, match: { src: '@bad' }, action: drop }]\n",
+    );
+    let bad = SetName::new("bad").unwrap();
+    let add = |hosts: &mut dyn Iterator<Item = Prefix>| {
+        Change::AddEntries(bad.clone(), hosts.map(|p| (p, None)).collect())
+    };
+    let count = if in_guest() { 2_000 } else { 20_000 };
+    let done = transact(&firewall, &[add(&mut hosts(0..count))]).unwrap();
+    let applied = done.applied.unwrap();
+    assert_eq!(
+        applied.changed_hosts, None,
+        "so many are a policy of their own"
+    );
+
+    let frame = |p: Prefix| udp_from(&p.addr().to_string());
+    let verdict = |i: u32| entry.receive(&frame(hosts(i..i + 1).next().unwrap()));
+    let mut bytes = None;
+    // Some that go and come back, beside two that never do.
+    let constant = [
+        (frame(hosts(500..501).next().unwrap()), Verdict::Drop),
+        (udp_from("198.51.100.7"), Verdict::Pass),
+    ];
+    let rounds = swaps();
+    under_traffic(&entry, &constant, || {
+        for round in 0..rounds {
+            let remove = Change::RemoveEntries(bad.clone(), hosts(0..10).collect());
+            let applied = transact(&firewall, &[remove]).unwrap().applied.unwrap();
+            // Some lie at the same address.
+            assert!(
+                applied.changed_hosts.is_some_and(|n| n > 0),
+                "round {round}"
+            );
+            assert_eq!(
+                *bytes.get_or_insert(applied.image_bytes),
+                applied.image_bytes
+            );
+            (0..10).for_each(|i| assert_eq!(verdict(i), Verdict::Pass, "{i}"));
+            let applied = transact(&firewall, &[add(&mut hosts(0..10))])
+                .unwrap()
+                .applied;
+            assert!(applied.unwrap().changed_hosts.is_some());
+            (0..10).for_each(|i| assert_eq!(verdict(i), Verdict::Drop, "{i}"));
+        }
+    });
+    assert_eq!(verdict(count - 1), Verdict::Drop);
+    assert_eq!(entry.receive(&udp_from("192.0.2.9")), Verdict::Drop);
+    let stats = firewall.stats();
+    assert!(stats.rules[0].matched.packets > 0, "it kept its counter");
+
+    // A prefix changes what surrounds hosts.
+    let remove = Change::RemoveEntries(bad.clone(), vec!["192.0.2.0/24".parse().unwrap()]);
+    let applied = transact(&firewall, &[remove]).unwrap().applied.unwrap();
+    assert_eq!(applied.changed_hosts, None);
+    assert_eq!(entry.receive(&udp_from("192.0.2.9")), Verdict::Pass);
+    assert_eq!(verdict(1), Verdict::Drop);
 }

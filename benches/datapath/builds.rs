@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use libbpf_rs::Program;
-use xdpgate::policy::{Policy, Prefix};
-use xdpgate::{Firewall, Verdict};
+use xdpgate::policy::{Change, Policy, Prefix};
+use xdpgate::{Applied, Firewall, TransactionOptions, Verdict};
 
 use crate::batches::{Batches, ms};
 use crate::case::block_list;
@@ -105,7 +105,8 @@ impl Bench<'_> {
         Ok(vec![row(what, total, 500.), row(of_which, applying, 200.)])
     }
 
-    /// A policy that differs in a few entries.
+    /// A policy that differs in a few entries: given whole, by a transaction, and for comparison
+    /// where there is nothing to build on.
     fn change(&self) -> Result<Vec<BuildRow>, String> {
         let of = |first: u32| {
             let hosts = (first..MILLION + first).map(|i| Prefix::host(v4(i)));
@@ -113,22 +114,49 @@ impl Bench<'_> {
         };
         let policies = [of(0)?, of(CHANGED)?];
         let firewall = firewall_for(1)?;
+        let [mut whole, mut given, mut transacted] = <[Batches; 3]>::default();
+        for _ in 0..self.rounds.min(5) {
+            let fresh = firewall_for(1)?;
+            let started = Instant::now();
+            fresh.apply(&policies[1]).map_err(|e| e.to_string())?;
+            whole.0.push(ms(started.elapsed()));
+        }
         firewall.apply(&policies[1]).map_err(|e| e.to_string())?;
-        let mut taken = Batches::default();
         for round in 0..self.rounds.next_multiple_of(2) {
             let started = Instant::now();
-            firewall
-                .apply(&policies[round % 2])
-                .map_err(|e| e.to_string())?;
-            taken.0.push(ms(started.elapsed()));
+            let applied = firewall.apply(&policies[round % 2]);
+            given.0.push(ms(started.elapsed()));
+            reused(&applied.map_err(|e| e.to_string())?)?;
         }
         self.check(&firewall, 0, Verdict::Pass)?;
         self.check(&firewall, MILLION + CHANGED - 1, Verdict::Drop)?;
-        Ok(vec![row(
-            format!("{CHANGED} changes in 1M addresses"),
-            taken,
-            50.,
-        )])
+        let set = policies[0].sets().keys().next().expect("the list");
+        let hosts = |first: u32| (first..first + CHANGED / 2).map(|i| Prefix::host(v4(i)));
+        for round in 0..self.rounds as u32 {
+            // What is taken out is what was added last, but for the first time.
+            let (old, new) = (
+                2 * MILLION + round * CHANGED,
+                2 * MILLION + (round + 1) * CHANGED,
+            );
+            let changes = [
+                Change::RemoveEntries(set.clone(), hosts(old).collect()),
+                Change::AddEntries(set.clone(), hosts(new).map(|p| (p, None)).collect()),
+            ];
+            let started = Instant::now();
+            let done = firewall.transact(&changes, TransactionOptions::default());
+            transacted.0.push(ms(started.elapsed()));
+            let done = done.map_err(|e| e.to_string())?;
+            reused(&done.applied.ok_or("nothing changed")?)?;
+        }
+        let name = format!("{CHANGED} changes in 1M addresses");
+        Ok(vec![
+            row(format!("{name}, policy given whole"), given, 50.),
+            row(format!("{name}, by a transaction"), transacted, 50.),
+            BuildRow {
+                target: None,
+                ..row(format!("{name}, nothing to build on"), whole, 0.)
+            },
+        ])
     }
 
     fn compile(&self, name: &str, target: f64) -> Result<Vec<BuildRow>, String> {
@@ -167,6 +195,12 @@ impl Bench<'_> {
             )),
         }
     }
+}
+
+/// Whether a policy was built on the one before.
+fn reused(applied: &Applied) -> Result<(), String> {
+    let hosts = applied.changed_hosts;
+    hosts.map(drop).ok_or_else(|| "compiled as a whole".into())
 }
 
 fn row(what: String, values: Batches, target: f64) -> BuildRow {

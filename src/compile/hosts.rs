@@ -17,7 +17,7 @@ const LOAD4: u64 = 74;
 const LOAD6: u64 = 33;
 
 /// Moves before a table counts as too small. At these loads a handful does.
-const MAX_MOVES: usize = 1000;
+pub(super) const MAX_MOVES: usize = 1000;
 /// Tables that are tried with one seed.
 const MAX_TABLES: usize = 8;
 const EMPTY: u32 = u32::MAX;

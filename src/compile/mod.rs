@@ -13,9 +13,11 @@ mod class;
 mod clock;
 mod entries;
 mod exact;
+mod host_edit;
 mod hosts;
 mod limit;
 mod pairs;
+mod recompile;
 mod record;
 mod rows;
 mod trie;
@@ -30,6 +32,7 @@ use allot::{Allotment, Place};
 pub use clock::Clock;
 use entries::CountedSets;
 use pairs::Pairs;
+pub(crate) use recompile::{Basis, Recompilation};
 use rows::Row;
 
 /// What the compiler needs beside the policy.
@@ -87,6 +90,19 @@ pub fn compile(policy: &Policy, options: &CompileOptions) -> Result<Image, Polic
     ))
 }
 
+/// The image of a policy that differs from another only in hosts of its sets, by changing the image
+/// of the other: a fraction of what [`compile`] takes, most of it for the copy and its checksum.
+///
+/// `None` if more differs, prefixes or entries that expire among them; if such hosts were not there
+/// before, or so many changed that a new image is the better one. Then [`compile`] is to be used.
+///
+/// `image` is that of `before`, and `clock` the one by which it was made, as it stands now. Seed and
+/// counter slots remain. The result judges every packet as that of [`compile`] does, but has other
+/// bytes.
+pub fn recompile(image: Image, before: &Policy, after: &Policy, clock: &Clock) -> Option<Image> {
+    Recompilation::between(before, after)?.change(image, clock)
+}
+
 /// How many seeds are tried before a policy whose keys collide is refused.
 const SEEDS: u64 = 4;
 
@@ -137,8 +153,13 @@ fn compile_with(
         shape.features |= abi::FEATURE_RECORDS;
     }
     let labels = pairs.records();
+    let mut basis = Some([None, None]);
     for (direction, axis) in swept.into_iter().enumerate() {
-        let Some(axis) = axis else { continue };
+        let Some(mut axis) = axis else { continue };
+        basis = basis.zip(axis.take_basis()).map(|(mut axes, axis)| {
+            axes[direction] = Some(axis);
+            axes
+        });
         shape.features |= if direction == AXIS_SRC {
             abi::FEATURE_SRC
         } else {
@@ -210,7 +231,11 @@ fn compile_with(
         scopes,
         entries,
     };
-    Ok(image.finish(shape, names))
+    let basis = basis.map(|axes| Basis {
+        clock: options.clock,
+        axes,
+    });
+    Ok(image.finish(shape, names, basis))
 }
 
 /// Axes whose fields the parser reads whatever the policy is.

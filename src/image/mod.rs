@@ -7,7 +7,9 @@ pub use reader::{ImageError, ImageReader, Judgement, Surroundings};
 pub(crate) use writer::ImageWriter;
 
 use crate::abi::{Line, Shape};
+use crate::compile::Basis;
 use crate::policy::{RuleId, SetName};
+use std::sync::Arc;
 
 /// XXH3 over the lines behind the header: finds images that were cut off or altered.
 fn checksum(lines: &[Line]) -> u64 {
@@ -57,7 +59,11 @@ const MIX_2: u64 = 0xc4ce_b9fe_1a85_ec53;
 pub struct Image {
     pub(crate) lines: Vec<Line>,
     pub(crate) shape: Shape,
-    pub(crate) names: Names,
+    pub(crate) names: Arc<Names>,
+    /// What later compilations may build on.
+    pub(crate) basis: Option<Arc<Basis>>,
+    /// Hosts that were changed since it was compiled as a whole.
+    pub(crate) edits: usize,
 }
 
 /// What the numbers in an image stand for.
@@ -92,10 +98,18 @@ impl Image {
         &self.names.scopes
     }
 
-    /// By set that counts its entries: the number of each, in the order of the set.
-    #[cfg_attr(not(feature = "kernel"), allow(dead_code, reason = "for the counters"))]
-    pub(crate) fn into_entries(self) -> Vec<(SetName, Vec<u32>)> {
-        self.names.entries
+    /// The same with other lines, or with none while they lie elsewhere.
+    #[cfg_attr(
+        not(feature = "kernel"),
+        allow(dead_code, reason = "they lie in the kernel")
+    )]
+    pub(crate) fn with_lines(self, lines: Vec<Line>) -> Self {
+        Self { lines, ..self }
+    }
+
+    /// Makes the header fit to lines that were changed.
+    pub(crate) fn seal_again(&mut self) {
+        writer::seal(&mut self.shape, &mut self.lines);
     }
 
     /// How many rules are found by rows of bits.
@@ -126,6 +140,6 @@ impl Image {
         let shape = bytemuck::pod_read_unaligned(&all[..size_of::<Shape>()]);
         let body = lines.split_off(writer::header_lines());
         let writer = ImageWriter::with_body(body);
-        writer.finish(shape, Names::default())
+        writer.finish(shape, Names::default(), None)
     }
 }

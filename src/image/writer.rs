@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Image, Names, checksum};
 use crate::abi::{IMAGE_LAYOUT, IMAGE_MAGIC, LINE_BYTES, Line, Shape};
+use crate::compile::Basis;
 
 /// Appends sections behind room for the header.
 pub(crate) struct ImageWriter {
@@ -39,21 +40,27 @@ impl ImageWriter {
     }
 
     /// Puts the header in front and seals the image.
-    pub(crate) fn finish(mut self, mut shape: Shape, names: Names) -> Image {
-        let header = header_lines();
+    pub(crate) fn finish(mut self, mut shape: Shape, names: Names, basis: Option<Basis>) -> Image {
         shape.magic = IMAGE_MAGIC;
         shape.layout = IMAGE_LAYOUT;
         shape.lines = self.lines.len() as u32;
-        shape.checksum = checksum(&self.lines[header..]);
-        let bytes = bytemuck::bytes_of(&shape);
-        bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines[..header])[..bytes.len()]
-            .copy_from_slice(bytes);
+        seal(&mut shape, &mut self.lines);
         Image {
             lines: self.lines,
             shape,
-            names,
+            names: names.into(),
+            basis: basis.map(Into::into),
+            edits: 0,
         }
     }
+}
+
+/// Writes the header in front of lines that have room for it, with their checksum.
+pub(super) fn seal(shape: &mut Shape, lines: &mut [Line]) {
+    let (header, body) = lines.split_at_mut(header_lines());
+    shape.checksum = checksum(body);
+    let bytes = bytemuck::bytes_of(shape);
+    bytemuck::cast_slice_mut::<Line, u8>(header)[..bytes.len()].copy_from_slice(bytes);
 }
 
 pub(super) const fn header_lines() -> usize {

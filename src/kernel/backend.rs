@@ -15,6 +15,7 @@ use super::layout::{
 };
 use super::publish::Generation;
 use super::stats::ProgramFacts;
+use crate::abi::Line;
 use crate::compile::Clock;
 use crate::image::Image;
 
@@ -123,6 +124,8 @@ pub(super) trait Judge: Debug + Send + Sync {
     /// What was counted by an entry of a set so far.
     fn entry_counter(&self, number: u32) -> EntryCounter;
     fn add_to_entry(&self, number: u32, more: EntryCounter);
+    /// A copy of its image.
+    fn image_lines(&self) -> io::Result<Vec<Line>>;
     fn program(&self) -> ProgramFacts;
     /// The program that evaluates, if it was needed already.
     fn evaluator(&self) -> Option<ProgramFacts>;

@@ -69,6 +69,8 @@ impl Firewall {
 /// Adds what entries of the policy before have counted to those of the one that has replaced it.
 pub(super) fn carry_over(backend: &dyn Backend, before: &Active, active: &Active) {
     let sets: Vec<_> = active
+        .image
+        .names
         .entries
         .iter()
         .filter_map(|(name, numbers)| Some((name, numbers, before.entry_numbers(name)?)))

@@ -11,7 +11,7 @@ use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
 use super::scopes::Scopes;
 use super::slots::{Assignment, RuleSlot, RuleSlots};
-use crate::compile::{CompileOptions, active_rules, compile};
+use crate::compile::{Clock, CompileOptions, Recompilation, active_rules, compile};
 use crate::image::Image;
 use crate::plan::Plan;
 use crate::policy::{AddressItem, AddressMatch, Policy, RuleId, SetName};
@@ -25,15 +25,16 @@ pub(super) struct Active {
     pub rules: Arc<[(RuleId, RuleSlot)]>,
     pub judge: Arc<dyn Judge>,
     pub scopes: Scopes,
-    /// By set that counts its entries, sorted: the number of each entry, in the order of the set.
-    pub entries: Vec<(SetName, Vec<u32>)>,
+    /// The image without its lines, which the judge has.
+    pub image: Image,
 }
 
 impl Active {
     /// The numbers of the entries of a set, if it counts them.
     pub(super) fn entry_numbers(&self, set: &SetName) -> Option<&[u32]> {
-        let place = self.entries.binary_search_by(|(name, _)| name.cmp(set));
-        Some(&self.entries[place.ok()?].1)
+        let entries = &self.image.names.entries;
+        let place = entries.binary_search_by(|(name, _)| name.cmp(set));
+        Some(&entries[place.ok()?].1)
     }
 }
 
@@ -66,6 +67,9 @@ pub struct Applied {
     pub publish: Duration,
     /// The size of the image.
     pub image_bytes: usize,
+    /// How many hosts were changed in the image of the policy before, if that was enough; `None` if
+    /// the policy was compiled as a whole.
+    pub changed_hosts: Option<usize>,
     /// How many addresses and prefixes the policy names, in its sets and in its rules.
     pub entries: usize,
     /// How many instructions the kernel's verifier walked.
@@ -109,7 +113,13 @@ impl Firewall {
         let rules = numbered(&policy, &assignment);
 
         let started = Instant::now();
-        let image = self.compile(&policy, rules.iter().map(|(_, slot)| slot.number).collect())?;
+        let (image, changed_hosts) = match self.recompile(&policy, &rules)? {
+            Some((image, hosts)) => (image, Some(hosts)),
+            None => {
+                let slots = rules.iter().map(|(_, slot)| slot.number).collect();
+                (self.compile(&policy, slots)?, None)
+            }
+        };
         let compiled = Instant::now();
         let generation = Generation(self.generation().map_or(0, Generation::get) + 1);
         // Before its program can send an event.
@@ -129,6 +139,7 @@ impl Firewall {
             compile: compiled - started,
             publish: published - compiled,
             image_bytes: image.as_bytes().len(),
+            changed_hosts,
             entries: entries(&policy),
             verified_insns: judge.program().verified_insns,
         };
@@ -146,7 +157,7 @@ impl Firewall {
             rules,
             judge,
             scopes,
-            entries: image.into_entries(),
+            image: image.with_lines(Vec::new()),
         };
         let active = Arc::new(active);
         // Until what was counted so far is carried over nobody reads that of single entries.
@@ -164,11 +175,42 @@ impl Firewall {
         Ok(applied)
     }
 
-    fn compile(&self, policy: &Policy, counter_slots: Vec<u32>) -> Result<Image, ApplyError> {
-        let clock = self.backend.clock().map_err(|source| ApplyError::Syscall {
-            call: "reading the clock of the data path",
+    /// The image of the policy in force, changed into that of another one, and in how many hosts;
+    /// `None` if that is not enough.
+    fn recompile(
+        &self,
+        policy: &Policy,
+        rules: &[(RuleId, RuleSlot)],
+    ) -> Result<Option<(Image, usize)>, ApplyError> {
+        let Some(active) = self.active() else {
+            return Ok(None);
+        };
+        let slot = |rule: &(RuleId, RuleSlot)| rule.1.number;
+        let Some(change) = Recompilation::between(&active.policy, policy) else {
+            return Ok(None);
+        };
+        if !rules.iter().map(slot).eq(active.rules.iter().map(slot)) {
+            return Ok(None);
+        }
+        let lines = active.judge.image_lines();
+        let lines = lines.map_err(|source| ApplyError::Syscall {
+            call: "mmap of the image in force",
             source,
         })?;
+        let image = active.image.clone().with_lines(lines);
+        let image = change.change(image, &self.clock()?);
+        Ok(image.map(|image| (image, change.hosts())))
+    }
+
+    fn clock(&self) -> Result<Clock, ApplyError> {
+        self.backend.clock().map_err(|source| ApplyError::Syscall {
+            call: "reading the clock of the data path",
+            source,
+        })
+    }
+
+    fn compile(&self, policy: &Policy, counter_slots: Vec<u32>) -> Result<Image, ApplyError> {
+        let clock = self.clock()?;
         let hash = policy.hash();
         let seed = [0u8, 1].map(|half| self.secret.hash_one((half, hash)));
         let options = CompileOptions {

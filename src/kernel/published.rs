@@ -1,5 +1,6 @@
 //! A policy in the kernel: its image, its program, and the step that puts it in force.
 
+use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use super::program::{self, LoadedProgram, OwnMaps, ProgramError, SharedMaps};
 use super::publish::Generation;
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
-use crate::abi::{LINE_BYTES, MAX_WALK, Shape};
+use crate::abi::{LINE_BYTES, Line, MAX_WALK, Shape};
 use crate::image::Image;
 
 /// What all published policies have in common.
@@ -152,6 +153,10 @@ impl Judge for Published {
         let counter = &self.entry_counts.words()[number as usize * WORDS_PER_ENTRY..];
         counter[0].fetch_add(more.packets, Ordering::Relaxed);
         counter[1].fetch_add(more.bytes, Ordering::Relaxed);
+    }
+
+    fn image_lines(&self) -> io::Result<Vec<Line>> {
+        sys::read_lines(&self.image, self.shape.lines as usize)
     }
 
     fn program(&self) -> ProgramFacts {

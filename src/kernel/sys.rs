@@ -13,6 +13,7 @@ use libbpf_rs::{AsRawLibbpf, OpenProgramMut};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel};
+use crate::abi::Line;
 
 /// Loads an opened skeleton; the verifier's log goes to `log` and not to stderr.
 ///
@@ -183,6 +184,17 @@ pub(super) struct SharedWords<A> {
     map: MmapRaw,
     words: usize,
     _atomic: std::marker::PhantomData<A>,
+}
+
+/// A copy of a map's first lines. The map must be frozen, so that nobody writes to it meanwhile.
+pub(super) fn read_lines(map: impl AsFd, lines: usize) -> io::Result<Vec<Line>> {
+    let fd = map.as_fd().as_raw_fd();
+    let map = MmapOptions::new()
+        .len(lines * size_of::<Line>())
+        .map_raw_read_only(fd)?;
+    // SAFETY: the mapping is page-aligned, readable and as long as the slice, and lives until it is
+    // copied. All bit patterns are lines.
+    Ok(unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<Line>(), lines) }.to_vec())
 }
 
 impl<A: Word> SharedWords<A> {

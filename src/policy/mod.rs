@@ -99,6 +99,24 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether another policy says the same but for what its sets hold.
+    pub(crate) fn differs_only_in_entries(&self, other: &Self) -> bool {
+        self.default == other.default
+            && self.malformed == other.malformed
+            && self.failsafe == other.failsafe
+            && self.sets.keys().eq(other.sets.keys())
+            && self.rules == other.rules
+    }
+
+    /// Whether a rule or an entry of a set expires.
+    pub(crate) fn has_expiry(&self) -> bool {
+        self.rules.iter().any(|rule| rule.expires.is_some())
+            || self
+                .sets
+                .values()
+                .any(|set| set.expiring().next().is_some())
+    }
+
     /// The verdict when no rule decides.
     pub fn default_verdict(&self) -> Verdict {
         self.default

@@ -152,6 +152,20 @@ impl AddressSet {
         }
     }
 
+    /// The hosts that only one of two sets has; `None` if more than hosts without expiry differs.
+    pub(crate) fn differing_hosts(&self, other: &Self) -> Option<Self> {
+        let is_alike = self.counters == other.counters
+            && self.v4_prefixes == other.v4_prefixes
+            && self.v6_prefixes == other.v6_prefixes
+            && self.v4_expiring == other.v4_expiring
+            && self.v6_expiring == other.v6_expiring;
+        is_alike.then(|| Self {
+            v4_hosts: difference(&self.v4_hosts, &other.v4_hosts),
+            v6_hosts: difference(&self.v6_hosts, &other.v6_hosts),
+            ..Self::default()
+        })
+    }
+
     /// Sorts and removes repeats.
     pub(crate) fn finish(&mut self) {
         sort(&mut self.v4_hosts);
@@ -278,6 +292,25 @@ fn remove<T: Copy + Ord>(entries: &mut Vec<T>, gone: &[T]) {
     }
     let mut place = 0..;
     entries.retain(|_| places.next_if_eq(&place.next().expect("endless")).is_none());
+}
+
+/// What only one of two sorted lists has, sorted.
+fn difference<T: Copy + Ord>(a: &[T], b: &[T]) -> Vec<T> {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    let mut out = Vec::new();
+    loop {
+        out.push(match (a.peek(), b.peek()) {
+            (None, None) => return out,
+            (Some(x), Some(y)) if x == y => {
+                a.next();
+                b.next();
+                continue;
+            }
+            (Some(x), Some(y)) if x > y => *b.next().expect("peeked"),
+            (Some(_), _) => *a.next().expect("peeked"),
+            (None, Some(_)) => *b.next().expect("peeked"),
+        });
+    }
 }
 
 /// Sorts what expires and keeps of each entry the latest time, and none that also lasts.

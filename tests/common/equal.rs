@@ -23,8 +23,13 @@ pub fn options(policy: &Policy, seed: [u64; 2], rows_up_to: usize) -> CompileOpt
 
 /// Panics where image and oracle differ.
 pub fn assert_equal(policy: &Policy, frames: &[Vec<u8>], times: &[i64], options: &CompileOptions) {
-    let image = compile(policy, options).expect("a policy of the subset");
-    let reader = ImageReader::new(&image).expect("a fresh image");
+    let image = compile(policy, options).expect("a policy that can be compiled");
+    assert_image(&image, policy, frames, times);
+}
+
+/// Panics where the image of a policy and the oracle differ.
+pub fn assert_image(image: &Image, policy: &Policy, frames: &[Vec<u8>], times: &[i64]) {
+    let reader = ImageReader::new(image).expect("a fresh image");
     let mut oracle = Oracle::new(policy);
     let is_monitor = |n: &&u32| active_rules(policy)[**n as usize].mode == Mode::Monitor;
     let interfaces = pool::INTERFACES.iter().cycle();
@@ -32,7 +37,7 @@ pub fn assert_equal(policy: &Policy, frames: &[Vec<u8>], times: &[i64], options:
         let parsed = Parsed::from_frame(frame);
         let around = Surroundings {
             ticks: *at as u64 * 1_000_000_000,
-            scopes: scopes(&image, interface),
+            scopes: scopes(image, interface),
         };
         let at = Timestamp::from_second(*at).expect("a time");
         let want = oracle.judge(&parsed, frame.len(), at, Some(interface));

@@ -11,13 +11,14 @@ mod sweep;
 
 use std::net::IpAddr;
 
+use super::recompile::{AxisBasis, HostClasses, KEPT_SOURCES, KeptSource};
 use super::rows::Row;
 use super::{Clock, Refusal, hosts, trie};
 use crate::abi::{AddressAxis, AddressIndex, Label, Line};
 use crate::image::ImageWriter;
-use crate::policy::{AddressMatch, AddressSet, Family, Policy};
+use crate::policy::{AddressItem, AddressMatch, AddressSet, Family, Policy};
 use bytemuck::Zeroable;
-use effect::Effects;
+use effect::{Effects, Source};
 use jiff::Timestamp;
 use outcomes::Outcomes;
 pub(super) use sweep::Swept;
@@ -27,6 +28,8 @@ pub(super) trait Address: Copy + Ord + std::fmt::Debug {
     const FAMILY: Family;
     const WIDTH: u8;
     fn truncate(self, len: u8) -> Self;
+    /// The number, whatever the family.
+    fn wide(self) -> u128;
     /// The number of an address of this family.
     fn of(addr: IpAddr) -> Option<Self>;
     /// The hosts and prefixes of this family in a set.
@@ -40,6 +43,9 @@ impl Address for u32 {
     const WIDTH: u8 = 32;
     fn truncate(self, len: u8) -> Self {
         self & crate::policy::mask32(len)
+    }
+    fn wide(self) -> u128 {
+        self.into()
     }
     fn of(addr: IpAddr) -> Option<Self> {
         match addr {
@@ -60,6 +66,9 @@ impl Address for u128 {
     const WIDTH: u8 = 128;
     fn truncate(self, len: u8) -> Self {
         self & crate::policy::mask128(len)
+    }
+    fn wide(self) -> u128 {
+        self
     }
     fn of(addr: IpAddr) -> Option<Self> {
         match addr {
@@ -120,6 +129,7 @@ pub(super) struct SweptAxis {
     v4: Swept<u32>,
     v6: Swept<u128>,
     outcomes: Outcomes,
+    basis: Option<AxisBasis>,
 }
 
 /// Finds the outcome of every address.
@@ -131,15 +141,57 @@ pub(super) fn sweep(
 ) -> SweptAxis {
     let effects = Effects::new(members);
     let mut outcomes = Outcomes::new(form, clock.ticks);
+    let (mut v4_classes, mut v6_classes) = <[HostClasses; 2]>::default().into();
+    let v4 = sweep::sweep(
+        policy,
+        &effects,
+        members,
+        &mut outcomes,
+        clock,
+        &mut v4_classes,
+    );
+    let v6 = sweep::sweep(
+        policy,
+        &effects,
+        members,
+        &mut outcomes,
+        clock,
+        &mut v6_classes,
+    );
+    let basis = (effects.sources.len() <= KEPT_SOURCES).then(|| AxisBasis {
+        sources: effects.sources.iter().map(kept).collect(),
+        v4: v4_classes,
+        v6: v6_classes,
+    });
     SweptAxis {
-        v4: sweep::sweep(policy, &effects, members, &mut outcomes, clock),
-        v6: sweep::sweep(policy, &effects, members, &mut outcomes, clock),
+        v4,
+        v6,
         form,
         outcomes,
+        basis,
+    }
+}
+
+/// A source without what it borrows.
+fn kept(source: &Source<'_>) -> KeptSource {
+    match source {
+        Source::Set(name) => KeptSource::Set((*name).clone()),
+        Source::Inline(m) => {
+            let hosts = m.items.iter().filter_map(|item| match item {
+                AddressItem::Prefix(p) if p.is_host() => Some(*p),
+                _ => None,
+            });
+            KeptSource::Inline(AddressSet::from_prefixes(hosts))
+        }
     }
 }
 
 impl SweptAxis {
+    /// What is kept for later, if it is worth it.
+    pub(super) fn take_basis(&mut self) -> Option<AxisBasis> {
+        self.basis.take()
+    }
+
     /// Labels to do without, so that no address has more than a record holds. `weights` says by
     /// label how much depends on it; the lightest go first.
     pub(super) fn surplus_labels(&self, weights: &[u32]) -> Vec<u32> {
@@ -168,6 +220,7 @@ impl SweptAxis {
             v4,
             v6,
             outcomes,
+            ..
         } = self;
         outcomes.check()?;
         let [v4, v6] = write_indices(&v4, &v6, seed, image)?;

@@ -6,6 +6,7 @@ use super::effect::{Effect, Effects, Source};
 use super::outcomes::Outcomes;
 use super::{Address, Found, Member};
 use crate::compile::Clock;
+use crate::compile::recompile::HostClasses;
 use crate::policy::{AddressItem, Policy};
 
 /// A prefix and the label of where it came from.
@@ -31,6 +32,7 @@ pub(super) fn sweep<A: Address>(
     members: &[Member<'_>],
     outcomes: &mut Outcomes,
     clock: &Clock,
+    classes: &mut HostClasses,
 ) -> Swept<A> {
     let (entries, origins) = entries::<A>(policy, effects, clock);
     let (effects, outside) = effects.of(members, A::FAMILY);
@@ -65,6 +67,7 @@ pub(super) fn sweep<A: Address>(
         if len == 0 {
             base = outcome;
         } else if len == A::WIDTH {
+            classes.note(parent, group.iter().map(|e| e.origin), outcome);
             if outcome != parent {
                 hosts.push(found);
             }

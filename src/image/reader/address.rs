@@ -25,15 +25,8 @@ impl ImageReader<'_> {
                 self.find_host4(index, address as u32)
             };
         }
-        if outcome == 0 && index.root != 0 {
-            outcome = if v6 {
-                self.find_prefix6(index, address)
-            } else {
-                self.find_prefix4(index, address as u32)
-            };
-        }
         if outcome == 0 {
-            outcome = index.miss;
+            outcome = self.find_around(index, v6, address);
         }
         for _ in 0..TIMED_STEPS {
             if outcome & OUTCOME_TIMED == 0 {
@@ -51,6 +44,19 @@ impl ImageReader<'_> {
         outcome
     }
 
+    /// The outcome that an address has by prefixes.
+    pub(crate) fn find_around(&self, index: &AddressIndex, v6: bool, address: u128) -> u32 {
+        let outcome = match (index.root, v6) {
+            (0, _) => 0,
+            (_, true) => self.find_prefix6(index, address),
+            (_, false) => self.find_prefix4(index, address as u32),
+        };
+        match outcome {
+            0 => index.miss,
+            outcome => outcome,
+        }
+    }
+
     fn find_host4(&self, index: &AddressIndex, address: u32) -> u32 {
         let hash = hash4(self.shape.seed, address);
         let mark = 1u64 << (hash & 63);
@@ -60,7 +66,7 @@ impl ImageReader<'_> {
                 return 0;
             };
             let slots = w[2..2 + 2 * HOST4_SLOTS].chunks_exact(2);
-            if let Some(slot) = slots.into_iter().find(|s| s[0] == address) {
+            if let Some(slot) = slots.into_iter().find(|s| s[0] == address && s[1] != 0) {
                 return slot[1];
             }
             if (u64::from(w[1]) << 32 | u64::from(w[0])) & mark == 0 {

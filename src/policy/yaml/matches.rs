@@ -109,9 +109,19 @@ fn address(node: &Node<'_>) -> Result<AddressItem> {
     }
 }
 
+/// Whether a match asks for all protocols and for nothing else.
+pub(super) fn is_all_protocols(node: &Node<'_>) -> bool {
+    let alone = matches!(&node.value, Value::Map(entries) if entries.len() == 1);
+    alone && node.value("protocol").is_some_and(is_all)
+}
+
+fn is_all(node: &Node<'_>) -> bool {
+    matches!(&node.value, Value::Scalar(text) if text == "all")
+}
+
 /// `None` for `all`: no constraint.
 fn protocol(node: &Node<'_>) -> Result<Option<Ranges<u8>>> {
-    if matches!(&node.value, Value::Scalar(text) if text == "all") {
+    if is_all(node) {
         return Ok(None);
     }
     let numbers = node.one_or_more()?.iter().map(protocol_number);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::error::{PolicyErrorKind, Subject};
 use super::super::names::{MODES, RATES};
 use super::super::rule::{Action, RateLimit, RateScope, RateUnit, Rule, RuleId};
-use super::matches::matches;
+use super::matches::{is_all_protocols, matches};
 use super::read::{Result, printable, quote};
 use super::tree::{Node, Value};
 
@@ -48,6 +48,13 @@ fn fields_of(node: &Node<'_>, index: usize) -> Result<Rule> {
         priority.unwrap_or_else(|| default_priority(index)),
         action,
     );
+    let is_open = |node: &Node<'_>| rule.action == Action::Pass && is_all_protocols(node);
+    if let Some(node) = fields.read("match", Ok)?.filter(|node| is_open(node)) {
+        let error = node
+            .invalid("all protocols and nothing else: everything passes")
+            .mend("say whom to let in; leave match out if everybody is meant");
+        return Err(error.in_field("protocol").in_field("match"));
+    }
     rule.matches = fields.read("match", matches)?.unwrap_or_default();
     rule.mode = fields.read("mode", |n| n.word(MODES))?.unwrap_or_default();
     rule.enabled = fields.read("enabled", Node::truth)?.unwrap_or(true);
