@@ -121,14 +121,12 @@ static __always_inline int covered_by_ban(const struct address *address, __u64 l
 	return lengths ? find_banned_prefix(address->hi, address->lo, lengths, kind) : 0;
 }
 
-static __always_inline bool is_banned(const struct packet *packet, __u64 zero)
+static __always_inline bool is_banned(const struct packet *packet, const struct control *line,
+				      __u64 zero)
 {
-	__u32 key = 0, kind = packet->v6 << 1;
-	struct control *line = bpf_map_lookup_elem(&control, &key);
+	__u32 kind = packet->v6 << 1;
 	__u64 src, dst, banned = 0;
 
-	if (!line)
-		return false;
 	src = *(volatile __u64 *)&line->ban_lengths[kind & 2];
 	dst = *(volatile __u64 *)&line->ban_lengths[(kind & 2) + 1];
 	if (!(src | dst))

@@ -11,14 +11,6 @@
 
 #define SECOND_NS 1000000000ull
 
-static __always_inline bool events_wanted(void)
-{
-	__u32 zero = 0;
-	struct control *line = bpf_map_lookup_elem(&control, &zero);
-
-	return line && line->events;
-}
-
 /* When a budget that is full at `full` will be full once one event more is taken from it. */
 static __always_inline __u64 charged(__u64 full, __u64 now, __u32 interval)
 {
@@ -78,7 +70,7 @@ __noinline int send_event(struct xdp_md *ctx, __u32 rule, __u32 counter_slot, __
 	__u32 zero = 0;
 	__u32 own_key = rule != NO_RULE ? counter_slot : host.rule_slots + reason;
 	__u32 all_key = host.rule_slots + REASON_SLOTS;
-	struct control *line = bpf_map_lookup_elem(&control, &zero);
+	struct control *line = control_line();
 	struct event_counter *counter = bpf_map_lookup_elem(&event_counters, &cpu);
 	__u64 *own = bpf_map_lookup_elem(&event_budgets, &own_key);
 	__u64 *all = bpf_map_lookup_elem(&event_budgets, &all_key);

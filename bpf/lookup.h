@@ -34,27 +34,25 @@ static __always_inline void count_up(__u64 *counter)
 	*counter = value;
 }
 
-/* What a packet takes from the control line, once. */
-struct settings {
-	__u64 zero;
-	__u32 bank;
-};
-
-static __always_inline void read_settings(struct settings *settings)
+static __always_inline struct control *control_line(void)
 {
 	__u32 key = 0;
-	struct control *line = bpf_map_lookup_elem(&control, &key);
 
-	settings->zero = line ? *(volatile __u64 *)&line->zero : 0;
-	settings->bank = line ? *(volatile __u32 *)&line->bank : 0;
+	return bpf_map_lookup_elem(&control, &key);
 }
 
+/* A 0 that the verifier cannot know: see forget(). */
+static __always_inline __u64 read_zero(const struct control *line)
+{
+	return *(const volatile __u64 *)&line->zero;
+}
+
+/* The same for functions that have no line yet. */
 static __always_inline __u64 unknown_zero(void)
 {
-	__u32 key = 0;
-	struct control *line = bpf_map_lookup_elem(&control, &key);
+	struct control *line = control_line();
 
-	return line ? *(volatile __u64 *)&line->zero : 0;
+	return line ? read_zero(line) : 0;
 }
 
 static __always_inline struct line *image_line(__u32 number)

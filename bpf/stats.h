@@ -59,6 +59,12 @@ static __always_inline void count_verdict(struct xdp_md *ctx, __u32 cpu, __u32 b
 	}
 }
 
+/* The bank in which a packet counts that comes in now. */
+static __always_inline __u32 read_bank(const struct control *line)
+{
+	return *(const volatile __u32 *)&line->bank;
+}
+
 /* Where the counters of all rules begin, for one CPU and bank. */
 static __always_inline __u32 rule_region(__u32 cpu, __u32 bank)
 {
@@ -109,14 +115,6 @@ static __always_inline void pass_by(__u32 region, __u32 bytes, __u32 rule,
 		answer->passed[place] = rule;
 }
 
-static __always_inline bool is_dry_run(void)
-{
-	__u32 zero = 0;
-	struct control *line = bpf_map_lookup_elem(&control, &zero);
-
-	return line && line->dry_run;
-}
-
 /* Tells the evaluator instead of counting. */
 static __always_inline int report(const struct decision *decision, __u32 passed)
 {
@@ -133,7 +131,7 @@ static __always_inline int report(const struct decision *decision, __u32 passed)
 }
 
 /* The one exit: every frame ends in exactly one verdict counter. */
-static __always_inline int finish(struct xdp_md *ctx, __u32 bytes,
+static __always_inline int finish(struct xdp_md *ctx, const struct control *line, __u32 bytes,
 				  const struct decision *decision, __u32 counter_slot,
 				  __u32 passed, __u32 bank)
 {
@@ -143,11 +141,11 @@ static __always_inline int finish(struct xdp_md *ctx, __u32 bytes,
 	if (host.evaluate)
 		return report(decision, passed);
 	if (decision->drop)
-		disposition = is_dry_run() ? DISPOSITION_WOULD_DROP : DISPOSITION_DROP;
+		disposition = line->dry_run ? DISPOSITION_WOULD_DROP : DISPOSITION_DROP;
 	if (decision->rule != NO_RULE)
 		count_rule(rule_region(cpu, bank), bytes, counter_slot, disposition);
 	count_verdict(ctx, cpu, bank, bytes, decision->reason, disposition);
-	if (disposition != DISPOSITION_PASS && events_wanted())
+	if (disposition != DISPOSITION_PASS && line->events)
 		send_event(ctx, decision->rule, counter_slot, decision->reason, disposition);
 	return disposition == DISPOSITION_DROP ? XDP_DROP : XDP_PASS;
 }

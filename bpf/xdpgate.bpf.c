@@ -49,13 +49,14 @@ int xdpgate_clock(struct xdp_md *ctx)
 SEC("xdp")
 int xdpgate(struct xdp_md *ctx)
 {
-	struct settings settings;
+	struct control *line;
 
 	bpf_tail_call(ctx, &policy_slot, 0);
 	/* Nothing published yet. */
-	read_settings(&settings);
-	count_verdict(ctx, bpf_get_smp_processor_id(), settings.bank, frame_bytes(ctx),
-		      REASON_NO_POLICY, DISPOSITION_PASS);
+	line = control_line();
+	if (line)
+		count_verdict(ctx, bpf_get_smp_processor_id(), read_bank(line), frame_bytes(ctx),
+			      REASON_NO_POLICY, DISPOSITION_PASS);
 	return XDP_PASS;
 }
 
@@ -63,19 +64,21 @@ SEC("xdp")
 int xdpgate_policy(struct xdp_md *ctx)
 {
 	struct decision decision = { .rule = NO_RULE };
-	__u32 bytes = frame_bytes(ctx);
+	__u32 bank, bytes = frame_bytes(ctx);
+	struct control *line = control_line();
 	struct packet packet;
 	struct passing passing = {};
 	struct around around = {};
 	__u32 counter_slot = 0;
-	struct settings settings;
 	struct flow flow = {};
 	__u64 zero, known = 0;
 	bool remembers;
 	__u32 *record;
 
-	read_settings(&settings);
-	zero = settings.zero;
+	if (!line)
+		return XDP_PASS; /* an array has its one element */
+	zero = read_zero(line);
+	bank = read_bank(line);
 	new_packet(&packet);
 	switch (parse(ctx, &packet, bytes)) {
 	case PARSED_NON_IP:
@@ -94,8 +97,7 @@ int xdpgate_policy(struct xdp_md *ctx)
 		decision.reason = REASON_FAILSAFE;
 		goto count;
 	}
-	zero = HAS_RULES || host.ban_lines ? unknown_zero() : 0;
-	if (host.ban_lines && is_banned(&packet, zero)) {
+	if (host.ban_lines && is_banned(&packet, line, zero)) {
 		decision.reason = REASON_BAN;
 		decision.drop = true;
 		goto count;
@@ -109,7 +111,7 @@ int xdpgate_policy(struct xdp_md *ctx)
 			forget(around.scopes);
 		}
 		if (shape.features & FEATURE_WALK) {
-			passing.region = rule_region(bpf_get_smp_processor_id(), settings.bank);
+			passing.region = rule_region(bpf_get_smp_processor_id(), bank);
 			passing.bytes = bytes;
 		}
 		remembers = REMEMBERS_FLOWS;
@@ -157,8 +159,7 @@ int xdpgate_policy(struct xdp_md *ctx)
 malformed:
 	decision.drop = shape.features & FEATURE_MALFORMED_DROP;
 count:
-	return finish(ctx, bytes, &decision, counter_slot, passing.count,
-		      settings.bank);
+	return finish(ctx, line, bytes, &decision, counter_slot, passing.count, bank);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -184,6 +184,27 @@ fn what_is_more_than_hosts_is_compiled_as_a_whole() {
 }
 
 #[test]
+fn a_host_that_expires_in_another_set_is_compiled_as_a_whole() {
+    let text = |hosts: &str| {
+        format!(
+            "version: 1\nfailsafe: none\nsets:\n  bad: {{ entries: [{hosts}] }}\n\
+             \x20 soon: {{ entries: [{{ entry: 192.0.2.9, expires: 2100-01-01T00:00:00Z }}] }}\n\
+             rules:\n  - {{ id: soon, match: {{ src: '@soon' }}, action: pass }}\n\
+             \x20 - {{ id: bad, match: {{ src: '@bad' }}, action: drop }}\n"
+        )
+    };
+    let before = Policy::from_yaml(&text("192.0.2.1, 192.0.2.2")).unwrap();
+    let options = CompileOptions::default();
+    let is_enough = |hosts: &str| {
+        let after = Policy::from_yaml(&text(hosts)).unwrap();
+        let image = compile(&before, &options).unwrap();
+        recompile(image, &before, &after, &options.clock).is_some()
+    };
+    assert!(is_enough("192.0.2.1, 192.0.2.8"));
+    assert!(!is_enough("192.0.2.1, 192.0.2.9"));
+}
+
+#[test]
 fn a_wall_clock_that_was_set_moves_expiries() {
     let text = "version: 1\nfailsafe: none\nsets: { bad: { entries: [192.0.2.1] } }\n\
                 rules: [{ id: r, match: { src: '@bad' }, action: drop, expires: 2100-01-01T00:00:00Z }]\n";
