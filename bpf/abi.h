@@ -28,6 +28,7 @@
 #define NO_RULE 0x007ffffeu /* above every rule's number; + 1 it still is an outcome, and not timed */
 #define MAX_ROWED 4096 /* rules that rows hold: one summary word over 64 words */
 #define MAX_WALK 32 /* rules that one packet may pass by in the rows before one decides */
+#define FLOW_SCOPES 16 /* interface scopes that a policy may have whose flows are remembered */
 #define ENTRY_STEPS 160 /* entries of counted sets that hold one address; 129 lengths of IPv6 */
 #define OUTCOME_LABELS 7
 #define LABEL_BIT 27 /* the bits from here on of a label: the bit by which its partners know it */

@@ -75,7 +75,7 @@ __noinline int find_ban(__u64 hi, __u64 lo, __u64 what)
 			seen = differs_in_order(ban, hi, lo, what, seen, zero);
 			if (!seen) {
 				if (!host.evaluate)
-					__sync_fetch_and_add(&ban->hits, 1);
+					atomic_add(&ban->hits, 1);
 				return 1;
 			}
 		}

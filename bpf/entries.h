@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Counters of single entries of address sets. A packet counts once for the most specific entry of
- * each set by which a rule matched it, however many rules that were.
+ * Counters of single entries of address sets. In each direction a packet counts once, for the most
+ * specific entry of each set by which a rule matched it, however many rules that were.
  *
  * All CPUs share a counter and add to it in atomic steps: one for each CPU would take too much
  * memory for a set of a million entries.
@@ -54,8 +54,8 @@ __noinline int count_entries(__u32 number, __u64 sets, __u32 bytes)
 				bpf_map_lookup_elem(&entry_counters, &number);
 
 			if (counter) {
-				__sync_fetch_and_add(&counter->packets, 1);
-				__sync_fetch_and_add(&counter->bytes, (__u64)bytes);
+				atomic_add(&counter->packets, 1);
+				atomic_add(&counter->bytes, bytes);
 			}
 			sets &= ~(1ull << (record->set & 63));
 		}

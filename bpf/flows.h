@@ -29,6 +29,10 @@
 #define FLOW_FLAGS(value) ((value) >> 24 & 0xff)
 #define FLOW_COUNTER(value) ((value) >> 32)
 
+/* Where the interface scopes begin in what says the rest of a flow. */
+#define FLOW_SCOPES_BIT 44
+_Static_assert(FLOW_SCOPES_BIT + FLOW_SCOPES <= 64, "flow");
+
 struct flow {
 	struct address src, dst; /* of IPv4: both in src.hi */
 	__u64 rest; /* ports, protocol, kinds of headers, interface scopes */
@@ -73,7 +77,7 @@ static __always_inline void new_flow(struct flow *flow, const struct packet *pac
 	if (AXES_IN_USE & 1u << AXIS_ICMP && packet->l4 & L4_ICMP)
 		flow->rest |= packet->first;
 	if (shape.features & FEATURE_SCOPES)
-		flow->rest |= around->scopes << 44;
+		flow->rest |= around->scopes << FLOW_SCOPES_BIT;
 	flow->fields = flow_fields(packet);
 	if (packet->v6) {
 		flow->src = packet->src;

@@ -12,12 +12,6 @@
 #ifndef XDPGATE_LIMIT_H
 #define XDPGATE_LIMIT_H
 
-/* Written out, because newer compilers may choose an instruction that 5.10 refuses. */
-static __always_inline void atomic_add(__u64 *word, __u64 value)
-{
-	asm volatile("lock *(u64 *)(%0 + 0) += %1" : : "r"(word), "r"(value) : "memory");
-}
-
 /* Both clocks count from the same moment, so that limits by either may share rate_sources. */
 static __always_inline __u64 limit_clock(const struct limit *limit)
 {

@@ -24,6 +24,12 @@
 #define READ_WORD(word) (*(volatile __u64 *)&(word))
 #define WRITE_WORD(word, value) (*(volatile __u64 *)&(word) = (value))
 
+/* Written out, because newer compilers may choose an instruction that 5.10 refuses. */
+static __always_inline void atomic_add(__u64 *word, __u64 value)
+{
+	asm volatile("lock *(u64 *)(%0 + 0) += %1" : : "r"(word), "r"(value) : "memory");
+}
+
 /* counter++, hidden from the compiler: it would count by another value that runs along, one whose
  * end the verifier does not know (clang 14 does so). */
 static __always_inline void count_up(__u64 *counter)
@@ -159,10 +165,9 @@ static __always_inline __u32 if_zero64(__u64 word)
 
 /*
  * A line of IPv4 hosts: a word of overflow marks, then seven slots {address, outcome}. The mark
- * hash % 64 says that some key with that mark lies in its other line (cuckoo hashing with buckets:
- * Erlingsson, Manasse, McSherry 2006), so that most misses touch one line. 0: not there. An empty
- * slot is all 0 and lies behind the used ones of a line; no key has a home line with an empty slot
- * and lies elsewhere, so to find it for address 0 is right too.
+ * hash % 64 says that some key with that mark lies, or lay, in its other line (cuckoo hashing with
+ * buckets: Erlingsson, Manasse, McSherry 2006), so that most misses touch one line. 0: not there. An
+ * empty slot is all 0, so finding it for address 0 finds nothing.
  */
 static __always_inline __u32 find_host4(const volatile struct address_index *index, __u32 address)
 {

@@ -64,7 +64,6 @@ pub(crate) const FEATURE_LIMIT: u32 = 1 << 15;
 pub(crate) const FEATURE_LIMIT_SOURCE: u32 = 1 << 16;
 pub(crate) const FEATURE_FLOWS: u32 = 1 << 17;
 pub(crate) const FEATURE_ENTRIES: u32 = 1 << 18;
-/// Interface scopes that a remembered flow has room for.
 pub(crate) const FLOW_SCOPES: usize = 16;
 
 pub(crate) const RULE_DROP: u32 = 1 << 0;

@@ -8,6 +8,8 @@ use xdpgate::policy::{
 };
 
 use Atomicity::{AllOrNothing, Partial};
+use ChangeErrorKind::{AlreadyExists, InUse, Invalid, NotFound};
+use Effect::{Created, Entries, Replaced};
 
 fn policy(text: &str) -> Policy {
     Policy::from_yaml(&format!("version: 1\n{text}")).unwrap()
@@ -95,7 +97,6 @@ rules:
         Change::Failsafe(failsafe.clone()),
     ];
     let (after, done) = effects(&before, &changes);
-    use Effect::{Created, Entries, Replaced};
     let want = [
         Created,
         Created,
@@ -194,7 +195,6 @@ rules:
         Change::CreateRule(from("fine", "203.0.113.2", Action::Drop)),
         Change::CreateSet(name("empty"), AddressSet::default()),
     ];
-    use ChangeErrorKind::{AlreadyExists, InUse, Invalid, NotFound};
     let want = [
         (
             0,
@@ -249,6 +249,64 @@ rules:
             "{index}"
         );
     }
+}
+
+#[test]
+fn r43_nobody_is_refused_for_what_another_did() {
+    // An entry that cannot be, and one that can, in the same set.
+    let before = policy(
+        "sets: { s: { entries: [203.0.113.7] } }
+rules:
+  - { id: r1, match: { src: '@s', dst: 198.51.100.1 }, action: drop }
+",
+    );
+    let too_early = Some(Timestamp::from_second(-1).unwrap());
+    let changes = [
+        Change::AddEntries(name("s"), vec![(prefix("203.0.113.1"), too_early)]),
+        Change::AddEntries(name("s"), entries(["203.0.113.2"])),
+    ];
+    let got = errors(&before, &changes);
+    assert_eq!((got.len(), got[0].0), (1, 0), "{got:?}");
+    assert!(got[0].2.contains("expires before 1970"), "{got:?}");
+    let changed = before.change(&changes, Partial).unwrap();
+    assert_eq!(changed.effects[1], Ok(Effect::Entries(1)));
+
+    // A rule that is right as long as the set is what it was, and stays so.
+    let mut pair = from("r2", "@s", Action::Drop);
+    pair.matches.dst.clone_from(&before.rules()[0].matches.dst);
+    let changes = [
+        Change::PutSet(name("s"), set(["2001:db8::1"])),
+        Change::PutRule(pair),
+        Change::PutRule(from("nowhere", "@nowhere", Action::Drop)),
+    ];
+    let got = errors(&before, &changes);
+    assert_eq!(
+        got.iter().map(|e| e.0).collect::<Vec<_>>(),
+        [0, 2],
+        "{got:?}"
+    );
+    let changed = before.change(&changes, Partial).unwrap();
+    assert_eq!(changed.effects[1], Ok(Effect::Created));
+    assert_eq!(changed.policy.rules().len(), 2);
+    assert_eq!(changed.policy.sets(), before.sets());
+}
+
+#[test]
+fn many_faults_are_found_at_once() {
+    let mut text = String::from("sets:\n");
+    let mut rules = String::from("rules:\n");
+    for n in 0..2000 {
+        text += &format!("  s{n}: {{ entries: [203.0.113.7] }}\n");
+        rules += &format!("  - {{ id: r{n}, match: {{ src: '@s{n}' }}, action: drop }}\n");
+    }
+    let before = policy(&(text + &rules));
+    let removals: Vec<Change> = (0..2000)
+        .map(|n| Change::RemoveSet(name(&format!("s{n}"))))
+        .collect();
+    // One round for each would take minutes.
+    let got = errors(&before, &removals);
+    assert_eq!(got.len(), 2000);
+    assert!(got.iter().all(|e| e.1 == ChangeErrorKind::InUse));
 }
 
 #[test]

@@ -178,6 +178,29 @@ fn what_is_more_than_hosts_is_compiled_as_a_whole() {
     assert!(!is_enough(&[expiring], &clock));
     let default = Change::DefaultVerdict(xdpgate::Verdict::Drop);
     assert!(!is_enough(&[default], &clock));
+    // Entries that are counted have numbers of their own.
+    let counting = |policy: &Policy| {
+        let set = policy.sets()[&bad()].clone();
+        let change = Change::PutSet(bad(), set.with_counters(EntryCounters::Entry));
+        policy
+            .change(&[change], Atomicity::AllOrNothing)
+            .unwrap()
+            .policy
+    };
+    let (counted, more) = (
+        counting(&before),
+        before.change(&[add("203.0.113.7")], Atomicity::AllOrNothing),
+    );
+    let image_of = |policy: &Policy| compile(policy, &options).unwrap();
+    assert!(
+        recompile(
+            image_of(&counted),
+            &counted,
+            &counting(&more.unwrap().policy),
+            &clock
+        )
+        .is_none()
+    );
     // More than are worth it.
     let many = (1000..1200).map(|i| (Prefix::host(v4(i)), None)).collect();
     assert!(!is_enough(&[Change::AddEntries(bad(), many)], &clock));
@@ -213,9 +236,34 @@ fn a_wall_clock_that_was_set_moves_expiries() {
     let options = CompileOptions::default();
     let image = || compile(&before, &options).unwrap();
     assert!(recompile(image(), &before, &after, &options.clock).is_some());
-    let set = Clock {
-        ticks: 1_000_000_000,
-        ..options.clock
-    };
-    assert!(recompile(image(), &before, &after, &set).is_none());
+    // A tick more or less comes of reading two clocks one after the other.
+    for (ticks, is_enough) in [(1, true), (2, false), (1_000_000_000, false)] {
+        let clock = Clock {
+            ticks,
+            ..options.clock
+        };
+        let changed = recompile(image(), &before, &after, &clock);
+        assert_eq!(changed.is_some(), is_enough, "{ticks}");
+    }
+}
+
+#[test]
+fn r104_what_has_expired_leaves_the_image() {
+    let text = "version: 1\nfailsafe: none\n\
+                sets: { bad: { entries: [192.0.2.1, { entry: 192.0.2.2, expires: 2000-01-01T00:00:00Z }] } }\n\
+                rules: [{ id: r, match: { src: '@bad' }, action: drop }]\n";
+    let policy = Policy::from_yaml(text).unwrap();
+    let options = CompileOptions::default();
+    let end: jiff::Timestamp = "2000-01-01T00:00:00Z".parse().unwrap();
+    for (second, is_enough) in [(-1, true), (0, false), (1, false)] {
+        let now = end + jiff::SignedDuration::from_secs(second);
+        let clock = Clock {
+            now,
+            ticks: now.as_nanosecond() as u64,
+            ..options.clock
+        };
+        let image = compile(&policy, &options).unwrap();
+        let changed = recompile(image, &policy, &policy, &clock);
+        assert_eq!(changed.is_some(), is_enough, "{second}");
+    }
 }

@@ -102,6 +102,22 @@ fn cases() -> Vec<(&'static str, Frame, Frame)> {
         ("ttl: 64", tcp().ttl(64), tcp().ttl(65)),
         ("ttl: 64", tcp6().ttl(64), tcp6().ttl(65)),
         ("dscp: 10", tcp().dscp(10), tcp().dscp(11)),
+        ("dscp: 10", tcp6().dscp(10), tcp6().dscp(11)),
+        ("vlan: 5", tcp6().tag(0x8100, 5), tcp6()),
+        ("length: 60", tcp6(), tcp6().payload(&[0; 4])),
+        (
+            "protocol: icmpv6, icmp: { type: 128 }",
+            ip("2001:db8::1", "2001:db8::2").icmp(128, 0),
+            ip("2001:db8::1", "2001:db8::2").icmp(129, 0),
+        ),
+        // What looks like ports in a later fragment is none.
+        ("dport: 9", tcp(), tcp().fragment(1, false)),
+        ("dport: 9", tcp6(), tcp6().fragment(1, false)),
+        (
+            "anomaly: bad_fragment",
+            tcp().fragment(8191, false),
+            tcp().fragment(8000, false),
+        ),
     ]
 }
 

@@ -175,8 +175,11 @@ fn r43_in_part_what_can_be_made_is_made() {
         panic!("all or nothing");
     };
     let kinds: Vec<_> = errors.iter().map(|e| (e.index(), e.kind())).collect();
-    use ChangeErrorKind::{AlreadyExists, NotFound};
-    assert_eq!(kinds, [(0, AlreadyExists), (3, NotFound)]);
+    let want = [
+        (0, ChangeErrorKind::AlreadyExists),
+        (3, ChangeErrorKind::NotFound),
+    ];
+    assert_eq!(kinds, want);
     assert_eq!(
         errors.iter().next().unwrap().policy_error().field(),
         Some("id")

@@ -135,6 +135,27 @@ fn all() -> String {
     pairs().replace("entries: [203", "counters: entry, entries: [203") + limits
 }
 
+/// The same of rules that all decide, so that flows are remembered, with counted entries that nest as
+/// deep as they may.
+fn flows() -> String {
+    let counted: Vec<String> = (0..=128).map(|len| format!("'::/{len}'")).collect();
+    let passive = |line: &&str| line.contains("action: count") || line.contains("mode: monitor");
+    let rules: String = all()
+        .lines()
+        .filter(|line| !passive(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let deep = format!(
+        "sets:\n  deep: {{ counters: entry, entries: [{}] }}\n  \
+         deeper: {{ counters: entry, entries: [{}] }}\n",
+        counted.join(", "),
+        counted[..29].join(", ")
+    );
+    rules.replace("sets:\n", &deep)
+        + "  - { id: r30, match: { dst: ['@deep', '@deeper'], dport: 77 }, action: drop, interfaces: [a0] }
+"
+}
+
 /// More rules than rows are used for.
 fn many_rules() -> String {
     let rules: String = (0..1500)
@@ -181,6 +202,7 @@ fn every_shape_is_verified_within_the_limit() {
         (&firewall, "many-rules", &many_rules()),
         (&by_pairs, "pairs", &pairs()),
         (&by_pairs, "all", &all()),
+        (&by_pairs, "flows", &flows()),
     ] {
         let applied = firewall.apply(&Policy::from_yaml(text).unwrap()).unwrap();
         let info = firewall.program_info();

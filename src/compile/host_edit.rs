@@ -145,3 +145,59 @@ impl HostTable<'_> {
         self.lines[home].0[(mark / 32) as usize] |= 1 << (mark % 32);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::Zeroable;
+
+    const SEED: [u64; 2] = [0x5bd1_e995_9e37_79b9, 0x85eb_ca6b_c2b2_ae35];
+
+    fn used<A: HostKey>(lines: &[Line]) -> usize {
+        let slots = |line| (0..A::SLOTS).filter(move |slot| A::get(line, *slot).1 != 0);
+        lines.iter().map(|line| slots(line).count()).sum()
+    }
+
+    /// The keys are 0 and others: an empty slot looks like a key 0.
+    fn comes_and_goes<A: HostKey>(key: impl Fn(u32) -> A) {
+        let mut lines = vec![Line::zeroed(); 8];
+        let mut table = HostTable {
+            lines: &mut lines,
+            seed: SEED,
+        };
+        table.remove(key(0));
+        let count = 3 * 8 * A::SLOTS as u32 / 4;
+        for number in 0..count {
+            assert!(table.put(key(number), number + 1), "{number}");
+        }
+        // Another outcome of a key that is there takes no place.
+        for number in 0..count {
+            assert!(table.put(key(number), number + 1000));
+            let (line, slot) = table.find(key(number)).expect("it was put there");
+            assert_eq!(A::get(&table.lines[line], slot).1, number + 1000);
+        }
+        assert_eq!(used::<A>(table.lines), count as usize);
+        for number in 0..count {
+            table.remove(key(number));
+            assert_eq!(table.find(key(number)), None);
+        }
+        assert_eq!(used::<A>(table.lines), 0);
+    }
+
+    #[test]
+    fn hosts_come_change_and_go() {
+        comes_and_goes(|number| number);
+        comes_and_goes(u128::from);
+    }
+
+    #[test]
+    fn a_full_table_says_so() {
+        let mut lines = vec![Line::zeroed(); 1];
+        let mut table = HostTable {
+            lines: &mut lines,
+            seed: SEED,
+        };
+        assert!((0..7).all(|key: u32| table.put(key, 1)));
+        assert!(!table.put(7u32, 1));
+    }
+}

@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::Clock;
 use super::address::Address;
 use super::host_edit::{HostKey, HostTable};
@@ -126,19 +128,22 @@ impl<'p> Recompilation<'p> {
         for (direction, axis) in basis.axes.iter().enumerate() {
             let Some(axis) = axis else { continue };
             let index = image.shape.address[direction];
-            self.change_hosts::<u32>(&axis.sources, &axis.v4, &index.v4, &mut image)?;
-            self.change_hosts::<u128>(&axis.sources, &axis.v6, &index.v6, &mut image)?;
+            let [mut v4, mut v6] = image.edits[direction];
+            self.change_hosts::<u32>(&axis.sources, &axis.v4, &index.v4, &mut v4, &mut image)?;
+            self.change_hosts::<u128>(&axis.sources, &axis.v6, &index.v6, &mut v6, &mut image)?;
+            image.edits[direction] = [v4, v6];
         }
         image.seal_again();
         Some(image)
     }
 
-    /// Changes the table of one direction and family.
+    /// Changes the table of one direction and family, in which `edits` hosts were changed before.
     fn change_hosts<A: HostKey>(
         &self,
         sources: &[KeptSource],
         classes: &HostClasses,
         index: &AddressIndex,
+        edits: &mut usize,
         image: &mut Image,
     ) -> Option<()> {
         let sets: Vec<&AddressSet> = sources
@@ -150,8 +155,8 @@ impl<'p> Recompilation<'p> {
             .collect::<Option<_>>()?;
         let hosts = self.changed_in::<A>(sources);
         let lines = index.host_lines as usize;
-        image.edits += hosts.len();
-        if image.edits > lines.max(FEW) || hosts.len() * sets.len() > MAX_SEARCHES {
+        *edits += hosts.len();
+        if *edits > lines.max(FEW) || hosts.len() * sets.len() > MAX_SEARCHES {
             return hosts.is_empty().then_some(());
         }
         let reader = ImageReader::trusted(&image.lines, image.shape);
@@ -225,9 +230,11 @@ fn outcome<A: HostKey>(
 }
 
 impl Basis {
-    /// Whether what expires does so at the same ticks as when the image was made.
+    /// Whether what expires does so at the same ticks as when the image was made, and nothing has
+    /// expired since, which a new image would not hold.
     fn holds_at(&self, clock: &Clock, policy: &Policy) -> bool {
-        let drift = clock.ticks_at(self.clock.now).abs_diff(self.clock.ticks);
-        drift <= 1 || !policy.has_expiry()
+        let same_ticks = clock.ticks_at(self.clock.now).abs_diff(self.clock.ticks) <= 1;
+        let is_past = |at: Timestamp| self.clock.now < at && at <= clock.now;
+        policy.expiries().all(|at| same_ticks && !is_past(at))
     }
 }

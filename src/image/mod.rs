@@ -53,8 +53,8 @@ const MIX_2: u64 = 0xc4ce_b9fe_1a85_ec53;
 
 /// A compiled policy: one flat, position-independent array of 64-byte lines.
 ///
-/// The same policy, seed and counter slots give the same bytes. The layout is that of
-/// `bpf/abi.h`; byte order is the host's, because an image is made on the node that runs it.
+/// When compiled as a whole the same policy, seed and counter slots give the same bytes. The layout
+/// is that of `bpf/abi.h`; byte order is the host's, because an image is made on the node that runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     pub(crate) lines: Vec<Line>,
@@ -62,8 +62,9 @@ pub struct Image {
     pub(crate) names: Arc<Names>,
     /// What later compilations may build on.
     pub(crate) basis: Option<Arc<Basis>>,
-    /// Hosts that were changed since it was compiled as a whole.
-    pub(crate) edits: usize,
+    /// Hosts that were changed since it was compiled as a whole, by table: source or destination,
+    /// IPv4 or IPv6.
+    pub(crate) edits: [[usize; 2]; 2],
 }
 
 /// What the numbers in an image stand for.

@@ -50,7 +50,7 @@ impl ImageWriter {
             shape,
             names: names.into(),
             basis: basis.map(Into::into),
-            edits: 0,
+            edits: [[0; 2]; 2],
         }
     }
 }

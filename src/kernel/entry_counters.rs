@@ -29,7 +29,8 @@ impl Firewall {
     ///
     /// A packet counts when a rule that names the set matches it, whether that decides or only
     /// counts; where the match is negated no entry has a part in it. It counts in the most specific
-    /// entry of the set that holds its address and has not expired, and once, by however many rules.
+    /// entry of the set that holds its address and has not expired: once for its source and once for
+    /// its destination, by however many rules.
     ///
     /// Counters are exact, on all CPUs. An entry keeps its counter over transactions for as long as
     /// its set has it and counts. Packets and bytes are read one after the other while traffic goes

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Firewall {
     /// See [`Loader::rows_up_to`].
     pub(super) rows_up_to: usize,
     pub(super) events: Events,
+    /// The number of the last generation.
+    pub(super) generations: AtomicU64,
     /// Held while counters of entries are read or go over from one generation to the next.
     pub(super) entry_turn: Mutex<()>,
 }
@@ -84,6 +87,7 @@ impl Firewall {
                 Arc::clone(&interfaces),
             )),
             sampler: Mutex::new(None),
+            generations: AtomicU64::new(0),
             entry_turn: Mutex::new(()),
             sample_every,
             backend,

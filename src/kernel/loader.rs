@@ -140,7 +140,7 @@ impl Loader {
     }
 
     /// Of how many flows at the least the rule is remembered, all CPUs together; 32,768 for each
-    /// possible CPU unless set, 0 for none. Takes 64 bytes of memory each, in which two IPv4 flows
+    /// possible CPU unless set, but at most 1,048,576, 0 for none. Takes 64 bytes of memory each, in which two IPv4 flows
     /// have room if the rules look at nothing but addresses, ports and protocol.
     ///
     /// A policy that needs more than one address to find a rule gains by it as long as the flows of

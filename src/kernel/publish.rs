@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::BuildHasher;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,8 @@ impl Active {
     }
 }
 
-/// The number of a policy that was applied: 1 for the first, one more for each.
+/// The number of a policy that was applied: 1 for the first, one more for each that was published, or
+/// refused as late as by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub(super) u64);
 
@@ -77,7 +79,8 @@ pub struct Applied {
 }
 
 impl Firewall {
-    /// What [`Firewall::apply`] would change. Touches nothing.
+    /// What [`Firewall::apply`] would change. Touches nothing. The size of the image is that of one
+    /// that is compiled as a whole: see [`Applied::changed_hosts`].
     ///
     /// # Errors
     /// Those that [`Firewall::apply`] would give for the policy.
@@ -113,7 +116,7 @@ impl Firewall {
         let rules = numbered(&policy, &assignment);
 
         let started = Instant::now();
-        let (image, changed_hosts) = match self.recompile(&policy, &rules)? {
+        let (image, changed_hosts) = match self.recompile(&policy, &rules) {
             Some((image, hosts)) => (image, Some(hosts)),
             None => {
                 let slots = rules.iter().map(|(_, slot)| slot.number).collect();
@@ -121,9 +124,12 @@ impl Firewall {
             }
         };
         let compiled = Instant::now();
-        let generation = Generation(self.generation().map_or(0, Generation::get) + 1);
+        // Never given twice: what is known of flows goes by it.
+        let generation = Generation(self.generations.fetch_add(1, Ordering::SeqCst) + 1);
         // Before its program can send an event.
         self.events.announce(generation, Arc::clone(&rules));
+        // Until what was counted so far is carried over nobody reads that of single entries.
+        let counting = lock(&self.entry_turn);
         // From here to the switch no interface comes or goes.
         let interfaces = lock(&self.interfaces);
         let scopes = Scopes::new(image.scopes());
@@ -143,14 +149,6 @@ impl Firewall {
             entries: entries(&policy),
             verified_insns: judge.program().verified_insns,
         };
-        log::info!(
-            "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
-            applied.generation,
-            rules.len(),
-            applied.entries,
-            applied.image_bytes,
-            applied.compile + applied.publish,
-        );
         let active = Active {
             generation: applied.generation,
             policy,
@@ -160,8 +158,6 @@ impl Firewall {
             image: image.with_lines(Vec::new()),
         };
         let active = Arc::new(active);
-        // Until what was counted so far is carried over nobody reads that of single entries.
-        let counting = lock(&self.entry_turn);
         let mut in_force = self.active.write().unwrap_or_else(PoisonError::into_inner);
         let before = in_force.replace(Arc::clone(&active));
         drop(in_force);
@@ -172,34 +168,31 @@ impl Firewall {
         drop(counting);
         slots.commit(assignment);
         drop(before);
+        log::info!(
+            "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
+            applied.generation,
+            active.rules.len(),
+            applied.entries,
+            applied.image_bytes,
+            applied.compile + applied.publish,
+        );
         Ok(applied)
     }
 
     /// The image of the policy in force, changed into that of another one, and in how many hosts;
     /// `None` if that is not enough.
-    fn recompile(
-        &self,
-        policy: &Policy,
-        rules: &[(RuleId, RuleSlot)],
-    ) -> Result<Option<(Image, usize)>, ApplyError> {
-        let Some(active) = self.active() else {
-            return Ok(None);
-        };
+    fn recompile(&self, policy: &Policy, rules: &[(RuleId, RuleSlot)]) -> Option<(Image, usize)> {
+        let active = self.active()?;
+        let change = Recompilation::between(&active.policy, policy)?;
         let slot = |rule: &(RuleId, RuleSlot)| rule.1.number;
-        let Some(change) = Recompilation::between(&active.policy, policy) else {
-            return Ok(None);
-        };
         if !rules.iter().map(slot).eq(active.rules.iter().map(slot)) {
-            return Ok(None);
+            return None;
         }
-        let lines = active.judge.image_lines();
-        let lines = lines.map_err(|source| ApplyError::Syscall {
-            call: "mmap of the image in force",
-            source,
-        })?;
+        let failed = |error| log::warn!("compiling as a whole: cannot read the image: {error}");
+        let lines = active.judge.image_lines().map_err(failed).ok()?;
         let image = active.image.clone().with_lines(lines);
-        let image = change.change(image, &self.clock()?);
-        Ok(image.map(|image| (image, change.hosts())))
+        let image = change.change(image, &self.clock().ok()?)?;
+        Some((image, change.hosts()))
     }
 
     fn clock(&self) -> Result<Clock, ApplyError> {

@@ -177,15 +177,6 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<libbpf_sys::bp
     }
 }
 
-/// Memory shared with the kernel: the values of an mmapable array map.
-///
-/// The data path changes them at any time, so they are seen as atomics only.
-pub(super) struct SharedWords<A> {
-    map: MmapRaw,
-    words: usize,
-    _atomic: std::marker::PhantomData<A>,
-}
-
 /// A copy of a map's first lines. The map must be frozen, so that nobody writes to it meanwhile.
 pub(super) fn read_lines(map: impl AsFd, lines: usize) -> io::Result<Vec<Line>> {
     let fd = map.as_fd().as_raw_fd();
@@ -195,6 +186,15 @@ pub(super) fn read_lines(map: impl AsFd, lines: usize) -> io::Result<Vec<Line>> 
     // SAFETY: the mapping is page-aligned, readable and as long as the slice, and lives until it is
     // copied. All bit patterns are lines.
     Ok(unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<Line>(), lines) }.to_vec())
+}
+
+/// Memory shared with the kernel: the values of an mmapable array map.
+///
+/// The data path changes them at any time, so they are seen as atomics only.
+pub(super) struct SharedWords<A> {
+    map: MmapRaw,
+    words: usize,
+    _atomic: std::marker::PhantomData<A>,
 }
 
 impl<A: Word> SharedWords<A> {

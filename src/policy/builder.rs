@@ -99,15 +99,20 @@ impl PolicyBuilder {
         sort(&mut self.failsafe.ssh_from);
         self.rules.iter_mut().for_each(canonical_rule);
         validate(&self)?;
+        Ok(self.arrange())
+    }
+
+    /// The policy of valid parts, which are in canonical order but for the order of the rules.
+    pub(super) fn arrange(mut self) -> Policy {
         self.rules
             .sort_by(|a, b| (a.priority, &a.id).cmp(&(b.priority, &b.id)));
-        Ok(Policy {
+        Policy {
             default: self.default,
             malformed: self.malformed,
             failsafe: self.failsafe,
             sets: self.sets.into_iter().collect(),
             rules: self.rules,
-        })
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub use set::{AddressSet, EntryCounters};
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 /// What happens to a frame in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Verdict {
@@ -108,13 +110,11 @@ impl Policy {
             && self.rules == other.rules
     }
 
-    /// Whether a rule or an entry of a set expires.
-    pub(crate) fn has_expiry(&self) -> bool {
-        self.rules.iter().any(|rule| rule.expires.is_some())
-            || self
-                .sets
-                .values()
-                .any(|set| set.expiring().next().is_some())
+    /// When rules and entries of sets expire.
+    pub(crate) fn expiries(&self) -> impl Iterator<Item = Timestamp> + '_ {
+        let rules = self.rules.iter().filter_map(|rule| rule.expires);
+        let entries = self.sets.values().flat_map(AddressSet::expiring);
+        rules.chain(entries.map(|(_, at)| at))
     }
 
     /// The verdict when no rule decides.

@@ -51,12 +51,10 @@ fn in_kernel(args: &Eval, policy: &Policy) -> Result<Firewall, Failure> {
             _ => Failure::operation(e),
         })?;
     firewall.apply(policy).map_err(|e| match &e {
-        ApplyError::Policy(fault) if fault.kind() == PolicyErrorKind::NotSupported => {
-            Failure::input(
-                args.policy.display(),
-                format!("{fault}; --oracle can judge it"),
-            )
-        }
+        ApplyError::Policy(fault) => Failure::input(
+            args.policy.display(),
+            format!("{fault}; --oracle can judge it"),
+        ),
         _ => Failure::apply(&args.policy, &e),
     })?;
     Ok(firewall)

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::address::{AddressItem, AddressMatch, SetName};
+use jiff::Timestamp;
+
+use super::super::address::{AddressItem, AddressMatch, Prefix, SetName};
 use super::super::builder::{PolicyBuilder, canonical_rule};
 use super::super::error::{PolicyError, PolicyErrorKind};
 use super::super::rule::{Rule, RuleId};
 use super::super::set::AddressSet;
-use super::super::validate::{Fault, Place, rule_faults};
+use super::super::validate::{Fault, Place, check_expiries, faults};
 use super::super::{Failsafe, Policy, Verdict};
 use super::{Change, ChangeError, ChangeErrorKind, Effect};
 
@@ -64,6 +66,8 @@ impl<'p> Draft<'p> {
                 None => Effect::Unchanged,
             }),
             Change::AddEntries(name, entries) => {
+                let expiring = entries.iter().filter_map(|(p, at)| Some((*p, (*at)?)));
+                can_be(index, name, expiring)?;
                 self.edit_set(index, name, |set| set.insert(entries.iter().copied()))
             }
             Change::RemoveEntries(name, entries) => {
@@ -111,6 +115,7 @@ impl<'p> Draft<'p> {
         set: &'p AddressSet,
         create: bool,
     ) -> Result<Effect, ChangeError> {
+        can_be(index, name, set.expiring())?;
         let effect = match self.sets.get(name) {
             Some(_) if create => {
                 let error = already_there("a set of this name is there").about(name);
@@ -170,56 +175,54 @@ impl<'p> Draft<'p> {
                 .map(Cow::into_owned)
                 .collect(),
         };
-        // All rules at fault at once; of the rest the first that is found.
-        let touched = |rule: &Rule| rules_by.get(&rule.id).copied();
-        let faults: Vec<ChangeError> = rule_faults(&builder, |rule| touched(rule).is_some())
-            .into_iter()
-            .filter_map(|(rule, error)| Some(invalid(touched(rule)?, error)))
-            .collect();
-        if !faults.is_empty() {
-            return Err(faults);
+        let faults = faults(&builder);
+        if faults.is_empty() {
+            return Ok(builder.arrange());
         }
-        let blamed: Vec<(Option<usize>, Vec<usize>)> = builder
-            .rules
-            .iter()
-            .map(|rule| (touched(rule), sets_named(rule, &sets_by)))
-            .collect();
-        let names: Vec<SetName> = builder.sets.iter().map(|(name, _)| name.clone()).collect();
-        builder.check().map_err(|Fault { place, error, .. }| {
-            let index = match place {
-                Place::Policy => failsafe_by,
-                Place::Set(set) => sets_by.get(&names[set]).copied(),
+        let blame = |Fault { place, error, .. }| {
+            let (index, own) = match place {
+                Place::Policy => (failsafe_by, true),
+                Place::Set(set) => (sets_by.get(&builder.sets[set].0).copied(), true),
                 Place::Rule(rule) => {
-                    let (by, sets) = &blamed[rule];
-                    by.or(sets.iter().copied().max())
+                    let rule = &builder.rules[rule];
+                    match rules_by.get(&rule.id) {
+                        Some(index) => (Some(*index), true),
+                        None => (last_of_sets(rule, &sets_by), false),
+                    }
                 }
             };
             let index = index.expect("what was not touched was valid");
-            if error.kind() == PolicyErrorKind::UnknownSet {
+            if !own && error.kind() == PolicyErrorKind::UnknownSet {
                 let error = error.mend("take it out of the rule first");
-                return vec![ChangeError::new(index, ChangeErrorKind::InUse, error)];
+                return ChangeError::new(index, ChangeErrorKind::InUse, error);
             }
-            vec![invalid(index, error)]
-        })
+            invalid(index, error)
+        };
+        Err(faults.into_iter().map(blame).collect())
     }
 }
 
-/// The changes that touched sets which a rule names.
-fn sets_named(rule: &Rule, sets_by: &HashMap<SetName, usize>) -> Vec<usize> {
-    if sets_by.is_empty() {
-        return Vec::new();
-    }
+/// The last change that touched a set which a rule names.
+fn last_of_sets(rule: &Rule, sets_by: &HashMap<SetName, usize>) -> Option<usize> {
     let addresses = [&rule.matches.src, &rule.matches.dst];
     let items = addresses
         .into_iter()
         .flatten()
         .flat_map(|AddressMatch { items, .. }| items);
-    items
-        .filter_map(|item| match item {
-            AddressItem::Set(name) => sets_by.get(name).copied(),
-            AddressItem::Prefix(_) => None,
-        })
-        .collect()
+    let touched = items.filter_map(|item| match item {
+        AddressItem::Set(name) => sets_by.get(name).copied(),
+        AddressItem::Prefix(_) => None,
+    });
+    touched.max()
+}
+
+/// Refuses entries that no set can have.
+fn can_be(
+    index: usize,
+    name: &SetName,
+    expiring: impl IntoIterator<Item = (Prefix, Timestamp)>,
+) -> Result<(), ChangeError> {
+    check_expiries(expiring).map_err(|error| invalid(index, error.about(name)))
 }
 
 fn invalid(index: usize, error: PolicyError) -> ChangeError {

@@ -117,6 +117,7 @@ impl Policy {
         atomicity: Atomicity,
     ) -> Result<Changed, ChangeErrors> {
         let mut refused: Vec<Option<ChangeError>> = vec![None; changes.len()];
+        let mut retried = false;
         loop {
             let mut draft = Draft::new(self);
             let mut effects = Vec::with_capacity(changes.len());
@@ -126,22 +127,41 @@ impl Policy {
                     None => draft.make(index, change),
                 });
             }
-            let faults = match draft.finish() {
-                Ok(policy) => {
-                    let errors: Vec<ChangeError> =
-                        effects.iter().filter_map(|e| e.clone().err()).collect();
-                    if atomicity == Atomicity::AllOrNothing && !errors.is_empty() {
-                        return Err(ChangeErrors::new(errors));
+            let policy = match draft.finish() {
+                Ok(policy) => policy,
+                Err(faults) => {
+                    // Without those that are at fault; it ends, because each round leaves out more.
+                    for fault in faults {
+                        refused[fault.index()].get_or_insert(fault);
                     }
-                    return Ok(Changed { policy, effects });
+                    continue;
                 }
-                Err(faults) => faults,
             };
-            // Without those that are at fault; it ends, because each round leaves out one or more.
-            for fault in faults {
-                let place = fault.index();
-                refused[place] = Some(fault);
+            // Rules that did not fit to what has been left out since may fit to what is there.
+            let left_out = |is_it: fn(&Change) -> bool| {
+                let mut all = changes.iter().zip(&refused);
+                all.any(|(change, refusal)| refusal.is_some() && is_it(change))
+            };
+            if !retried && left_out(puts_rule) && left_out(|change| !puts_rule(change)) {
+                retried = true;
+                for (_, refusal) in changes
+                    .iter()
+                    .zip(&mut refused)
+                    .filter(|(c, _)| puts_rule(c))
+                {
+                    *refusal = None;
+                }
+                continue;
             }
+            let errors: Vec<ChangeError> = effects.iter().filter_map(|e| e.clone().err()).collect();
+            if atomicity == Atomicity::AllOrNothing && !errors.is_empty() {
+                return Err(ChangeErrors::new(errors));
+            }
+            return Ok(Changed { policy, effects });
         }
     }
+}
+
+fn puts_rule(change: &Change) -> bool {
+    matches!(change, Change::CreateRule(_) | Change::PutRule(_))
 }

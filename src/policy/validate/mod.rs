@@ -4,13 +4,14 @@ mod family;
 mod rule;
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
 use super::address::{Prefix, SetName};
 use super::builder::PolicyBuilder;
 use super::error::{PolicyError, PolicyErrorKind};
-use super::rule::Rule;
 use super::set::AddressSet;
 use super::{Failsafe, suggest};
 use family::Coverage;
@@ -53,23 +54,47 @@ impl From<PolicyError> for ItemError {
     }
 }
 
-/// Checks all that can be wrong with a policy; every field is already of its own type.
+/// Checks all that can be wrong with a policy; every field is already of its own type. The first
+/// fault.
 pub(super) fn validate(policy: &PolicyBuilder) -> Result<(), Fault> {
+    match find_faults(policy, ControlFlow::Break) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(fault) => Err(fault),
+    }
+}
+
+/// All that is wrong with a policy. Where it is a set, rules that name it may be found wrong as well.
+pub(super) fn faults(policy: &PolicyBuilder) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let all = |fault| {
+        faults.push(fault);
+        ControlFlow::<Infallible>::Continue(())
+    };
+    match find_faults(policy, all) {
+        ControlFlow::Continue(()) => faults,
+        ControlFlow::Break(never) => match never {},
+    }
+}
+
+fn find_faults<B>(
+    policy: &PolicyBuilder,
+    mut found: impl FnMut(Fault) -> ControlFlow<B>,
+) -> ControlFlow<B> {
     if let Err(error) = check_failsafe(&policy.failsafe) {
-        return Err(Fault {
+        found(Fault {
             place: Place::Policy,
             item: None,
             error,
-        });
+        })?;
     }
     let mut sets = Sets::new();
     for (i, (name, set)) in policy.sets.iter().enumerate() {
         if let Err(error) = check_set(name, set, &mut sets) {
-            return Err(Fault {
+            found(Fault {
                 place: Place::Set(i),
                 item: None,
                 error: error.about(name),
-            });
+            })?;
         }
     }
     let mut ids = HashSet::new();
@@ -80,38 +105,14 @@ pub(super) fn validate(policy: &PolicyBuilder) -> Result<(), Fault> {
             Err(duplicate_id().into())
         };
         if let Err(ItemError { item, error }) = unique.and_then(|()| rule::check(rule, &sets)) {
-            let item = Some(item).filter(|item| !item.is_empty());
-            let error = error.about(&rule.id);
-            return Err(Fault {
+            found(Fault {
                 place: Place::Rule(i),
-                item,
-                error,
-            });
+                item: Some(item).filter(|item| !item.is_empty()),
+                error: error.about(&rule.id),
+            })?;
         }
     }
-    Ok(())
-}
-
-/// The rules among these that cannot be in this policy. An id that is there twice, and what is wrong
-/// with sets, is not looked for.
-pub(super) fn rule_faults(
-    policy: &PolicyBuilder,
-    which: impl Fn(&Rule) -> bool,
-) -> Vec<(&Rule, PolicyError)> {
-    let rules: Vec<&Rule> = policy.rules.iter().filter(|rule| which(rule)).collect();
-    if rules.is_empty() {
-        return Vec::new();
-    }
-    let sets: Sets<'_> = policy
-        .sets
-        .iter()
-        .map(|(name, set)| (name, Coverage::new(set)))
-        .collect();
-    let fault = |rule| match rule::check(rule, &sets) {
-        Ok(()) => None,
-        Err(ItemError { error, .. }) => Some((rule, error.about(&rule.id))),
-    };
-    rules.into_iter().filter_map(fault).collect()
+    ControlFlow::Continue(())
 }
 
 fn duplicate_id() -> PolicyError {
@@ -145,24 +146,33 @@ fn check_set<'a>(
     set: &'a AddressSet,
     sets: &mut Sets<'a>,
 ) -> Result<(), PolicyError> {
-    if set.is_empty() {
-        return Err(
-            PolicyError::new(PolicyErrorKind::InvalidValue, "the set has no entry")
-                .mend("give it entries or leave it out"),
-        );
-    }
-    let too_early = |(_, expires): &(Prefix, Timestamp)| *expires < Timestamp::UNIX_EPOCH;
-    if let Some((prefix, _)) = set.expiring().find(too_early) {
-        let reason = format!("{prefix} expires before 1970");
-        return Err(PolicyError::new(PolicyErrorKind::InvalidValue, reason).in_field("entries"));
-    }
     if sets.insert(name, Coverage::new(set)).is_some() {
         return Err(PolicyError::new(
             PolicyErrorKind::Duplicate,
             "another set has this name",
         ));
     }
-    Ok(())
+    if set.is_empty() {
+        return Err(
+            PolicyError::new(PolicyErrorKind::InvalidValue, "the set has no entry")
+                .mend("give it entries or leave it out"),
+        );
+    }
+    check_expiries(set.expiring())
+}
+
+/// Whether entries of a set expire at times that can be.
+pub(super) fn check_expiries(
+    entries: impl IntoIterator<Item = (Prefix, Timestamp)>,
+) -> Result<(), PolicyError> {
+    let too_early = |(_, expires): &(Prefix, Timestamp)| *expires < Timestamp::UNIX_EPOCH;
+    match entries.into_iter().find(too_early) {
+        None => Ok(()),
+        Some((prefix, _)) => {
+            let reason = format!("{prefix} expires before 1970");
+            Err(PolicyError::new(PolicyErrorKind::InvalidValue, reason).in_field("entries"))
+        }
+    }
 }
 
 fn unknown_set(name: &SetName, sets: &Sets<'_>) -> ItemError {
