@@ -174,27 +174,49 @@ fn r77_a_known_flow_sees_its_rule_expire() {
         return;
     }
     let lead = SignedDuration::from_secs(if in_guest() { 15 } else { 3 });
-    let frame = ip("192.0.2.1", "198.51.100.1").udp(7, 9).build();
     for rows_up_to in BORDERS {
         let expires = Timestamp::now() + lead;
         let rules = format!(
             "  - {{ id: rule, match: {{ src: 192.0.2.1, dport: 9 }}, action: drop, expires: {expires} }}\n"
         );
-        let (_firewall, entry) = loaded(Firewall::loader().rows_up_to(rows_up_to), &policy(&rules));
-        let begun = Instant::now();
-        loop {
-            let before = Timestamp::now();
-            let verdict = entry.receive(&frame);
-            if verdict == Verdict::Pass {
-                assert!(Timestamp::now() >= expires, "too early");
-                let late = before.duration_since(expires);
-                assert!(late < SignedDuration::from_secs(1), "{late:#} late");
-                println!("expired {late:#} after its time");
-                break;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(60), "never expired");
-            sleep(Duration::from_millis(1));
+        expires_on_time(rows_up_to, &policy(&rules), expires);
+    }
+}
+
+#[test]
+fn r77_r104_a_known_flow_sees_an_entry_expire() {
+    if skipped() {
+        return;
+    }
+    let lead = SignedDuration::from_secs(if in_guest() { 15 } else { 3 });
+    for rows_up_to in BORDERS {
+        let expires = Timestamp::now() + lead;
+        let text = format!(
+            "version: 1\nfailsafe: none\n\
+             sets: {{ s: {{ entries: [{{ entry: 192.0.2.1, expires: {expires} }}, 192.0.2.2] }} }}\n\
+             rules: [{{ id: rule, match: {{ src: '@s', dport: 9 }}, action: drop }}]\n"
+        );
+        expires_on_time(rows_up_to, &Policy::from_yaml(&text).unwrap(), expires);
+    }
+}
+
+/// One flow comes all the time, and is dropped until then.
+fn expires_on_time(rows_up_to: usize, policy: &Policy, expires: Timestamp) {
+    let frame = ip("192.0.2.1", "198.51.100.1").udp(7, 9).build();
+    let (_firewall, entry) = loaded(Firewall::loader().rows_up_to(rows_up_to), policy);
+    let begun = Instant::now();
+    loop {
+        let before = Timestamp::now();
+        let verdict = entry.receive(&frame);
+        if verdict == Verdict::Pass {
+            assert!(Timestamp::now() >= expires, "too early");
+            let late = before.duration_since(expires);
+            assert!(late < SignedDuration::from_secs(1), "{late:#} late");
+            println!("expired {late:#} after its time");
+            break;
         }
+        assert!(begun.elapsed() < Duration::from_secs(60), "never expired");
+        sleep(Duration::from_millis(1));
     }
 }
 
@@ -250,6 +272,26 @@ fn r05_cpus_that_write_one_place_never_mistake_a_flow() {
     });
     let matched = firewall.stats().rules[0].matched.packets;
     assert!(matched > 0 && matched < (rounds * cpus) as u64);
+}
+
+/// Two flows push each other out of one place as fast as they can.
+#[test]
+fn r05_what_another_cpu_writes_at_the_same_time_is_not_believed() {
+    if skipped() {
+        return;
+    }
+    let rules = "  - { id: r, match: { src: '2001:db8::/64', dport: 9 }, action: drop }\n";
+    let (firewall, entry) = loaded(Firewall::loader().remember_flows(1), &policy(rules));
+    let frames = [9, 10].map(|dport| ip("2001:db8::1", "2001:db8::2").udp(7, dport).build());
+    let times = if in_guest() { 20_000 } else { 500_000 };
+    for _ in 0..4 {
+        on_cpus(cpus(), |number| {
+            entry.receive_many(&frames[number % 2], times)
+        });
+    }
+    let dropping = cpus().div_ceil(2) as u64;
+    let matched = firewall.stats().rules[0].matched.packets;
+    assert_eq!(matched, 4 * dropping * u64::from(times));
 }
 
 #[test]

@@ -11,10 +11,10 @@ use common::netns::{self, Wire, index, sh, skipped, veth, wait_until};
 use common::packet::{Frame, SYN, ip};
 use jiff::Timestamp;
 use xdpgate::oracle::Oracle;
-use xdpgate::policy::{Policy, PolicyErrorKind};
+use xdpgate::policy::Policy;
 use xdpgate::{
-    ApplyError, AttachError, AttachMode, Count, Disposition, Firewall, Frags, LoadError,
-    ModePreference, Reason, Stats, Verdict,
+    AttachError, AttachMode, Count, Disposition, Firewall, Frags, LoadError, ModePreference,
+    Reason, Stats, Verdict,
 };
 
 /// A firewall for frames in several buffers; says that the test is skipped if the kernel has none.

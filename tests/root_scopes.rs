@@ -137,6 +137,41 @@ fn rules_for_some_interfaces_by_pairs() {
     live(0);
 }
 
+/// The same flow comes by two interfaces at once: what is known of it is so by interface.
+#[test]
+fn one_flow_by_several_interfaces() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let names = ["a0", "c0"];
+        let peers = names.map(|name| format!("p{name}"));
+        names
+            .iter()
+            .zip(&peers)
+            .for_each(|(name, peer)| veth(name, peer));
+        for rows_up_to in [256, 0] {
+            let loader = Firewall::loader().dry_run(false).rows_up_to(rows_up_to);
+            let firewall = loader.load().unwrap();
+            firewall.apply(&policy(SCOPED)).unwrap();
+            names.iter().for_each(|name| attach(&firewall, name));
+            let wires = peers.each_ref().map(|peer| Wire::open(peer));
+            let frame = udp_from("198.18.0.1");
+            let before = names.map(|name| counts(&firewall, name));
+            // Much faster than what is known is forgotten.
+            for _ in 0..500 {
+                wires.iter().for_each(|wire| wire.send(&frame));
+            }
+            let all = |counts: &[(u64, u64)]| counts.iter().map(|c| c.0 + c.1).sum::<u64>();
+            let now = || names.map(|name| counts(&firewall, name));
+            wait_until("all frames", || all(&now()) == all(&before) + 1000);
+            let after = now();
+            assert_eq!(after[0].0 - before[0].0, 500, "dropped on a0");
+            assert_eq!(after[1].0 - before[1].0, 0, "dropped on c0");
+        }
+    });
+}
+
 #[test]
 fn an_interface_does_not_inherit_the_scopes_of_the_one_before() {
     if netns::skipped() {

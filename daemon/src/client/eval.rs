@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 use xdpgate::oracle::Oracle;
-use xdpgate::policy::PolicyErrorKind;
 use xdpgate::{ApplyError, Evaluation, Firewall, LoadError, Policy, Verdict};
 
 use super::args::Eval;
