@@ -67,7 +67,6 @@ __noinline int send_event(struct xdp_md *ctx, __u32 rule, __u32 counter_slot, __
 			  __u32 disposition)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
-	__u32 zero = 0;
 	__u32 own_key = rule != NO_RULE ? counter_slot : host.rule_slots + reason;
 	__u32 all_key = host.rule_slots + REASON_SLOTS;
 	struct control *line = control_line();

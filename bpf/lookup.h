@@ -386,14 +386,23 @@ static __always_inline __u32 find_in_index(const volatile struct address_index *
 	return found ? found : v4->miss;
 }
 
-/* The outcome of one address. */
-static __always_inline __u32 find_outcome(const volatile struct address_axis *axis,
-					  const struct address *address, __u32 v6, __u64 ticks,
-					  __u64 zero)
+/* The outcome of one address, which may change with time. */
+static __always_inline __u32 find_on_axis(const volatile struct address_axis *axis,
+					  const struct address *address, __u32 v6, __u64 zero)
 {
 	__u32 outcome = find_in_index(&axis->v4, &axis->v6, address->hi, address->lo, v6, zero);
 
 	forget(outcome);
+	return outcome;
+}
+
+/* The outcome of one address at this time. */
+static __always_inline __u32 find_outcome(const volatile struct address_axis *axis,
+					  const struct address *address, __u32 v6, __u64 ticks,
+					  __u64 zero)
+{
+	__u32 outcome = find_on_axis(axis, address, v6, zero);
+
 	if (axis->timed)
 		outcome = at_this_time(axis, outcome, ticks, zero);
 	return outcome;

@@ -405,6 +405,24 @@ static __always_inline struct line *find_by_address(const volatile struct addres
 	return line;
 }
 
+/* The rule that decides, or NO_RULE, if there are ONLY_SIMPLE_RULES. */
+static __always_inline __u32 find_simple_rule(const struct packet *packet, __u64 zero)
+{
+	__u32 rule = NO_RULE, other;
+
+	if (shape.features & FEATURE_SRC)
+		rule = find_on_axis(&shape.address[AXIS_SRC], &packet->src, packet->v6, zero) - 1;
+	if (shape.features & FEATURE_DST) {
+		other = find_on_axis(&shape.address[AXIS_DST], &packet->dst, packet->v6, zero) - 1;
+		rule = other < rule ? other : rule;
+	}
+	if (shape.features & FEATURE_EXACT) {
+		other = find_exact(packet);
+		rule = other < rule ? other : rule;
+	}
+	return rule;
+}
+
 /* The rule that decides, or NO_RULE. */
 static __always_inline __u32 find_rule(const struct packet *packet, const struct around *around,
 				       struct passing *passing, __u64 zero)

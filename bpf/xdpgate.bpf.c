@@ -60,19 +60,61 @@ int xdpgate(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+/*
+ * The rule that decides, as with_record() has it, where there may be more than ONLY_SIMPLE_RULES.
+ * Those that the packet passes by count on the way.
+ */
+static __always_inline __u64 classify(struct xdp_md *ctx, const struct packet *packet, __u32 bytes,
+				      __u32 bank, __u32 *passed, __u64 zero)
+{
+	struct passing passing = {};
+	struct around around = {};
+	struct flow flow = {};
+	__u64 known = 0;
+	__u32 *record;
+
+	if (shape.features & (FEATURE_TIMED | FEATURE_CONDITIONS))
+		around.ticks = bpf_jiffies64();
+	if (shape.features & FEATURE_SCOPES) {
+		around.scopes = interface_scopes(ctx);
+		forget(around.scopes);
+	}
+	if (shape.features & FEATURE_WALK) {
+		passing.region = rule_region(bpf_get_smp_processor_id(), bank);
+		passing.bytes = bytes;
+	}
+	if (REMEMBERS_FLOWS) {
+		new_flow(&flow, packet, &around, zero);
+		known = find_flow(&flow, IS_SHORT(packet));
+		forget(known);
+	}
+	if (!known) {
+		known = with_record(find_rule(packet, &around, &passing, zero));
+		if (REMEMBERS_FLOWS)
+			remember_flow(&flow, known, IS_SHORT(packet));
+	}
+	if (shape.features & FEATURE_ENTRIES && !host.evaluate) {
+		record = FLOW_FLAGS(known) & RULE_ENTRIES ? rule_record(FLOW_RULE(known) - 1) :
+							    NULL;
+		if (record)
+			add_sets(&passing, *record);
+		forget(passing.src_sets);
+		forget(passing.dst_sets);
+		count_packet_entries(packet, bytes, &passing);
+	}
+	*passed = passing.count;
+	return known;
+}
+
 SEC("xdp")
 int xdpgate_policy(struct xdp_md *ctx)
 {
 	struct decision decision = { .rule = NO_RULE };
 	__u32 bank, bytes = frame_bytes(ctx);
 	struct control *line = control_line();
+	__u32 counter_slot = 0, passed = 0;
 	struct packet packet;
-	struct passing passing = {};
-	struct around around = {};
-	__u32 counter_slot = 0;
-	struct flow flow = {};
-	__u64 zero, known = 0;
-	bool remembers;
+	__u64 zero, known;
 	__u32 *record;
 
 	if (!line)
@@ -104,62 +146,38 @@ int xdpgate_policy(struct xdp_md *ctx)
 	}
 	if (HAS_RULES) {
 		forget_packet(&packet, zero);
-		if (shape.features & (FEATURE_TIMED | FEATURE_CONDITIONS))
-			around.ticks = bpf_jiffies64();
-		if (shape.features & FEATURE_SCOPES) {
-			around.scopes = interface_scopes(ctx);
-			forget(around.scopes);
-		}
-		if (shape.features & FEATURE_WALK) {
-			passing.region = rule_region(bpf_get_smp_processor_id(), bank);
-			passing.bytes = bytes;
-		}
-		remembers = REMEMBERS_FLOWS;
-		if (remembers) {
-			new_flow(&flow, &packet, &around, zero);
-			known = find_flow(&flow, IS_SHORT(&packet));
-			forget(known);
-		}
-		if (!known) {
-			known = with_record(find_rule(&packet, &around, &passing, zero));
-			if (remembers)
-				remember_flow(&flow, known, IS_SHORT(&packet));
-		}
+		if (ONLY_SIMPLE_RULES)
+			known = with_record(find_simple_rule(&packet, zero));
+		else
+			known = classify(ctx, &packet, bytes, bank, &passed, zero);
 		decision.rule = FLOW_RULE(known) - 1;
 		forget(decision.rule);
-		if (shape.features & FEATURE_ENTRIES && !host.evaluate) {
-			record = FLOW_FLAGS(known) & RULE_ENTRIES ? rule_record(decision.rule) : NULL;
-			if (record)
-				add_sets(&passing, *record);
-			forget(passing.src_sets);
-			forget(passing.dst_sets);
-			count_packet_entries(&packet, bytes, &passing);
+		if (decision.rule != NO_RULE) {
+			decision.reason = REASON_RULE;
+			decision.drop = FLOW_FLAGS(known) & RULE_DROP;
+			counter_slot = FLOW_COUNTER(known);
+			if (shape.features & FEATURE_LIMIT && FLOW_FLAGS(known) & RULE_LIMIT) {
+				record = rule_record(decision.rule);
+				if (record && over_limit(bytes, packet.src.hi, packet.src.lo, packet.v6,
+							 record[0], counter_slot, zero)) {
+					decision.drop = true;
+					decision.reason = REASON_RATE_LIMIT;
+				}
+			}
+			goto count;
 		}
 	}
-	if (decision.rule != NO_RULE) {
-		decision.reason = REASON_RULE;
-		decision.drop = FLOW_FLAGS(known) & RULE_DROP;
-		counter_slot = FLOW_COUNTER(known);
-		if (shape.features & FEATURE_LIMIT && FLOW_FLAGS(known) & RULE_LIMIT) {
-			record = rule_record(decision.rule);
-			if (record && over_limit(bytes, packet.src.hi, packet.src.lo, packet.v6, record[0],
-						 counter_slot, zero)) {
-				decision.drop = true;
-				decision.reason = REASON_RATE_LIMIT;
-			}
-		}
-	} else if (packet.malformed) {
+	if (packet.malformed) {
 		decision.reason = REASON_MALFORMED;
 		goto malformed;
-	} else {
-		decision.reason = REASON_DEFAULT;
-		decision.drop = shape.features & FEATURE_DEFAULT_DROP;
 	}
+	decision.reason = REASON_DEFAULT;
+	decision.drop = shape.features & FEATURE_DEFAULT_DROP;
 	goto count;
 malformed:
 	decision.drop = shape.features & FEATURE_MALFORMED_DROP;
 count:
-	return finish(ctx, line, bytes, &decision, counter_slot, passing.count, bank);
+	return finish(ctx, line, bytes, &decision, counter_slot, passed, bank);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -30,17 +30,20 @@ pub(super) struct Allotment {
 }
 
 /// Finds a place for every rule. Up to `rows_up_to` rules that need more than one address go into
-/// the rows, all of them; beyond that only those that nothing else can hold.
+/// the rows, all of them, unless all are of one five-tuple each; beyond that only those that nothing
+/// else can hold.
 pub(super) fn allot(rules: &[&Rule], rows_up_to: usize) -> Allotment {
     let mut classes = Classes::default();
     let by_address =
         |rule: &Rule| address_alone(rule).filter(|_| !is_passive(rule) && !is_scoped(rule));
-    let others = rules.iter().filter(|r| by_address(r).is_none()).count();
+    let others: Vec<&&Rule> = rules.iter().filter(|r| by_address(r).is_none()).collect();
+    let are_exact = others.iter().all(|r| is_exact(r) && !is_passive(r));
+    let are_few = others.len() <= rows_up_to && !are_exact;
     let places = rules
         .iter()
         .map(|rule| match by_address(rule) {
             Some(direction) => Place::Address(direction),
-            None if others <= rows_up_to || is_passive(rule) => Place::Row,
+            None if are_few || is_passive(rule) => Place::Row,
             None if is_exact(rule) => Place::Exact,
             None => match pair_class(rule).and_then(|m| classes.number(m)) {
                 Some(class) => Place::Pair(class),

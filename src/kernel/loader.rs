@@ -139,9 +139,9 @@ impl Loader {
         Self { max_bans, ..self }
     }
 
-    /// Of how many flows at the least the rule is remembered, all CPUs together; 32,768 for each
-    /// possible CPU unless set, but at most 1,048,576, 0 for none. Takes 64 bytes of memory each, in which two IPv4 flows
-    /// have room if the rules look at nothing but addresses, ports and protocol.
+    /// Of how many flows at the least the rule is remembered, all CPUs together; 65,536 for each
+    /// possible CPU unless set, but at most 1,048,576, and 0 for none. Takes 64 bytes of memory each, in
+    /// which two IPv4 flows have room if the rules look at nothing but addresses, ports and protocol.
     ///
     /// A policy that needs more than one address to find a rule gains by it as long as the flows of
     /// a moment have room; all others do not use it.
@@ -275,7 +275,7 @@ const MAX_RATE_SOURCES: u32 = 200_000_000;
 const MOST_BANS: u32 = 1 << 25;
 
 /// Lines of the table of flows: 2 MiB, as large as L2 caches are.
-const FLOWS_PER_CPU: u32 = 32_768;
+const FLOWS_PER_CPU: u32 = 65_536;
 /// 64 MiB.
 const MOST_DEFAULT_FLOWS: u32 = 1 << 20;
 /// 2 GiB.
