@@ -313,8 +313,8 @@ static __always_inline __u32 search_lengths(const volatile struct address_index 
 		if (step >= index->depth || !line)
 			break;
 		at = (struct length_node *)line + (node & 1);
-		found = find6(index->blocks, index->block_count, hi & at->mask_hi,
-			      lo & at->mask_lo, at->length);
+		found = find_key(index->blocks, index->block_count, hi & at->mask_hi,
+				 lo & at->mask_lo, at->length, true);
 		missed = if_zero(found);
 		node = (at->after_miss & missed) | (at->after_hit & ~missed);
 		best = (best & missed) | (found & ((1u << OUTCOME_BITS) - 1));
