@@ -192,16 +192,16 @@ static __always_inline __u32 find_host4(const volatile struct address_index *ind
 }
 
 /*
- * A line of IPv6 hosts or prefixes: 32 overflow marks, three values, three 16-byte keys. A value
- * is an outcome, with the prefix length above it in the table of prefixes (0 in that of hosts).
+ * A line of 16-byte keys: IPv6 hosts, prefixes, five-tuples, pairs. 32 overflow marks, three values,
+ * three keys. A value has the length of the key above it: that of a prefix, or what kind of key it is;
+ * 0 for an empty slot, whose key is 0 as well. With branches, which other than in a line of seven are
+ * learnt well: a third less for a search over prefix lengths.
  */
-static __always_inline __u32 find_key(__u32 first, __u32 lines, __u64 hi, __u64 lo, __u32 length,
-				      const bool with_branches)
+static __always_inline __u32 find_key(__u32 first, __u32 lines, __u64 hi, __u64 lo, __u32 length)
 {
 	__u64 hash = hash6(hi, lo, length);
 	__u32 mark = 1u << (hash & 31);
 	__u32 number = first + home_line(hash, lines);
-	__u32 found = 0;
 
 	for (__u64 choice = 0; choice < HOST_CHOICES; count_up(&choice)) {
 		struct line *line = image_line(number);
@@ -212,30 +212,19 @@ static __always_inline __u32 find_key(__u32 first, __u32 lines, __u64 hi, __u64 
 		key = (__u64 *)(line->w + 4);
 #pragma unroll
 		for (int i = 0; i < HOST6_SLOTS; i++) {
-			if (!with_branches)
-				found |= line->w[1 + i] &
-					 if_zero64((key[2 * i] ^ hi) | (key[2 * i + 1] ^ lo) |
-						   (line->w[1 + i] >> OUTCOME_BITS ^ length));
-			else if (key[2 * i] == hi && key[2 * i + 1] == lo &&
-				 line->w[1 + i] >> OUTCOME_BITS == length)
-				return line->w[1 + i];
+			__u32 value;
+
+			if (key[2 * i] != hi || key[2 * i + 1] != lo)
+				continue;
+			value = line->w[1 + i];
+			if (value && value >> OUTCOME_BITS == length)
+				return value;
 		}
-		if (found | if_zero(line->w[0] & mark))
+		if (!(line->w[0] & mark))
 			break;
 		number = first + other_line(hash, lines);
 	}
-	return found;
-}
-
-static __always_inline __u32 find6(__u32 first, __u32 lines, __u64 hi, __u64 lo, __u32 length)
-{
-	return find_key(first, lines, hi, lo, length, false);
-}
-
-/* With branches: faster where nearly all keys are there and their slots are learnt. */
-static __always_inline __u32 find_pair(__u64 hi, __u64 lo, __u32 length)
-{
-	return find_key(shape.pairs, shape.pair_lines, hi, lo, length, true);
+	return 0;
 }
 
 /* How many bits are set: in parallel, as in Hacker's Delight; BPF has no such instruction. */
@@ -314,7 +303,7 @@ static __always_inline __u32 search_lengths(const volatile struct address_index 
 			break;
 		at = (struct length_node *)line + (node & 1);
 		found = find_key(index->blocks, index->block_count, hi & at->mask_hi,
-				 lo & at->mask_lo, at->length, true);
+				 lo & at->mask_lo, at->length);
 		missed = if_zero(found);
 		node = (at->after_miss & missed) | (at->after_hit & ~missed);
 		best = (best & missed) | (found & ((1u << OUTCOME_BITS) - 1));
@@ -368,7 +357,7 @@ static __always_inline __u32 find_in_index(const volatile struct address_index *
 
 	if (is_v6) {
 		if (v6->host_lines)
-			found = find6(v6->hosts, v6->host_lines, hi, lo, 0);
+			found = find_key(v6->hosts, v6->host_lines, hi, lo, 0);
 		if (!found && v6->root) {
 			if (v6 == &shape.address[AXIS_SRC].v6)
 				found = find_src_prefix6(hi, lo);

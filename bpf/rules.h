@@ -56,7 +56,7 @@ __noinline int rule_holds(__u32 flags, __u64 ticks, __u64 scopes)
 /* The rule of one IPv4 five-tuple + 1, or 0. A global function: verified once. */
 __noinline int find_exact_key(__u64 hi, __u64 lo)
 {
-	return find6(shape.exact, shape.exact_lines, hi, lo, 0);
+	return find_key(shape.exact, shape.exact_lines, hi, lo, 0);
 }
 
 static __always_inline __u32 find_exact(const struct packet *packet)
@@ -153,6 +153,12 @@ static __always_inline __u32 find_box(__u32 list, __u64 key, __u64 classes, __u3
 	return best;
 }
 
+/* The list of a pair of labels, or of what it is split by. */
+static __always_inline __u32 find_list(__u64 hi, __u64 lo, __u32 kind)
+{
+	return find_key(shape.pairs, shape.pair_lines, hi, lo, kind);
+}
+
 /*
  * The first rule of a pair of labels that the packet fits, if it comes before `best`. A global
  * function: inlined, the verifier would walk it once for every pair that a packet may have.
@@ -160,14 +166,14 @@ static __always_inline __u32 find_box(__u32 list, __u64 key, __u64 classes, __u3
 __noinline int find_in_pair(__u64 pair, __u64 key, __u64 classes, __u32 best, __u64 scopes)
 {
 	__u64 zero = unknown_zero();
-	__u32 list = find_pair(pair, 0, PAIR_KEY);
+	__u32 list = find_list(pair, 0, PAIR_KEY);
 
 	forget(list);
 	if (list & (PAIR_SPLIT - 1))
 		best = find_box(list & (PAIR_SPLIT - 1), key, classes, best, scopes, zero);
 	if (shape.split_pairs && list & PAIR_SPLIT && !(key & BOX_KEY_PORTLESS)) {
 		forget(best);
-		list = find_pair(pair, BOX_KEY_DPORT(key) << 32 | BOX_KEY_PROTOCOL(key), SPLIT_KEY);
+		list = find_list(pair, BOX_KEY_DPORT(key) << 32 | BOX_KEY_PROTOCOL(key), SPLIT_KEY);
 		forget(list);
 		if (list)
 			best = find_box(list & (PAIR_SPLIT - 1), key, classes, best, scopes, zero);

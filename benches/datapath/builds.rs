@@ -90,8 +90,11 @@ impl Bench<'_> {
         fs::write(&policy_text, text).map_err(|e| e.to_string())?;
 
         let firewall = firewall_for(1)?;
+        let other = Policy::builder().build().map_err(|e| e.to_string())?;
         let (mut total, mut applying) = (Batches::default(), Batches::default());
         for _ in 0..self.rounds {
+            // Nothing to build on.
+            firewall.apply(&other).map_err(|e| e.to_string())?;
             let started = Instant::now();
             let policy = Policy::from_file(&policy_text).map_err(|e| e.to_string())?;
             let applied = firewall.apply(&policy).map_err(|e| e.to_string())?;
@@ -163,7 +166,9 @@ impl Bench<'_> {
         let case = cases::starting_with(name)?;
         let firewall = firewall_for(case.policy.rules().len())?;
         let mut taken = Batches::default();
+        let other = Policy::builder().build().map_err(|e| e.to_string())?;
         for _ in 0..self.rounds.min(5) {
+            firewall.apply(&other).map_err(|e| e.to_string())?;
             let applied = firewall.apply(&case.policy).map_err(|e| e.to_string())?;
             taken.0.push(ms(applied.compile + applied.publish));
         }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapHandle, Program};
+use xdpgate::policy::Policy;
 use xdpgate::{Applied, Firewall, Loader, Verdict};
 
 use crate::batches::{Batches, Summary, ms};
@@ -47,14 +48,16 @@ fn loader_for(rules: usize) -> Result<Loader, String> {
 }
 
 /// The fastest of several applications, within a second or two, and how long its program took to
-/// load.
+/// load. Before each there is another policy, so that nothing can be built on.
 fn apply(
     firewall: &Firewall,
     case: &Case,
     report: &mut Report,
 ) -> Result<(Applied, Duration), String> {
     let started = Instant::now();
+    let other = Policy::builder().build().map_err(|e| e.to_string())?;
     let mut apply = || {
+        firewall.apply(&other).map_err(|e| e.to_string())?;
         let applied = firewall.apply(&case.policy).map_err(|e| e.to_string())?;
         let program = firewall.program_info().policy.unwrap_or_default();
         report.loaded(&program);
