@@ -330,6 +330,14 @@ static __always_inline __u32 find_rowed(const struct packet *packet, __u32 src_r
 
 	if (!and_rows(rows, 0, &summary))
 		return best;
+	/* As unknown from the start as after one step. */
+	forget(summary);
+	if (shape.features & FEATURE_WALK)
+		forget(passing->count);
+	if (shape.features & FEATURE_ENTRIES) {
+		forget(passing->src_sets);
+		forget(passing->dst_sets);
+	}
 	for (int i = 0; i < 64 + MAX_WALK + 1; i++) {
 		__u32 number, step;
 
