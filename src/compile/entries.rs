@@ -102,12 +102,7 @@ impl<'p> CountedSets<'p> {
         let mut around: Vec<Found<A>> = Vec::new();
         for same in entries.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (address, len, ..) = same[0];
-            while around
-                .last()
-                .is_some_and(|top| address.truncate(top.len) != top.address)
-            {
-                around.pop();
-            }
+            address::leave(&mut around, address);
             let mut outcome = around.last().map_or(swept.miss, |top| top.outcome);
             for (_, _, bit, place, until) in same {
                 outcome = records.add(*bit, *until, outcome);

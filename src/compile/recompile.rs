@@ -197,8 +197,8 @@ impl<'p> Recompilation<'p> {
     }
 }
 
-/// The outcome that a host has of its own: `Some(None)` if it is that of the addresses around it, `None` if it
-/// is not known.
+/// The outcome that a host has of its own: `Some(None)` if it is that of the addresses around it,
+/// `None` if it is not known.
 fn outcome<A: HostKey>(
     host: A,
     sets: &[&AddressSet],

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::address::{Address, Found};
+use super::address::{Address, Found, leave};
 use super::{Refusal, hosts};
 use crate::abi::{
     AddressIndex, BLOCK_LINES, ENTRY_BLOCK, ENTRY_PACKED, LENGTH_STEPS, LengthNode, Line,
@@ -135,12 +135,7 @@ pub(super) fn write6(
     let mut table: HashMap<(u128, u8), u32> = HashMap::with_capacity(prefixes.len() * 2);
     let mut covering: Vec<Found<u128>> = Vec::new();
     for p in prefixes {
-        while covering
-            .last()
-            .is_some_and(|c| p.address.truncate(c.len) != c.address)
-        {
-            covering.pop();
-        }
+        leave(&mut covering, p.address);
         covering.push(*p);
         let mut node = 1;
         for _ in 0..LENGTH_STEPS {

@@ -92,6 +92,16 @@ pub(super) struct Found<A> {
     pub(super) outcome: u32,
 }
 
+/// Takes off the prefixes that do not hold an address, from those around the one before it.
+pub(super) fn leave<A: Address>(around: &mut Vec<Found<A>>, address: A) {
+    while around
+        .last()
+        .is_some_and(|top| address.truncate(top.len) != top.address)
+    {
+        around.pop();
+    }
+}
+
 /// What depends on an address of this direction.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member<'p> {

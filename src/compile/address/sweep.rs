@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::effect::{Effect, Effects, Source};
 use super::outcomes::Outcomes;
-use super::{Address, Found, Member};
+use super::{Address, Found, Member, leave};
 use crate::compile::Clock;
 use crate::compile::recompile::HostClasses;
 use crate::policy::{AddressItem, Policy};
@@ -49,12 +49,7 @@ pub(super) fn sweep<A: Address>(
     let mut stack: Vec<Found<A>> = Vec::new();
     for group in entries.chunk_by(|a, b| a.address == b.address && a.len == b.len) {
         let Entry { address, len, .. } = group[0];
-        while stack
-            .last()
-            .is_some_and(|top| address.truncate(top.len) != top.address)
-        {
-            stack.pop();
-        }
+        leave(&mut stack, address);
         let parent = stack.last().map_or(base, |top| top.outcome);
         let outcome = group.iter().fold(parent, |outcome, entry| {
             steps.step(outcome, entry.origin, outcomes)

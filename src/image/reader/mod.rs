@@ -109,7 +109,7 @@ impl<'i> ImageReader<'i> {
         if shape.checksum != checksum(&lines[header_lines()..]) {
             return Err(ImageError::Checksum);
         }
-        Ok(Self { lines, shape })
+        Ok(Self::trusted(lines, shape))
     }
 
     /// Reads lines that this process made, without looking at them first.
