@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::daemon::{Daemon, attempt, daemon};
 use common::namespace::Namespace;
-use common::{Ended, Scratch, XDPGATED, is_root, run, text, wait_for};
+use common::{Ended, Scratch, TOO_SLOW, XDPGATED, is_root, run, text, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -244,10 +244,7 @@ rules: [{ id: block-bad, match: { src: '@bad-hosts' }, action: drop }]
 
     // What the data plane cannot do is refused, and nothing changes.
     let before = daemon.json(&["status"])["policy"].clone();
-    let slow = scene.scratch.file(
-        "new.yaml",
-        "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n",
-    );
+    let slow = scene.scratch.file("new.yaml", TOO_SLOW);
     for more in [&[][..], &["--plan"]] {
         daemon
             .ask(&[&["policy", "apply", &slow][..], more].concat())
@@ -370,10 +367,7 @@ fn r57_r62_a_start_that_fails_changes_nothing() {
     let wrong = scratch.file("wrong.yaml", "version: 1\nrulez: []\n");
     attempt(host, scratch, &["--interface", "xg0", "--policy", &wrong])
         .refused(2, &["wrong.yaml: 2:1", "rulez"]);
-    let slow = scratch.file(
-        "slow.yaml",
-        "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n",
-    );
+    let slow = scratch.file("slow.yaml", TOO_SLOW);
     attempt(host, scratch, &["--interface", "xg0", "--policy", &slow])
         .refused(2, &["slow.yaml: ", "rule slow", "let it be at most"]);
     attempt(

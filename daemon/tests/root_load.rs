@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use common::namespace::Namespace;
-use common::{Ended, Scratch, XDPGATE, captures, frames, is_root, run, text, xdpgate};
+use common::{Ended, Scratch, TOO_SLOW, XDPGATE, captures, frames, is_root, run, text, xdpgate};
 
 const POLICY: &str = "
 version: 1
@@ -61,10 +61,7 @@ fn r108_what_the_kernel_cannot_judge_is_said() {
     }
     let scratch = Scratch::new();
     let policy = scratch.file("policy.yaml", POLICY);
-    let slow = scratch.file(
-        "slow.yaml",
-        "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n",
-    );
+    let slow = scratch.file("slow.yaml", TOO_SLOW);
     let pcap = scratch.file("sample.pcap", captures::simple(&sample()));
     xdpgate(["eval", "--json", "--policy", &slow, "--pcap", &pcap]).refused(
         2,
@@ -185,10 +182,7 @@ fn a_load_that_fails_leaves_nothing() {
     let wrong = scratch.file("wrong.yaml", "version: 1\nrulez: []\n");
     pins.load(&wrong, &[])
         .refused(2, &["wrong.yaml: 2:1", "rulez"]);
-    let slow = scratch.file(
-        "slow.yaml",
-        "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n",
-    );
+    let slow = scratch.file("slow.yaml", TOO_SLOW);
     pins.load(&slow, &[])
         .refused(2, &["slow.yaml: ", "rule slow", "let it be at most"]);
     assert!(!pins.exists());

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 pub const XDPGATE: &str = env!("CARGO_BIN_EXE_xdpgate");
 pub const XDPGATED: &str = env!("CARGO_BIN_EXE_xdpgated");
 
+/// A policy that is well formed and that the compiler refuses: its burst takes too long to earn.
+pub const TOO_SLOW: &str = "version: 1\nrules: [{ id: slow, action: { rate_limit: { packets_per_second: 1, burst: 1000000000000 } } }]\n";
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Ended {
