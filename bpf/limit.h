@@ -57,7 +57,7 @@ static __always_inline __u32 tagged_slot(const struct source_line *line, __u32 t
 
 #pragma unroll
 	for (int i = SOURCE_SLOTS - 1; i >= 0; i--) {
-		__u32 here = if_zero(line->tags[i] ^ tag);
+		__u32 here = if_zero(READ_WORD(line->tags[i]) ^ tag);
 
 		slot = (slot & ~here) | ((i + 1) & here);
 	}
@@ -73,7 +73,7 @@ static __always_inline __u32 full_slot(const struct source_line *line, __u64 now
 	for (int i = SOURCE_SLOTS - 1; i >= 0; i--) {
 		const struct budget *budget = &line->budgets[i];
 		/* All ones if it is full. */
-		__u32 here = (__s64)(budget->base + budget->spent - now - 1) >> 63;
+		__u32 here = (__s64)(READ_WORD(budget->base) + READ_WORD(budget->spent) - now - 1) >> 63;
 
 		slot = (slot & ~here) | ((i + 1) & here);
 	}
@@ -84,6 +84,10 @@ static __always_inline __u32 full_slot(const struct source_line *line, __u64 now
  * The budget of a source: the one with its tag, or one that is full in either of its two lines,
  * because a full budget and none are the same. Both lines are asked for at once, so that their
  * cache misses overlap. NULL: both are full of others.
+ *
+ * A source may be new on several CPUs at once. Tags are written before budgets are spent, so they
+ * are read again after the budgets were: either they name the place that another CPU has taken, or
+ * nothing of it was spent yet and all choose the same.
  */
 static __always_inline struct budget *find_source(const struct limit *limit, __u64 hi, __u64 lo,
 						  __u32 v6, __u64 now, __u64 zero)
@@ -112,8 +116,13 @@ static __always_inline struct budget *find_source(const struct limit *limit, __u
 	found_other = tagged_slot(other, tag);
 	claim = !(found_home | found_other);
 	if (claim) {
-		found_home = full_slot(home, now);
-		found_other = full_slot(other, now);
+		__u32 full_home = full_slot(home, now), full_other = full_slot(other, now);
+
+		found_home = tagged_slot(home, tag);
+		found_other = tagged_slot(other, tag);
+		claim = !(found_home | found_other);
+		if (claim)
+			found_home = full_home, found_other = full_other;
 	}
 	found = found_home ? found_home : found_other;
 	number = found_home ? home_line(hash, host.source_lines) :
@@ -126,7 +135,7 @@ static __always_inline struct budget *find_source(const struct limit *limit, __u
 	if (!line)
 		return NULL;
 	if (claim && !host.evaluate)
-		line->tags[(found - 1) & SOURCE_SLOTS] = tag;
+		WRITE_WORD(line->tags[(found - 1) & SOURCE_SLOTS], tag);
 	return (struct budget *)line + (found & SOURCE_SLOTS);
 }
 

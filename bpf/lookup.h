@@ -21,8 +21,8 @@
 		(value) = forgotten;                                                               \
 	} while (0)
 
-#define READ_WORD(word) (*(volatile __u64 *)&(word))
-#define WRITE_WORD(word, value) (*(volatile __u64 *)&(word) = (value))
+#define READ_WORD(word) (*(volatile typeof(word) *)&(word))
+#define WRITE_WORD(word, value) (*(volatile typeof(word) *)&(word) = (value))
 
 /* Written out, because newer compilers may choose an instruction that 5.10 refuses. */
 static __always_inline void atomic_add(__u64 *word, __u64 value)

@@ -5,7 +5,7 @@
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -171,6 +171,40 @@ fn r18_after_idling_a_burst_passes_exactly() {
             assert!(exact > 0 || in_guest(), "too slow to see anything");
         }
     }
+}
+
+/// A source that is seen for the first time on all CPUs at one moment gets one place, not one on each.
+#[test]
+fn r18_a_new_source_has_one_budget() {
+    if skipped() {
+        return;
+    }
+    const SOURCES: u32 = 10_000;
+    let (_firewall, entry) = loaded(
+        Firewall::loader(),
+        &limit("limit", "packets_per_second: 1, burst: 2, per: source"),
+    );
+    let through: Vec<AtomicU64> = (0..SOURCES).map(|_| AtomicU64::new(0)).collect();
+    let arrived: Vec<AtomicUsize> = (0..SOURCES).map(|_| AtomicUsize::new(0)).collect();
+    let started = Instant::now();
+    let all = cpus();
+    on_cpus(all, |_| {
+        for source in 0..SOURCES {
+            let address = Ipv4Addr::from(0x0a00_0000 + source);
+            let frame = udp_from(&address.to_string());
+            let place = source as usize;
+            arrived[place].fetch_add(1, Ordering::AcqRel);
+            while arrived[place].load(Ordering::Acquire) < all {
+                std::hint::spin_loop();
+            }
+            through[place].fetch_add(passed(&entry, &frame, 3), Ordering::Relaxed);
+        }
+    });
+    let elapsed = started.elapsed();
+    let wrong = through.iter().filter(|n| n.load(Ordering::Relaxed) != 2);
+    let wrong = wrong.count();
+    println!("{wrong} of {SOURCES} sources on {all} CPUs in {elapsed:.1?}");
+    assert_eq!(wrong, 0);
 }
 
 /// A burst of one packet: ticks would be too coarse. The oracle hears of the same frames.
