@@ -65,11 +65,11 @@ pub use kernel::PcapngWriter;
 pub use kernel::{
     Applied, ApplyError, AttachError, AttachMode, Attachment, Ban, BanError, BanScope, BuildInfo,
     Count, Disposition, EntryCountersError, EntryStats, EvaluateError, Event, EventError,
-    EventOptions, EventStats, EventStream, Fallback, Firewall, Frags, Generation, IfIndex,
-    InterfaceRates, InterfaceStats, LoadError, Loader, ModePreference, NextError, Operation,
-    PinError, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RuleRates, RuleStats, Stats,
-    Transaction, TransactionError, TransactionOptions, VerdictCount, VerdictCounts, VerdictRates,
-    VerifierLog, build_info, unpin,
+    EventOptions, EventStats, EventStream, Fallback, Firewall, Frags, Generation, HealthError,
+    IfIndex, InterfaceRates, InterfaceStats, LoadError, Loader, ModePreference, NextError,
+    Operation, PinError, Pinning, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RuleRates,
+    RuleStats, SavedPolicyError, Stats, Transaction, TransactionError, TransactionOptions,
+    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, build_info, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

@@ -14,6 +14,7 @@ use super::layout::{
     BANKS, COUNTERS_PER_INTERFACE, EntryCounter, InterfaceEntry, RuleCounter, VerdictCounter,
 };
 use super::publish::Generation;
+use super::slot_memory::SlotMemory;
 use super::stats::ProgramFacts;
 use crate::abi::Line;
 use crate::compile::Clock;
@@ -102,6 +103,19 @@ pub(super) trait Backend: Debug + Send + Sync {
 
     fn events(&self) -> Arc<dyn EventSource>;
 
+    /// Where it is written which rule and interface counts in which slot, if that is to outlive this
+    /// process.
+    fn slot_memory(&self) -> Option<SlotMemory<'_>>;
+    /// To be called when all interfaces run the program of this process, and it has a policy: what an
+    /// earlier process left behind and nobody uses is removed.
+    fn settle(&self);
+    /// Removes all pins but those of links.
+    fn unpin(&self) -> Result<(), PinError>;
+    /// The directory where the pins are, if there are any.
+    fn pinned(&self) -> Option<&Path>;
+    /// The program that the data path judges by, as far as it can be known.
+    fn judging_program(&self) -> io::Result<Option<u32>>;
+
     fn entry_program(&self) -> ProgramFacts;
     /// Whether the programs take frames in several buffers.
     fn takes_frags(&self) -> bool;
@@ -142,12 +156,16 @@ pub(super) struct Answer {
     pub passed: Vec<u32>,
 }
 
-/// An attachment; dropping it detaches.
+/// An attachment; dropping it detaches, unless it is pinned.
 pub(super) trait XdpLink: Debug + Send + Sync {
     fn id(&self) -> u32;
     fn program_id(&self) -> u32;
     /// Whether its interface is still there.
     fn is_alive(&self) -> bool;
+    /// Lets it run the program of this process, if it still runs that of an earlier one.
+    fn succeed(&mut self) -> io::Result<()>;
+    /// Removes its pin, so that dropping it detaches.
+    fn unpin(&mut self);
 }
 
 /// An XDP program found on an interface.

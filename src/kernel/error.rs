@@ -67,6 +67,28 @@ pub enum LoadError {
         /// All that the verifier said.
         log: VerifierLog,
     },
+    /// The pins by which the firewall is to outlive this process cannot be made or taken over.
+    #[error("cannot pin: {0}")]
+    Pin(#[from] PinError),
+    /// An interface of an earlier process cannot be taken over.
+    #[error("taking over an interface: {0}")]
+    Attach(AttachError),
+    /// The directory where the policy is to be saved cannot be made.
+    #[error("state_dir: {}: {source}", .dir.display())]
+    StateDir {
+        /// The directory.
+        dir: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+    /// The policy of an earlier process cannot be put in force again.
+    #[error("{}: {source}; mend the file or remove it", .path.display())]
+    SavedPolicy {
+        /// The file where it was saved.
+        path: PathBuf,
+        /// What is wrong.
+        source: SavedPolicyError,
+    },
     /// Another system call failed.
     #[error("{call}: {source}")]
     Syscall {
@@ -75,6 +97,21 @@ pub enum LoadError {
         /// Its error.
         source: io::Error,
     },
+}
+
+/// Why a saved policy cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SavedPolicyError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(io::Error),
+    /// It is not a policy.
+    #[error(transparent)]
+    Policy(PolicyError),
+    /// The kernel does not take it.
+    #[error(transparent)]
+    Apply(ApplyError),
 }
 
 /// Why a policy was not applied; what was in force before is still in force.
@@ -189,6 +226,34 @@ pub enum AttachError {
     Syscall {
         /// The interface.
         interface: String,
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
+/// What is broken, so that packets pass unjudged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HealthError {
+    /// The program of the policy in force is not the one that is jumped to.
+    #[error(
+        "the policy in force does not judge: its program {expected} was taken out of the map \
+         policy_slot, which holds {}; apply the policy again", match .found {
+            Some(id) => format!("program {id}"),
+            None => "nothing, so that every packet passes".to_owned(),
+        }
+    )]
+    NotJudging {
+        /// The program that should judge.
+        expected: u32,
+        /// The one that does.
+        found: Option<u32>,
+    },
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Syscall {
         /// The call.
         call: &'static str,
         /// Its error.
@@ -330,6 +395,12 @@ pub enum PinError {
     /// The map by which pins are known as ours is not there, or is another one.
     #[error("{}: has no pin \"layout\" that xdpgate made: its pins are not ours", .dir.display())]
     NoLayout {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Another process has pinned its firewall there, and runs.
+    #[error("{}: another process uses these pins: stop it first, or choose another directory", .dir.display())]
+    InUse {
         /// The directory.
         dir: PathBuf,
     },

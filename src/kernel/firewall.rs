@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::attach::{self, Attachment, ModePreference};
 use super::backend::Backend;
 use super::ban_table::BanTable;
-use super::error::{AttachError, EvaluateError, PinError};
+use super::entry_counters::InheritedEntries;
+use super::error::{AttachError, EvaluateError, HealthError, PinError};
 use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
@@ -19,12 +20,14 @@ use super::rates::{Rates, Sampler};
 use super::scopes::Scopes;
 use super::slots::RuleSlots;
 use super::snapshot::Snapshots;
+use super::state_dir::StateDir;
 use super::stats::{ProgramInfo, Stats};
 use super::{build_info, evaluate};
 use crate::policy::Policy;
 use crate::verdict::Evaluation;
 
-/// A loaded firewall. Dropping it detaches all its interfaces.
+/// A loaded firewall. Dropping it detaches all its interfaces, unless it is pinned
+/// ([`Loader::pin`]): then they go on being judged, and the next process takes over.
 ///
 /// Every method takes `&self` and may be called from any thread. Interface numbers are those of
 /// the network namespace of the calling thread; use one firewall per namespace.
@@ -60,6 +63,21 @@ pub struct Firewall {
     pub(super) generations: AtomicU64,
     /// Held while counters of entries are read or go over from one generation to the next.
     pub(super) entry_turn: Mutex<()>,
+    /// What entries counted until there is a policy.
+    pub(super) inherited_entries: Mutex<Option<InheritedEntries>>,
+    /// Where the policy is saved.
+    pub(super) state_dir: Option<StateDir>,
+}
+
+/// What a firewall begins with: nothing, or what an earlier process left.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub secret: RandomState,
+    pub slots: RuleSlots,
+    pub interfaces: Interfaces,
+    pub bans: BanTable,
+    pub generation: u64,
+    pub entries: Option<InheritedEntries>,
 }
 
 impl Firewall {
@@ -70,15 +88,13 @@ impl Firewall {
 
     pub(super) fn new(
         backend: Arc<dyn Backend>,
-        secret: RandomState,
-        max_interfaces: u16,
-        max_rules: u32,
+        beginning: Beginning,
         rows_up_to: usize,
-        bans: BanTable,
         sample_every: Duration,
+        state_dir: Option<StateDir>,
     ) -> Self {
         let active = Arc::new(RwLock::new(None));
-        let interfaces = Arc::new(Mutex::new(Interfaces::new(max_interfaces)));
+        let interfaces = Arc::new(Mutex::new(beginning.interfaces));
         Self {
             events: Events::new(backend.events()),
             snapshots: Arc::new(Snapshots::new(
@@ -87,16 +103,18 @@ impl Firewall {
                 Arc::clone(&interfaces),
             )),
             sampler: Mutex::new(None),
-            generations: AtomicU64::new(0),
+            generations: AtomicU64::new(beginning.generation),
             entry_turn: Mutex::new(()),
+            inherited_entries: Mutex::new(beginning.entries),
             sample_every,
             backend,
-            secret,
+            secret: beginning.secret,
             rows_up_to,
             active,
-            slots: Mutex::new(RuleSlots::new(max_rules)),
-            bans: Mutex::new(bans),
+            slots: Mutex::new(beginning.slots),
+            bans: Mutex::new(beginning.bans),
             interfaces,
+            state_dir,
         }
     }
 
@@ -294,6 +312,47 @@ impl Firewall {
     /// Not on a BPF file system, or the directory holds something. Then nothing is pinned.
     pub fn pin(&self, dir: impl AsRef<Path>) -> Result<(), PinError> {
         self.backend.pin(dir.as_ref())
+    }
+
+    /// The directory where this firewall is pinned, so that it outlives the process; `None` if all ends
+    /// with the process.
+    pub fn pin_root(&self) -> Option<&Path> {
+        self.backend.pinned()
+    }
+
+    /// Detaches every interface and removes all pins: nothing is left of this firewall, and every
+    /// packet passes. Saved policies stay.
+    ///
+    /// # Errors
+    /// A pin cannot be removed. The interfaces are detached all the same.
+    pub fn uninstall(self) -> Result<(), PinError> {
+        lock(&self.interfaces).release_all();
+        self.backend.unpin()
+    }
+
+    /// Whether the policy in force is what judges. Costs one system call, and a few for each interface.
+    ///
+    /// Nothing but a mistake or another program can break it, by the maps of this one. Then packets
+    /// pass unjudged: [`Firewall::apply`] mends it.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn health(&self) -> Result<(), HealthError> {
+        let Some(active) = self.active() else {
+            return Ok(());
+        };
+        let expected = active.judge.program().id;
+        let judging = self.backend.judging_program();
+        let found = judging.map_err(|source| HealthError::Syscall {
+            call: "bpf(BPF_MAP_LOOKUP_ELEM) on policy_slot",
+            source,
+        })?;
+        // Another thread may just have applied another policy.
+        let is_current = self.active().is_some_and(|now| Arc::ptr_eq(&now, &active));
+        if is_current && found != Some(expected) {
+            return Err(HealthError::NotJudging { expected, found });
+        }
+        Ok(())
     }
 
     pub(super) fn active(&self) -> Option<Arc<Active>> {

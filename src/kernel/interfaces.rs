@@ -12,10 +12,18 @@ use super::attach::{Attachment, Fallback};
 use super::backend::{Backend, VerdictCounters, XdpLink};
 use super::error::AttachError;
 use super::ifindex::IfIndex;
-use super::layout::{INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, InterfaceEntry};
+use super::inheritance::InheritedLink;
+use super::layout::{
+    COUNTERS_PER_INTERFACE, INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, InterfaceEntry,
+    VerdictCounter,
+};
+use super::slot_memory::{InterfaceRecord, SlotMemory};
 
 /// Slot 0 counts the frames of interfaces that are not in the table.
 pub(super) const OTHER: u16 = 0;
+
+/// Of a slot that is in no place of the table.
+const NO_POSITION: u32 = u32::MAX;
 
 /// What is left in the place of an entry that was taken out.
 const GONE: InterfaceEntry = InterfaceEntry {
@@ -119,6 +127,92 @@ impl Interfaces {
         }
     }
 
+    /// The slots as an earlier process left them, all without an attachment.
+    pub(super) fn recover(backend: &dyn Backend, memory: SlotMemory<'_>) -> Self {
+        let mut table = Self::new(memory.interfaces);
+        let records: Vec<_> = (1..=memory.interfaces)
+            .map(|slot| memory.interface(slot))
+            .collect();
+        let used = records
+            .iter()
+            .rposition(Option::is_some)
+            .map_or(0, |i| i + 1);
+        for record in records.into_iter().take(used) {
+            // A slot whose last change was cut off: nobody's.
+            let record = record.unwrap_or_else(|| InterfaceRecord {
+                ifindex: IfIndex::new(INTERFACE_GONE).expect("not 0"),
+                name: String::new(),
+                position: NO_POSITION,
+                baseline: [VerdictCounter::default(); COUNTERS_PER_INTERFACE],
+            });
+            let slot = Slot {
+                ifindex: record.ifindex,
+                name: record.name,
+                position: record.position,
+                baseline: record.baseline,
+                state: State::Detached { since: 0 },
+            };
+            let number = number(table.slots.len());
+            write(backend, slot.position, slot.in_table(number));
+            table.slots.push(slot);
+        }
+        table
+    }
+
+    /// Takes over an attachment of an earlier process; `counted` is what its frames counted in other
+    /// slots.
+    pub(super) fn inherit(
+        &mut self,
+        backend: &dyn Backend,
+        inherited: InheritedLink,
+        counted: Option<&VerdictCounters>,
+    ) -> Result<(), AttachError> {
+        let InheritedLink {
+            link,
+            ifindex,
+            name,
+            mode,
+        } = inherited;
+        // Its link is that of then, so it is the same interface, whatever its name is now.
+        if let Some(slot) = self.slots.iter_mut().find(|s| s.ifindex == ifindex) {
+            slot.name.clone_from(&name);
+        }
+        let reservation = self.reserve(backend, ifindex, &name)?;
+        if let Some(counted) = counted {
+            let index = usize::from(reservation.slot) - 1;
+            let slot = &mut self.slots[index];
+            for (baseline, counter) in slot.baseline.iter_mut().zip(counted) {
+                *baseline = baseline.since(*counter);
+            }
+            remember(backend, reservation.slot, &self.slots[index]);
+        }
+        self.keep(reservation, link, mode, None);
+        Ok(())
+    }
+
+    /// Lets interfaces run the program of this process that still run that of an earlier one; says
+    /// whether all do.
+    pub(super) fn succeed(&mut self) -> bool {
+        let mut done = true;
+        for slot in &mut self.slots {
+            let State::Attached { link, attachment } = &mut slot.state else {
+                continue;
+            };
+            match link.succeed() {
+                Ok(()) => attachment.program_id = link.program_id(),
+                Err(_) if !link.is_alive() => {}
+                Err(error) => {
+                    log::error!(
+                        "{}: still runs the program and the policy of the process before: {error}",
+                        slot.name
+                    );
+                    done = false;
+                }
+            }
+        }
+        done
+    }
+
     /// The attachment of an interface, if it is there and attached.
     pub(super) fn attachment(&self, ifindex: IfIndex) -> Option<&Attachment> {
         self.attachments().find(|a| a.ifindex == ifindex)
@@ -178,6 +272,7 @@ impl Interfaces {
                         since: self.detachments,
                     },
                 };
+                remember(backend, slot, &entry);
                 before = Before::Other(Box::new(mem::replace(&mut self.slots[index], entry)));
             }
             return Ok(Reservation { slot, before });
@@ -202,7 +297,7 @@ impl Interfaces {
         let position = position.expect("a free place or that of the slot taken over");
         if let Some(old) = self.slots.get(index) {
             backend.wait_for_readers().map_err(failed)?;
-            backend.write_interface(old.position, GONE);
+            write(backend, old.position, GONE);
         }
         let entry = Slot {
             ifindex,
@@ -213,7 +308,8 @@ impl Interfaces {
                 since: self.detachments,
             },
         };
-        backend.write_interface(position, entry.in_table(slot));
+        remember(backend, slot, &entry);
+        write(backend, position, entry.in_table(slot));
         let before = match self.slots.get_mut(index) {
             Some(old) => Before::Other(Box::new(mem::replace(old, entry))),
             None => {
@@ -231,15 +327,19 @@ impl Interfaces {
         match before {
             Before::Same => {}
             Before::Unused => {
-                backend.write_interface(reserved.position, GONE);
+                write(backend, reserved.position, GONE);
+                if let Some(memory) = backend.slot_memory() {
+                    memory.set_interface(slot, None);
+                }
                 // It was the last one.
                 self.slots.pop();
             }
             Before::Other(old) => {
                 if reserved.position != old.position {
-                    backend.write_interface(reserved.position, GONE);
+                    write(backend, reserved.position, GONE);
                 }
-                backend.write_interface(old.position, old.in_table(slot));
+                write(backend, old.position, old.in_table(slot));
+                remember(backend, slot, &old);
                 *reserved = *old;
             }
         }
@@ -280,8 +380,22 @@ impl Interfaces {
             since: self.detachments,
         };
         match mem::replace(&mut slot.state, state) {
-            State::Attached { attachment, .. } => Some(attachment),
+            State::Attached {
+                mut link,
+                attachment,
+            } => {
+                link.unpin();
+                Some(attachment)
+            }
             State::Detached { .. } => None,
+        }
+    }
+
+    /// Detaches all.
+    pub(super) fn release_all(&mut self) {
+        let attached: Vec<IfIndex> = self.attachments().map(|a| a.ifindex).collect();
+        for ifindex in attached {
+            self.release(ifindex);
         }
     }
 
@@ -307,6 +421,27 @@ impl Interfaces {
         let dated = free.filter_map(|(index, s)| Some((s.detached_since()?, index)));
         dated.min().map(|(_, index)| index)
     }
+}
+
+/// Writes an entry of the table in the kernel.
+fn write(backend: &dyn Backend, position: u32, entry: InterfaceEntry) {
+    if position != NO_POSITION {
+        backend.write_interface(position, entry);
+    }
+}
+
+/// Writes down for a later process who counts in a slot.
+fn remember(backend: &dyn Backend, number: u16, slot: &Slot) {
+    let Some(memory) = backend.slot_memory() else {
+        return;
+    };
+    let record = InterfaceRecord {
+        ifindex: slot.ifindex,
+        name: slot.name.clone(),
+        position: slot.position,
+        baseline: slot.baseline,
+    };
+    memory.set_interface(number, Some(&record));
 }
 
 fn number(index: usize) -> u16 {

@@ -9,6 +9,7 @@ mod attach;
 mod backend;
 mod ban_table;
 mod bans;
+mod counters;
 mod entry_counters;
 mod error;
 mod evaluate;
@@ -17,12 +18,14 @@ mod firewall;
 mod frags;
 mod grace;
 mod ifindex;
+mod inheritance;
 mod interfaces;
 mod layout;
 mod link;
 mod live;
 mod loader;
 mod pin;
+mod pin_root;
 mod probe;
 mod program;
 mod publish;
@@ -30,9 +33,12 @@ mod published;
 mod rates;
 mod recorder;
 mod scopes;
+mod shared_maps;
 mod skeleton;
+mod slot_memory;
 mod slots;
 mod snapshot;
+mod state_dir;
 mod stats;
 mod sys;
 mod transact;
@@ -41,8 +47,8 @@ pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use bans::{Ban, BanScope};
 pub use entry_counters::EntryStats;
 pub use error::{
-    ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, LoadError,
-    PinError, TransactionError, VerifierLog,
+    ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,
+    LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
 #[cfg(feature = "pcap")]
 pub use events::PcapngWriter;
@@ -52,6 +58,7 @@ pub use frags::Frags;
 pub use ifindex::IfIndex;
 pub use loader::Loader;
 pub use pin::unpin;
+pub use pin_root::Pinning;
 pub use publish::{Applied, Generation};
 pub use rates::{InterfaceRates, Rate, Rates, RuleRates, VerdictRates};
 pub use recorder::{Operation, Rehearsal};

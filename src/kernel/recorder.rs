@@ -19,6 +19,7 @@ use super::layout::{
     BAN_KINDS, COUNTERS_PER_INTERFACE, EntryCounter, InterfaceEntry, RuleCounter, VerdictCounter,
 };
 use super::publish::Generation;
+use super::slot_memory::SlotMemory;
 use super::stats::ProgramFacts;
 use crate::abi::{LINE_BYTES, Line, NO_RULE};
 use crate::compile::Clock;
@@ -259,6 +260,24 @@ impl Backend for Recorder {
         self.takes_frags
     }
 
+    fn slot_memory(&self) -> Option<SlotMemory<'_>> {
+        None
+    }
+
+    fn settle(&self) {}
+
+    fn unpin(&self) -> Result<(), PinError> {
+        Ok(())
+    }
+
+    fn pinned(&self) -> Option<&Path> {
+        None
+    }
+
+    fn judging_program(&self) -> io::Result<Option<u32>> {
+        Ok(Some(ProgramFacts::default().id))
+    }
+
     fn pin(&self, dir: &Path) -> Result<(), PinError> {
         self.rehearsal.push(Operation::Pin(dir.to_owned()));
         Ok(())
@@ -284,6 +303,12 @@ impl XdpLink for Link {
     fn is_alive(&self) -> bool {
         true
     }
+
+    fn succeed(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn unpin(&mut self) {}
 }
 
 impl Drop for Link {

@@ -2,10 +2,13 @@
 
 #![allow(unsafe_code, reason = "the one module that may")]
 
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::OpenSkel;
@@ -88,6 +91,38 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(-error)),
     }
+}
+
+/// Lets an attached link run another program, in one step: no packet is without one. Since Linux 5.9.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let (link, program) = (link.as_raw_fd(), program.as_raw_fd());
+    // SAFETY: takes numbers only; no options.
+    match unsafe { libbpf_sys::bpf_link_update(link, program, std::ptr::null()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Gives something of BPF a name in a BPF file system.
+pub(super) fn pin_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that outlives the call, which does not keep it.
+    match unsafe { libbpf_sys::bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Opens what is pinned under a name.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that outlives the call, which does not keep it.
+    let fd = unsafe { libbpf_sys::bpf_obj_get(path.as_ptr()) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: a new file descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Runs a program once over a frame (`BPF_PROG_TEST_RUN`); returns its return value.
@@ -177,6 +212,28 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<libbpf_sys::bp
     }
 }
 
+/// The numbers of the maps that a program uses.
+pub(super) fn program_maps(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0u32; program_info(program)?.nr_map_ids as usize];
+    let mut info = libbpf_sys::bpf_prog_info {
+        nr_map_ids: ids.len() as u32,
+        map_ids: ids.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is as long as `length` says; its one pointer that is not null is to as many
+    // numbers as is said, which outlive the call.
+    let ret =
+        unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut length) };
+    match ret {
+        0 => {
+            ids.truncate(info.nr_map_ids as usize);
+            Ok(ids)
+        }
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
 /// A copy of a map's first lines. The map must be frozen, so that nobody writes to it meanwhile.
 pub(super) fn read_lines(map: impl AsFd, lines: usize) -> io::Result<Vec<Line>> {
     let fd = map.as_fd().as_raw_fd();
@@ -186,6 +243,12 @@ pub(super) fn read_lines(map: impl AsFd, lines: usize) -> io::Result<Vec<Line>> 
     // SAFETY: the mapping is page-aligned, readable and as long as the slice, and lives until it is
     // copied. All bit patterns are lines.
     Ok(unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<Line>(), lines) }.to_vec())
+}
+
+/// The first word of an mmapable array map.
+pub(super) fn first_word(map: impl AsFd) -> io::Result<u32> {
+    let words = SharedWords::<AtomicU32>::new(map, 1)?;
+    Ok(words.words()[0].load(Ordering::SeqCst))
 }
 
 /// Memory shared with the kernel: the values of an mmapable array map.
