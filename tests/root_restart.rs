@@ -258,11 +258,7 @@ fn r60_pinning_does_as_it_is_named() {
         assert!(!elsewhere.exists());
 
         // With one: what a pinned firewall left is taken over without a gap, and ends with this one.
-        let pinned = ground
-            .loader(Pinning::Auto)
-            .dry_run(false)
-            .load()
-            .unwrap();
+        let pinned = ground.loader(Pinning::Auto).dry_run(false).load().unwrap();
         pinned.apply(&policy(POLICY)).unwrap();
         let attached = pinned.attach(a0, ModePreference::BestAvailable).unwrap();
         assert_eq!(ground.send(&["203.0.113.5", "192.0.2.9"]), 1);
@@ -295,11 +291,7 @@ fn other_sizes_keep_counters_and_bans() {
     netns::run(|| {
         let ground = Ground::new("sizes");
         let a0 = index("a0");
-        let first = ground
-            .loader(Pinning::Auto)
-            .dry_run(false)
-            .load()
-            .unwrap();
+        let first = ground.loader(Pinning::Auto).dry_run(false).load().unwrap();
         first.apply(&policy(POLICY)).unwrap();
         let attached = first.attach(a0, ModePreference::BestAvailable).unwrap();
         let ban = "192.0.2.77".parse().unwrap();
@@ -366,11 +358,7 @@ fn r61_pins_of_another_version_judge_until_the_saved_policy_does() {
     netns::run(|| {
         let ground = Ground::new("version");
         let a0 = index("a0");
-        let first = ground
-            .loader(Pinning::Auto)
-            .dry_run(false)
-            .load()
-            .unwrap();
+        let first = ground.loader(Pinning::Auto).dry_run(false).load().unwrap();
         first.apply(&policy(POLICY)).unwrap();
         let attached = first.attach(a0, ModePreference::BestAvailable).unwrap();
         drop(first);

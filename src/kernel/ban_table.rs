@@ -201,7 +201,11 @@ impl BanTable {
     /// No packet finds a ban less meanwhile, because marks and lengths are only ever corrected to what
     /// the bans need.
     pub(super) fn recover(limit: u32, seed: [u64; 2], memory: BanMemory<'_>) -> Self {
-        let mut table = Self::new(limit, seed);
+        Self::new(limit, seed).recovered(memory)
+    }
+
+    fn recovered(self, memory: BanMemory<'_>) -> Self {
+        let mut table = self;
         let mut known = HashSet::new();
         for place in table.places() {
             let Some(found) = memory.read(place) else {
