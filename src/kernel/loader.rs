@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::firewall::Firewall;
 use super::frags::Frags;
 use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, SOURCE_SLOTS};
 use super::live::Kernel;
+use super::namespace::Namespace;
 use super::probe;
 use super::program::{ProgramError, to_io};
 use super::recorder::{Recorder, Rehearsal};
@@ -45,6 +47,7 @@ pub struct Loader {
     flow_lines: Option<u32>,
     event_buffer: u32,
     sample_every: Duration,
+    namespace: Option<PathBuf>,
 }
 
 impl Default for Loader {
@@ -60,6 +63,7 @@ impl Default for Loader {
             flow_lines: None,
             event_buffer: 1 << 20,
             sample_every: Duration::from_secs(1),
+            namespace: None,
         }
     }
 }
@@ -99,6 +103,27 @@ impl Loader {
     pub fn sample_every(self, sample_every: Duration) -> Self {
         Self {
             sample_every,
+            ..self
+        }
+    }
+
+    /// The network namespace whose interfaces the firewall attaches, by a path such as
+    /// `/run/netns/blue` or `/proc/1234/ns/net`; that of the calling thread unless set. The firewall
+    /// keeps the namespace alive. Entering it takes CAP_SYS_ADMIN.
+    ///
+    /// Names and numbers of interfaces are those of the namespace: see [`Firewall::ifindex`]. The
+    /// same numbers mean other interfaces elsewhere, so one firewall serves one namespace.
+    ///
+    /// ```no_run
+    /// use xdpgate::{Firewall, ModePreference};
+    ///
+    /// let firewall = Firewall::loader().namespace("/run/netns/blue").load()?;
+    /// firewall.attach(firewall.ifindex("eth0")?, ModePreference::BestAvailable)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn namespace(self, path: impl Into<PathBuf>) -> Self {
+        Self {
+            namespace: Some(path.into()),
             ..self
         }
     }
@@ -170,6 +195,7 @@ impl Loader {
     /// the kernel refused.
     pub fn load(self) -> Result<Firewall, LoadError> {
         probe::check_capabilities()?;
+        let namespace = self.enter_namespace()?;
         let cpus = cpu_numbers()?;
         let secret = RandomState::new();
         let host = HostShape {
@@ -178,7 +204,8 @@ impl Loader {
         };
         let kernel = Kernel::load(host, cpus, self.event_buffer)
             .map_err(|error: ProgramError| LoadError::from(error))?;
-        Ok(self.finish(Arc::new(kernel), secret, host.seed))
+        let firewall = self.finish(Arc::new(kernel), secret, host.seed);
+        Ok(firewall.in_namespace(namespace))
     }
 
     /// A firewall that touches no kernel and needs no privileges, and what it does, written down:
@@ -212,6 +239,16 @@ impl Loader {
             bans,
             self.sample_every,
         )
+    }
+
+    fn enter_namespace(&self) -> Result<Namespace, LoadError> {
+        let Some(path) = &self.namespace else {
+            return Ok(Namespace::default());
+        };
+        Namespace::open(path).map_err(|source| LoadError::Namespace {
+            path: path.clone(),
+            source,
+        })
     }
 
     fn host_shape(&self, cpus: u32, secret: &RandomState) -> Result<HostShape, LoadError> {
