@@ -38,7 +38,7 @@
 //!
 //! It keeps no connections and does no NAT; it judges what comes in, not what goes out; it never
 //! replaces or detaches an XDP program that is not its own. It installs no logger and no exporter:
-//! it speaks through the `log` facade.
+//! it speaks through the `log` and `metrics` facades.
 //!
 //! # Features
 //!
@@ -63,13 +63,15 @@ mod verdict;
 pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
-    Applied, ApplyError, AttachError, AttachMode, Attachment, Ban, BanError, BanScope, BuildInfo,
-    Count, Disposition, EntryCountersError, EntryStats, EvaluateError, Event, EventError,
-    EventOptions, EventStats, EventStream, Fallback, Firewall, Frags, Generation, HealthError,
-    IfIndex, InterfaceRates, InterfaceStats, LoadError, Loader, ModePreference, NextError,
-    Operation, PinError, Pinning, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RuleRates,
-    RuleStats, SavedPolicyError, Stats, Transaction, TransactionError, TransactionOptions,
-    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, build_info, unpin,
+    Applied, ApplyError, AttachError, AttachMode, Attachment, AutoAttach, AutoAttachError,
+    AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface, AutoStats, Ban, BanError, BanScope,
+    BuildInfo, Count, Decision, DetachReason, Disposition, EntryCountersError, EntryStats,
+    EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback, Family,
+    Firewall, Frags, Generation, HealthError, IfIndex, Interface, InterfaceClass, InterfaceRates,
+    InterfaceStats, LoadError, Loader, ModePreference, NextError, OperState, Operation, PinError,
+    Pinning, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, Resync, RuleRates, RuleStats,
+    SavedPolicyError, Selector, SelectorError, SkipReason, Stats, Transaction, TransactionError,
+    TransactionOptions, VerdictCount, VerdictCounts, VerdictRates, VerifierLog, build_info, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

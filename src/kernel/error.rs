@@ -59,6 +59,17 @@ pub enum LoadError {
          Frags::Auto or Frags::Off"
     )]
     NoFrags,
+    /// The network namespace cannot be entered.
+    #[error(
+        "{}: cannot enter this network namespace: {source}; it takes CAP_SYS_ADMIN, and a file such \
+         as /run/netns/NAME or /proc/PID/ns/net", .path.display()
+    )]
+    Namespace {
+        /// The file that was to be the namespace.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
     /// The kernel's verifier refused the entry program: a bug of xdpgate or of the compiler.
     #[error("the kernel's verifier refused the entry program: {summary}; please report this")]
     Verifier {

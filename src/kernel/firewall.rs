@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::attach::{self, Attachment, ModePreference};
+use super::attach::{Attachment, ModePreference};
+use super::attacher::Attacher;
+use super::auto::Watching;
 use super::backend::Backend;
 use super::ban_table::BanTable;
 use super::entry_counters::InheritedEntries;
@@ -15,6 +17,7 @@ use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
 use super::loader::Loader;
+use super::namespace::Namespace;
 use super::publish::{Active, Generation};
 use super::rates::{Rates, Sampler};
 use super::scopes::Scopes;
@@ -30,7 +33,8 @@ use crate::verdict::Evaluation;
 /// ([`Loader::pin`]): then they go on being judged, and the next process takes over.
 ///
 /// Every method takes `&self` and may be called from any thread. Interface numbers are those of
-/// the network namespace of the calling thread; use one firewall per namespace.
+/// the namespace given by [`Loader::namespace`], or else of the network namespace of the calling
+/// thread; use one firewall per namespace.
 ///
 /// ```no_run
 /// use xdpgate::{Firewall, IfIndex, ModePreference, Policy};
@@ -44,6 +48,9 @@ use crate::verdict::Evaluation;
 /// ```
 #[derive(Debug)]
 pub struct Firewall {
+    /// First, so that nobody attaches any more when the rest goes.
+    pub(super) watching: Watching,
+    pub(super) attacher: Arc<Attacher>,
     pub(super) backend: Arc<dyn Backend>,
     /// The secret from which the seeds of the images come.
     pub(super) secret: RandomState,
@@ -58,7 +65,7 @@ pub struct Firewall {
     sample_every: Duration,
     /// See [`Loader::rows_up_to`].
     pub(super) rows_up_to: usize,
-    pub(super) events: Events,
+    pub(super) events: Arc<Events>,
     /// The number of the last generation.
     pub(super) generations: AtomicU64,
     /// Held while counters of entries are read or go over from one generation to the next.
@@ -95,8 +102,16 @@ impl Firewall {
     ) -> Self {
         let active = Arc::new(RwLock::new(None));
         let interfaces = Arc::new(Mutex::new(beginning.interfaces));
+        let events = Arc::new(Events::new(backend.events()));
         Self {
-            events: Events::new(backend.events()),
+            watching: Watching::default(),
+            attacher: Arc::new(Attacher::new(
+                Arc::clone(&backend),
+                Arc::clone(&active),
+                Arc::clone(&interfaces),
+                Arc::clone(&events),
+            )),
+            events,
             snapshots: Arc::new(Snapshots::new(
                 Arc::clone(&backend),
                 Arc::clone(&active),
@@ -118,6 +133,13 @@ impl Firewall {
         }
     }
 
+    /// Works in another network namespace than that of the calling thread.
+    pub(super) fn in_namespace(mut self, namespace: Namespace) -> Self {
+        let attacher = Arc::get_mut(&mut self.attacher).expect("nobody watches yet");
+        attacher.namespace = namespace;
+        self
+    }
+
     /// Attaches an interface. Its frames are judged and counted from now on.
     ///
     /// # Errors
@@ -128,32 +150,15 @@ impl Firewall {
         ifindex: IfIndex,
         preference: ModePreference,
     ) -> Result<Attachment, AttachError> {
-        let backend = &*self.backend;
-        let no_such_interface = AttachError::NoSuchInterface(ifindex);
-        let name = backend.interface_name(ifindex).ok_or(no_such_interface)?;
-        let mut interfaces = lock(&self.interfaces);
-        interfaces.sweep();
-        if interfaces.attachment(ifindex).is_some() {
-            return Err(AttachError::AlreadyAttached { interface: name });
-        }
-        let reservation = interfaces.reserve(backend, ifindex, &name)?;
-        self.set_scopes(&interfaces, reservation.slot());
-        self.events.name_interface(ifindex, &name);
-        let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
-            Ok(linked) => linked,
-            Err(error) => {
-                let slot = reservation.slot();
-                interfaces.cancel(backend, reservation);
-                self.set_scopes(&interfaces, slot);
-                return Err(error);
-            }
-        };
-        let attachment = interfaces.keep(reservation, link, mode, fell_back);
-        match &attachment.fell_back {
-            None => log::info!("{name}: attached in {mode} mode"),
-            Some(fallback) => log::warn!("{name}: attached in {mode} mode: {fallback}"),
-        }
-        Ok(attachment)
+        self.attacher.attach(ifindex, preference)
+    }
+
+    /// The number of the interface with this name, in the network namespace of the firewall.
+    ///
+    /// # Errors
+    /// There is none, or the namespace cannot be entered.
+    pub fn ifindex(&self, name: &str) -> Result<IfIndex, AttachError> {
+        self.attacher.inside(name, || IfIndex::from_name(name))
     }
 
     /// Detaches an interface: its frames pass unseen from now on. Its counters stay readable.
@@ -161,22 +166,12 @@ impl Firewall {
     /// # Errors
     /// It was not attached by this firewall, or is gone.
     pub fn detach(&self, ifindex: IfIndex) -> Result<Attachment, AttachError> {
-        let mut interfaces = lock(&self.interfaces);
-        interfaces.sweep();
-        let attachment = interfaces
-            .release(ifindex)
-            .ok_or(AttachError::NotAttached(ifindex))?;
-        log::info!("{}: detached", attachment.name);
-        Ok(attachment)
+        self.attacher.detach(ifindex)
     }
 
     /// The attached interfaces, by index. One that was removed from the system is not among them.
     pub fn attachments(&self) -> Vec<Attachment> {
-        let mut interfaces = lock(&self.interfaces);
-        interfaces.sweep();
-        let mut attachments: Vec<Attachment> = interfaces.attachments().cloned().collect();
-        attachments.sort_by_key(|a| a.ifindex);
-        attachments
+        self.attacher.attachments()
     }
 
     /// Switches dry run on or off, at once and for all interfaces.
@@ -187,15 +182,6 @@ impl Firewall {
     /// Whether frames are only judged and counted, and never dropped.
     pub fn dry_run(&self) -> bool {
         self.backend.is_dry_run()
-    }
-
-    /// Tells the policy in force which scopes the interface of a slot is in.
-    fn set_scopes(&self, interfaces: &Interfaces, slot: u16) {
-        if let Some(active) = self.active()
-            && let Some((_, name)) = interfaces.names().find(|(n, _)| *n == slot)
-        {
-            active.judge.set_scopes(slot, active.scopes.of(name));
-        }
     }
 
     /// What the policy in force says of a frame, from the XDP program itself. Dry run makes no

@@ -245,6 +245,32 @@ impl Interfaces {
         }
     }
 
+    /// Forgets the attachment of one interface if it is gone.
+    pub(super) fn sweep_at(&mut self, ifindex: IfIndex) {
+        if self.attachment(ifindex).is_some() && !self.is_alive(ifindex) {
+            self.release(ifindex);
+        }
+    }
+
+    /// Whether an interface is attached, and the kernel still holds the link.
+    pub(super) fn is_alive(&self, ifindex: IfIndex) -> bool {
+        self.slots.iter().any(|slot| match &slot.state {
+            State::Attached { link, .. } => slot.ifindex == ifindex && link.is_alive(),
+            State::Detached { .. } => false,
+        })
+    }
+
+    /// Gives the interface of a slot another name; returns the slot.
+    pub(super) fn rename(&mut self, ifindex: IfIndex, name: &str) -> Option<u16> {
+        let index = self.slots.iter().position(|s| s.ifindex == ifindex)?;
+        let slot = &mut self.slots[index];
+        name.clone_into(&mut slot.name);
+        if let State::Attached { attachment, .. } = &mut slot.state {
+            name.clone_into(&mut attachment.name);
+        }
+        Some(number(index))
+    }
+
     /// Gives an interface a slot and enters it in the table. On error nothing changed.
     pub(super) fn reserve(
         &mut self,

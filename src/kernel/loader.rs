@@ -22,6 +22,7 @@ use super::inheritance::Inheritance;
 use super::interfaces::Interfaces;
 use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, SOURCE_SLOTS};
 use super::live::Kernel;
+use super::namespace::Namespace;
 use super::pin_root::{PinRoot, Pinning};
 use super::probe;
 use super::program::to_io;
@@ -55,6 +56,7 @@ pub struct Loader {
     pin_root: PathBuf,
     mount_bpffs: bool,
     state_dir: Option<PathBuf>,
+    namespace: Option<PathBuf>,
 }
 
 impl Default for Loader {
@@ -74,6 +76,7 @@ impl Default for Loader {
             pin_root: PathBuf::from(PIN_ROOT),
             mount_bpffs: true,
             state_dir: None,
+            namespace: None,
         }
     }
 }
@@ -181,6 +184,27 @@ impl Loader {
         }
     }
 
+    /// The network namespace whose interfaces the firewall attaches, by a path such as
+    /// `/run/netns/blue` or `/proc/1234/ns/net`; that of the calling thread unless set. The firewall
+    /// keeps the namespace alive. Entering it takes CAP_SYS_ADMIN.
+    ///
+    /// Names and numbers of interfaces are those of the namespace: see [`Firewall::ifindex`]. The
+    /// same numbers mean other interfaces elsewhere, so one firewall serves one namespace.
+    ///
+    /// ```no_run
+    /// use xdpgate::{Firewall, ModePreference};
+    ///
+    /// let firewall = Firewall::loader().namespace("/run/netns/blue").load()?;
+    /// firewall.attach(firewall.ifindex("eth0")?, ModePreference::BestAvailable)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn namespace(self, path: impl Into<PathBuf>) -> Self {
+        Self {
+            namespace: Some(path.into()),
+            ..self
+        }
+    }
+
     /// Whether frames may lie in several buffers, as with an MTU of 9000; wherever the kernel can
     /// unless set. [`ProgramInfo::frags`](crate::ProgramInfo::frags) says what came of it.
     pub fn frags(self, frags: Frags) -> Self {
@@ -249,6 +273,7 @@ impl Loader {
     /// refused. Interfaces of an earlier process stay attached, and are judged by its policy.
     pub fn load(self) -> Result<Firewall, LoadError> {
         probe::check_capabilities()?;
+        let namespace = self.enter_namespace()?;
         let cpus = cpu_numbers()?;
         let secret = RandomState::new();
         let host = HostShape {
@@ -261,10 +286,17 @@ impl Loader {
             Some(pinning) => PinRoot::open(pinning, &self.pin_root, self.mount_bpffs)?,
             None => None,
         };
-        let (kernel, inheritance) = Kernel::load(host, cpus, self.event_buffer, pinning, root)?;
+        // In the namespace: it finds out what the interfaces that are taken over run.
+        let (kernel, inheritance) = namespace
+            .run(|| Kernel::load(host, cpus, self.event_buffer, pinning, root))
+            .map_err(|source| LoadError::Syscall {
+                call: "setns",
+                source,
+            })??;
         let host_seed = kernel.seed();
         let saved = state_dir.clone();
         let firewall = self.finish(Arc::new(kernel), secret, host_seed, inheritance, state_dir)?;
+        let firewall = firewall.in_namespace(namespace);
         if let Some(saved) = saved {
             let failed = |source| LoadError::SavedPolicy {
                 path: saved.policy_path(),
@@ -366,6 +398,16 @@ impl Loader {
             self.sample_every,
             state_dir,
         ))
+    }
+
+    fn enter_namespace(&self) -> Result<Namespace, LoadError> {
+        let Some(path) = &self.namespace else {
+            return Ok(Namespace::default());
+        };
+        Namespace::open(path).map_err(|source| LoadError::Namespace {
+            path: path.clone(),
+            source,
+        })
     }
 
     fn host_shape(&self, cpus: u32, secret: &RandomState) -> Result<HostShape, LoadError> {

@@ -6,6 +6,8 @@
 //! ```
 
 mod attach;
+mod attacher;
+mod auto;
 mod backend;
 mod ban_table;
 mod bans;
@@ -24,6 +26,7 @@ mod layout;
 mod link;
 mod live;
 mod loader;
+mod namespace;
 mod pin;
 mod pin_root;
 mod probe;
@@ -44,6 +47,11 @@ mod sys;
 mod transact;
 
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
+pub use auto::{
+    AutoAttach, AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface,
+    AutoStats, Decision, DetachReason, Family, Interface, InterfaceClass, OperState, Resync,
+    Selector, SelectorError, SkipReason,
+};
 pub use bans::{Ban, BanScope};
 pub use entry_counters::EntryStats;
 pub use error::{

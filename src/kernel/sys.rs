@@ -14,6 +14,8 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::OpenSkel;
 use libbpf_rs::{AsRawLibbpf, OpenProgramMut};
 use memmap2::{MmapOptions, MmapRaw};
+use neli::socket::synchronous::NlSocketHandle;
+use nix::libc;
 
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel};
 use crate::abi::Line;
@@ -232,6 +234,60 @@ pub(super) fn program_maps(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
         }
         error => Err(io::Error::from_raw_os_error(-error)),
     }
+}
+
+/// The file descriptor of a netlink socket, for as long as the socket is not closed.
+pub(super) fn netlink_fd(socket: &NlSocketHandle) -> BorrowedFd<'_> {
+    // SAFETY: the socket owns it and closes it when it is dropped, which the lifetime excludes.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+/// The driver of an interface and the address of its device on the bus, as `ethtool -i` shows them;
+/// empty where there is none. `socket` is any one of the interface's network namespace.
+pub(super) fn driver_info(socket: BorrowedFd<'_>, name: &str) -> io::Result<(String, String)> {
+    let mut info = DrvInfo {
+        cmd: ETHTOOL_GDRVINFO,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    // SAFETY: all zeroes are an ifreq: it consists of numbers, and of a pointer in a union.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let room = request.ifr_name.len() - 1;
+    if name.len() > room {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    // SAFETY: the request names an interface by a string that ends, and points to a whole
+    // `struct ethtool_drvinfo`, which outlives the call and into which the kernel writes.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) } {
+        0 => Ok((text(&info.driver), text(&info.bus_info))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `struct ethtool_drvinfo` (`linux/ethtool.h`).
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Zeroable)]
+struct DrvInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    version: [u8; 32],
+    fw_version: [u8; 32],
+    bus_info: [u8; 32],
+    erom_version: [u8; 32],
+    reserved: [u8; 12],
+    numbers: [u32; 5],
+}
+
+const ETHTOOL_GDRVINFO: u32 = 3;
+
+/// The text up to the first zero.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// A copy of a map's first lines. The map must be frozen, so that nobody writes to it meanwhile.

@@ -1,0 +1,214 @@
+//! Attaching and detaching, for all who do it: calls of the API, and the thread that watches.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::attach::{self, Attachment, ModePreference};
+use super::backend::Backend;
+use super::error::AttachError;
+use super::events::Events;
+use super::firewall::lock;
+use super::ifindex::IfIndex;
+use super::interfaces::Interfaces;
+use super::namespace::Namespace;
+use super::publish::Active;
+
+/// What attaching and detaching need of a firewall.
+#[derive(Debug)]
+pub(super) struct Attacher {
+    backend: Arc<dyn Backend>,
+    active: Arc<RwLock<Option<Arc<Active>>>>,
+    interfaces: Arc<Mutex<Interfaces>>,
+    events: Arc<Events>,
+    pub(super) namespace: Namespace,
+    /// The links that auto-attach made: whoever watches next may detach them, but no others.
+    automatic: Mutex<BTreeMap<IfIndex, u32>>,
+}
+
+/// An attachment as auto-attach sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub ifindex: IfIndex,
+    /// The name that its slot has.
+    pub name: String,
+    pub program_id: u32,
+    /// Whether auto-attach made it.
+    pub automatic: bool,
+    /// Whether it is still that of the interface which has this number.
+    pub alive: bool,
+}
+
+impl Attacher {
+    pub(super) fn new(
+        backend: Arc<dyn Backend>,
+        active: Arc<RwLock<Option<Arc<Active>>>>,
+        interfaces: Arc<Mutex<Interfaces>>,
+        events: Arc<Events>,
+    ) -> Self {
+        Self {
+            backend,
+            active,
+            interfaces,
+            events,
+            namespace: Namespace::default(),
+            automatic: Mutex::default(),
+        }
+    }
+
+    /// Runs something in the namespace of the firewall.
+    pub(super) fn inside<T: Send>(
+        &self,
+        interface: impl Into<String>,
+        work: impl FnOnce() -> Result<T, AttachError> + Send,
+    ) -> Result<T, AttachError> {
+        let failed = |source: io::Error| AttachError::Syscall {
+            interface: interface.into(),
+            call: "setns",
+            source,
+        };
+        self.namespace.run(work).map_err(failed)?
+    }
+
+    /// See [`Firewall::attach`](crate::Firewall::attach).
+    pub(super) fn attach(
+        &self,
+        ifindex: IfIndex,
+        preference: ModePreference,
+    ) -> Result<Attachment, AttachError> {
+        let attached = self.inside(format!("interface {ifindex}"), || {
+            self.attach_here(ifindex, preference)
+        });
+        match &attached {
+            Ok(attachment) => {
+                let mode = attachment.mode.as_str();
+                metrics::counter!("xdpgate_attachments_total", "mode" => mode).increment(1);
+            }
+            Err(_) => metrics::counter!("xdpgate_attach_failures_total").increment(1),
+        }
+        attached
+    }
+
+    fn attach_here(
+        &self,
+        ifindex: IfIndex,
+        preference: ModePreference,
+    ) -> Result<Attachment, AttachError> {
+        let backend = &*self.backend;
+        let no_such_interface = AttachError::NoSuchInterface(ifindex);
+        let name = backend.interface_name(ifindex).ok_or(no_such_interface)?;
+        let mut interfaces = lock(&self.interfaces);
+        interfaces.sweep_at(ifindex);
+        if interfaces.attachment(ifindex).is_some() {
+            return Err(AttachError::AlreadyAttached { interface: name });
+        }
+        let reservation = match interfaces.reserve(backend, ifindex, &name) {
+            Err(AttachError::Full { .. }) => {
+                interfaces.sweep();
+                interfaces.reserve(backend, ifindex, &name)?
+            }
+            reserved => reserved?,
+        };
+        self.set_scopes(&interfaces, reservation.slot());
+        self.events.name_interface(ifindex, &name);
+        let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
+            Ok(linked) => linked,
+            Err(error) => {
+                let slot = reservation.slot();
+                interfaces.cancel(backend, reservation);
+                self.set_scopes(&interfaces, slot);
+                return Err(error);
+            }
+        };
+        let attachment = interfaces.keep(reservation, link, mode, fell_back);
+        match &attachment.fell_back {
+            None => log::info!("{name}: attached in {mode} mode"),
+            Some(fallback) => log::warn!("{name}: attached in {mode} mode: {fallback}"),
+        }
+        Ok(attachment)
+    }
+
+    /// As [`Self::attach`], remembered as made by auto-attach.
+    pub(super) fn attach_automatically(
+        &self,
+        ifindex: IfIndex,
+        preference: ModePreference,
+    ) -> Result<Attachment, AttachError> {
+        let attachment = self.attach(ifindex, preference)?;
+        lock(&self.automatic).insert(ifindex, attachment.link_id);
+        Ok(attachment)
+    }
+
+    /// See [`Firewall::detach`](crate::Firewall::detach).
+    pub(super) fn detach(&self, ifindex: IfIndex) -> Result<Attachment, AttachError> {
+        let mut interfaces = lock(&self.interfaces);
+        interfaces.sweep_at(ifindex);
+        let attachment = interfaces
+            .release(ifindex)
+            .ok_or(AttachError::NotAttached(ifindex))?;
+        log::info!("{}: detached", attachment.name);
+        Ok(attachment)
+    }
+
+    /// Lets go of what auto-attach made on an interface, be it there or gone.
+    pub(super) fn release_automatic(&self, ifindex: IfIndex) -> Option<Attachment> {
+        let link_id = lock(&self.automatic).remove(&ifindex)?;
+        let mut interfaces = lock(&self.interfaces);
+        interfaces
+            .attachment(ifindex)
+            .filter(|a| a.link_id == link_id)?;
+        let attachment = interfaces.release(ifindex)?;
+        log::info!("{}: detached", attachment.name);
+        Some(attachment)
+    }
+
+    /// See [`Firewall::attachments`](crate::Firewall::attachments).
+    pub(super) fn attachments(&self) -> Vec<Attachment> {
+        let mut interfaces = lock(&self.interfaces);
+        interfaces.sweep();
+        let mut attachments: Vec<Attachment> = interfaces.attachments().cloned().collect();
+        attachments.sort_by_key(|a| a.ifindex);
+        attachments
+    }
+
+    pub(super) fn is_attached(&self, ifindex: IfIndex) -> bool {
+        lock(&self.interfaces).attachment(ifindex).is_some()
+    }
+
+    /// All attachments, by index; `verify` asks the kernel whether each is still there.
+    pub(super) fn held(&self, verify: bool) -> Vec<Held> {
+        let automatic = lock(&self.automatic);
+        let interfaces = lock(&self.interfaces);
+        let held = |attachment: &Attachment| Held {
+            ifindex: attachment.ifindex,
+            name: attachment.name.clone(),
+            program_id: attachment.program_id,
+            automatic: automatic.get(&attachment.ifindex) == Some(&attachment.link_id),
+            alive: !verify || interfaces.is_alive(attachment.ifindex),
+        };
+        let mut held: Vec<Held> = interfaces.attachments().map(held).collect();
+        held.sort_by_key(|h| h.ifindex);
+        held
+    }
+
+    /// Tells that an interface has another name now: it keeps its slot and its counters, and is in
+    /// the scopes of its new name.
+    pub(super) fn rename(&self, ifindex: IfIndex, name: &str) {
+        let mut interfaces = lock(&self.interfaces);
+        if let Some(slot) = interfaces.rename(ifindex, name) {
+            self.set_scopes(&interfaces, slot);
+            self.events.name_interface(ifindex, name);
+        }
+    }
+
+    /// Tells the policy in force which scopes the interface of a slot is in.
+    fn set_scopes(&self, interfaces: &Interfaces, slot: u16) {
+        let active = self.active.read();
+        let active = active.unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(active) = active
+            && let Some((_, name)) = interfaces.names().find(|(n, _)| *n == slot)
+        {
+            active.judge.set_scopes(slot, active.scopes.of(name));
+        }
+    }
+}
