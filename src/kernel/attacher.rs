@@ -46,13 +46,18 @@ impl Attacher {
         interfaces: Arc<Mutex<Interfaces>>,
         events: Arc<Events>,
     ) -> Self {
+        // Those of a process that this one took over from.
+        let inherited = lock(&interfaces);
+        let automatic = inherited.automatic().map(|a| (a.ifindex, a.link_id));
+        let automatic = Mutex::new(automatic.collect());
+        drop(inherited);
         Self {
             backend,
             active,
             interfaces,
             events,
             namespace: Namespace::default(),
-            automatic: Mutex::default(),
+            automatic,
         }
     }
 
@@ -136,6 +141,7 @@ impl Attacher {
     ) -> Result<Attachment, AttachError> {
         let attachment = self.attach(ifindex, preference)?;
         lock(&self.automatic).insert(ifindex, attachment.link_id);
+        lock(&self.interfaces).set_automatic(&*self.backend, ifindex, true);
         Ok(attachment)
     }
 
@@ -195,7 +201,7 @@ impl Attacher {
     /// the scopes of its new name.
     pub(super) fn rename(&self, ifindex: IfIndex, name: &str) {
         let mut interfaces = lock(&self.interfaces);
-        if let Some(slot) = interfaces.rename(ifindex, name) {
+        if let Some(slot) = interfaces.rename(&*self.backend, ifindex, name) {
             self.set_scopes(&interfaces, slot);
             self.events.name_interface(ifindex, name);
         }

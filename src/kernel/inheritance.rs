@@ -1,6 +1,6 @@
 //! What an earlier process left to the one that takes over its pins.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::AtomicU64;
 
@@ -36,6 +36,8 @@ pub(super) struct InheritedLink {
     pub ifindex: IfIndex,
     pub name: String,
     pub mode: AttachMode,
+    /// Whether auto-attach made it; in maps that are used it stands with the slot.
+    pub automatic: bool,
 }
 
 /// What was counted in maps of other sizes, and banned.
@@ -44,6 +46,8 @@ pub(super) struct Counted {
     pub rules: HashMap<RuleId, RuleCounter>,
     pub interfaces: HashMap<(IfIndex, String), VerdictCounters>,
     pub bans: Vec<Found>,
+    /// What auto-attach attached.
+    pub automatic: HashSet<IfIndex>,
 }
 
 impl Counted {
@@ -67,6 +71,9 @@ impl Counted {
                 let mut count = counters.all_verdicts(slot);
                 for (counter, baseline) in count.iter_mut().zip(&record.baseline) {
                     *counter = counter.since(*baseline);
+                }
+                if record.automatic {
+                    counted.automatic.insert(record.ifindex);
                 }
                 let key = (record.ifindex, record.name);
                 counted.interfaces.insert(key, count);

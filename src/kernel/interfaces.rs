@@ -49,6 +49,8 @@ struct Slot {
     position: u32,
     /// What was counted here before this interface had the slot.
     baseline: VerdictCounters,
+    /// Whether auto-attach attached it, who may also detach it.
+    automatic: bool,
     state: State,
 }
 
@@ -144,12 +146,14 @@ impl Interfaces {
                 name: String::new(),
                 position: NO_POSITION,
                 baseline: [VerdictCounter::default(); COUNTERS_PER_INTERFACE],
+                automatic: false,
             });
             let slot = Slot {
                 ifindex: record.ifindex,
                 name: record.name,
                 position: record.position,
                 baseline: record.baseline,
+                automatic: record.automatic,
                 state: State::Detached { since: 0 },
             };
             let number = number(table.slots.len());
@@ -172,10 +176,13 @@ impl Interfaces {
             ifindex,
             name,
             mode,
+            automatic,
         } = inherited;
         // Its link is that of then, so it is the same interface, whatever its name is now.
+        let mut automatic = automatic;
         if let Some(slot) = self.slots.iter_mut().find(|s| s.ifindex == ifindex) {
             slot.name.clone_from(&name);
+            automatic |= slot.automatic;
         }
         let reservation = self.reserve(backend, ifindex, &name)?;
         if let Some(counted) = counted {
@@ -187,6 +194,7 @@ impl Interfaces {
             remember(backend, reservation.slot, &self.slots[index]);
         }
         self.keep(reservation, link, mode, None);
+        self.set_automatic(backend, ifindex, automatic);
         Ok(())
     }
 
@@ -261,13 +269,19 @@ impl Interfaces {
     }
 
     /// Gives the interface of a slot another name; returns the slot.
-    pub(super) fn rename(&mut self, ifindex: IfIndex, name: &str) -> Option<u16> {
+    pub(super) fn rename(
+        &mut self,
+        backend: &dyn Backend,
+        ifindex: IfIndex,
+        name: &str,
+    ) -> Option<u16> {
         let index = self.slots.iter().position(|s| s.ifindex == ifindex)?;
         let slot = &mut self.slots[index];
         name.clone_into(&mut slot.name);
         if let State::Attached { attachment, .. } = &mut slot.state {
             name.clone_into(&mut attachment.name);
         }
+        remember(backend, number(index), &self.slots[index]);
         Some(number(index))
     }
 
@@ -286,6 +300,7 @@ impl Interfaces {
         if let Some(index) = self.slots.iter().position(|s| s.ifindex == ifindex) {
             let slot = number(index);
             let mut before = Before::Same;
+            self.slots[index].automatic = false;
             if self.slots[index].name != name {
                 // The number went to another interface, whose counters start at zero.
                 backend.wait_for_readers().map_err(failed)?;
@@ -294,13 +309,14 @@ impl Interfaces {
                     name: name.to_owned(),
                     position: self.slots[index].position,
                     baseline: backend.rested_verdicts(slot),
+                    automatic: false,
                     state: State::Detached {
                         since: self.detachments,
                     },
                 };
-                remember(backend, slot, &entry);
                 before = Before::Other(Box::new(mem::replace(&mut self.slots[index], entry)));
             }
+            remember(backend, slot, &self.slots[index]);
             return Ok(Reservation { slot, before });
         }
         let full = || AttachError::Full {
@@ -330,6 +346,7 @@ impl Interfaces {
             name: name.to_owned(),
             position,
             baseline: backend.rested_verdicts(slot),
+            automatic: false,
             state: State::Detached {
                 since: self.detachments,
             },
@@ -417,6 +434,23 @@ impl Interfaces {
         }
     }
 
+    /// Notes whether it was auto-attach that attached an interface.
+    pub(super) fn set_automatic(&mut self, backend: &dyn Backend, ifindex: IfIndex, is: bool) {
+        let found = self.slots.iter().position(|s| s.ifindex == ifindex);
+        if let Some(index) = found {
+            self.slots[index].automatic = is;
+            remember(backend, number(index), &self.slots[index]);
+        }
+    }
+
+    /// The attachments of auto-attach.
+    pub(super) fn automatic(&self) -> impl Iterator<Item = &Attachment> {
+        self.slots.iter().filter_map(|slot| match &slot.state {
+            State::Attached { attachment, .. } if slot.automatic => Some(attachment),
+            _ => None,
+        })
+    }
+
     /// Detaches all.
     pub(super) fn release_all(&mut self) {
         let attached: Vec<IfIndex> = self.attachments().map(|a| a.ifindex).collect();
@@ -466,6 +500,7 @@ fn remember(backend: &dyn Backend, number: u16, slot: &Slot) {
         name: slot.name.clone(),
         position: slot.position,
         baseline: slot.baseline,
+        automatic: slot.automatic,
     };
     memory.set_interface(number, Some(&record));
 }

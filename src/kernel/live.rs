@@ -115,7 +115,7 @@ impl Kernel {
                     source,
                 })?;
         }
-        inheritance.links = kernel.inherited_links(&root)?;
+        inheritance.links = kernel.inherited_links(&root, &inheritance.counted)?;
         *lock(&kernel.held) = root.policy_slots()?;
         if pinning == Pinning::Off {
             for inherited in &mut inheritance.links {
@@ -237,7 +237,11 @@ impl Kernel {
     }
 
     /// The attachments of an earlier process, which run its program.
-    fn inherited_links(&self, root: &PinRoot) -> Result<Vec<InheritedLink>, PinError> {
+    fn inherited_links(
+        &self,
+        root: &PinRoot,
+        counted: &Counted,
+    ) -> Result<Vec<InheritedLink>, PinError> {
         let links = root.links(self.entry.handle.as_fd())?.into_iter();
         let inherited = links.filter_map(|(link, ifindex)| {
             let name = self.interface_name(ifindex)?;
@@ -247,6 +251,7 @@ impl Kernel {
                 ifindex,
                 name,
                 mode,
+                automatic: counted.automatic.contains(&ifindex),
             })
         });
         Ok(inherited.collect())

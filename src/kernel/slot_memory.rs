@@ -30,6 +30,8 @@ pub(super) struct InterfaceRecord {
     /// Its place in the table from number to slot.
     pub position: u32,
     pub baseline: VerdictCounters,
+    /// Whether auto-attach attached it.
+    pub automatic: bool,
 }
 
 /// What a rule slot was used for.
@@ -60,6 +62,7 @@ const INTERFACE_WORDS: usize = 8 + 2 * COUNTERS_PER_INTERFACE;
 const INTERFACE_NUMBER: usize = 1;
 const INTERFACE_NAME: usize = 2;
 const INTERFACE_NAME_WORDS: usize = 2;
+const INTERFACE_AUTOMATIC: usize = INTERFACE_NAME + INTERFACE_NAME_WORDS;
 const INTERFACE_BASELINE: usize = 8;
 
 const UNUSED: u64 = 0;
@@ -159,6 +162,7 @@ impl SlotMemory<'_> {
             name: text(&words[INTERFACE_NAME..][..INTERFACE_NAME_WORDS]),
             position: (number >> 32) as u32,
             baseline,
+            automatic: words[INTERFACE_AUTOMATIC].load(Ordering::SeqCst) != 0,
         })
     }
 
@@ -170,6 +174,7 @@ impl SlotMemory<'_> {
         words[INTERFACE_NUMBER].store(number, Ordering::SeqCst);
         let name = &words[INTERFACE_NAME..][..INTERFACE_NAME_WORDS];
         store_bytes(name, record.name.as_bytes());
+        words[INTERFACE_AUTOMATIC].store(record.automatic.into(), Ordering::SeqCst);
         let pairs = words[INTERFACE_BASELINE..].chunks_exact(2);
         for (counter, pair) in record.baseline.iter().zip(pairs) {
             pair[0].store(counter.packets, Ordering::SeqCst);
@@ -254,6 +259,7 @@ mod tests {
             name: "abcdefghijklmno".to_owned(),
             position: 4095,
             baseline: [VerdictCounter::default(); COUNTERS_PER_INTERFACE],
+            automatic: true,
         };
         record.baseline[COUNTERS_PER_INTERFACE - 1].bytes = 9;
         memory.set_interface(2, Some(&record));
