@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,11 @@ impl Wire {
         }
     }
 
+    /// Sends a frame if the interface can take it now.
+    pub fn send_if_up(&self, frame: &[u8]) {
+        let _ = send(self.0.as_raw_fd(), frame, MsgFlags::empty());
+    }
+
     /// The next frame that came in, or `None` after 50 ms without one.
     pub fn receive(&self) -> Option<Vec<u8>> {
         // Longer than any frame of an MTU of 9000.
@@ -155,5 +161,67 @@ fn bind(socket: &OwnedFd, interface: &str) -> io::Result<()> {
     match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Another network namespace, on a thread of its own. It goes with this.
+pub struct Other {
+    thread: u32,
+    work: Option<mpsc::Sender<Work>>,
+    handle: Option<thread::JoinHandle<()>>,
+}
+
+impl Other {
+    pub fn new() -> Self {
+        let (work, todo) = mpsc::channel::<Work>();
+        let (sender, started) = mpsc::channel();
+        let handle = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+            sender.send(nix::unistd::gettid()).expect("who waits");
+            for work in todo {
+                work();
+            }
+        });
+        let thread = started
+            .recv()
+            .expect("a namespace")
+            .as_raw()
+            .cast_unsigned();
+        Self {
+            thread,
+            work: Some(work),
+            handle: Some(handle),
+        }
+    }
+
+    /// The number by which `ip link set NAME netns NUMBER` finds it.
+    pub fn number(&self) -> u32 {
+        self.thread
+    }
+
+    /// The file by which it is known.
+    pub fn path(&self) -> std::path::PathBuf {
+        format!("/proc/self/task/{}/ns/net", self.thread).into()
+    }
+
+    /// Runs something in it.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, done) = mpsc::channel();
+        let work = Box::new(move || drop(sender.send(work())));
+        self.work
+            .as_ref()
+            .expect("a thread")
+            .send(work)
+            .expect("a thread");
+        done.recv().expect("it panicked")
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        drop(self.work.take());
+        let _ = self.handle.take().map(thread::JoinHandle::join);
     }
 }
