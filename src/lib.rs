@@ -63,13 +63,14 @@ mod verdict;
 pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
-    Applied, ApplyError, AttachError, AttachMode, Attachment, Ban, BanError, BanScope, BuildInfo,
-    Count, Disposition, EntryCountersError, EntryStats, EvaluateError, Event, EventError,
-    EventOptions, EventStats, EventStream, Fallback, Firewall, Frags, Generation, IfIndex,
-    InterfaceRates, InterfaceStats, LoadError, Loader, ModePreference, NextError, Operation,
-    PinError, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RuleRates, RuleStats, Stats,
-    Transaction, TransactionError, TransactionOptions, VerdictCount, VerdictCounts, VerdictRates,
-    VerifierLog, build_info, unpin,
+    Applied, ApplyError, AttachError, AttachMode, Attachment, Ban, BanError, BanScope, Bridge,
+    BridgeError, BridgeInfo, BridgePort, BuildInfo, Count, DirectionStats, Disposition,
+    EntryCountersError, EntryStats, EvaluateError, Event, EventError, EventOptions, EventStats,
+    EventStream, Fallback, Filter, Firewall, Frags, Generation, IfIndex, InterfaceRates,
+    InterfaceStats, LoadError, Loader, ModePreference, NextError, Operation, PinError,
+    ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, RuleRates,
+    RuleStats, Stats, Transaction, TransactionError, TransactionOptions, VerdictCount,
+    VerdictCounts, VerdictRates, VerifierLog, build_info, restore_interfaces, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

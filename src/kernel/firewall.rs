@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::attach::{self, Attachment, ModePreference};
 use super::backend::Backend;
 use super::ban_table::BanTable;
+use super::bridge::Bridges;
 use super::error::{AttachError, EvaluateError, PinError};
 use super::events::Events;
 use super::ifindex::IfIndex;
@@ -41,6 +42,8 @@ use crate::verdict::Evaluation;
 /// ```
 #[derive(Debug)]
 pub struct Firewall {
+    /// First, because it detaches its ports and restores them while all else is there.
+    pub(super) bridges: Bridges,
     pub(super) backend: Arc<dyn Backend>,
     /// The secret from which the seeds of the images come.
     pub(super) secret: RandomState,
@@ -80,6 +83,7 @@ impl Firewall {
         let active = Arc::new(RwLock::new(None));
         let interfaces = Arc::new(Mutex::new(Interfaces::new(max_interfaces)));
         Self {
+            bridges: Bridges::new(Arc::clone(&backend), Arc::clone(&interfaces)),
             events: Events::new(backend.events()),
             snapshots: Arc::new(Snapshots::new(
                 Arc::clone(&backend),
@@ -110,23 +114,39 @@ impl Firewall {
         ifindex: IfIndex,
         preference: ModePreference,
     ) -> Result<Attachment, AttachError> {
-        let backend = &*self.backend;
+        let _no_port = self.bridges.keep_apart(ifindex)?;
         let no_such_interface = AttachError::NoSuchInterface(ifindex);
-        let name = backend.interface_name(ifindex).ok_or(no_such_interface)?;
+        let name = self.backend.interface_name(ifindex);
+        let name = name.ok_or(no_such_interface)?;
         let mut interfaces = lock(&self.interfaces);
         interfaces.sweep();
         if interfaces.attachment(ifindex).is_some() {
             return Err(AttachError::AlreadyAttached { interface: name });
         }
-        let reservation = interfaces.reserve(backend, ifindex, &name)?;
-        self.set_scopes(&interfaces, reservation.slot());
-        self.events.name_interface(ifindex, &name);
-        let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
+        self.attach_as(&mut interfaces, ifindex, &name, preference, 0)
+    }
+
+    /// Attaches an interface that is not, with these flags in the table of interfaces.
+    pub(super) fn attach_as(
+        &self,
+        interfaces: &mut Interfaces,
+        ifindex: IfIndex,
+        name: &str,
+        preference: ModePreference,
+        flags: u16,
+    ) -> Result<Attachment, AttachError> {
+        let backend = &*self.backend;
+        let reservation = interfaces.reserve(backend, ifindex, name)?;
+        interfaces.set_flags(backend, ifindex, flags);
+        self.set_scopes(interfaces, reservation.slot());
+        self.events.name_interface(ifindex, name);
+        let (link, mode, fell_back) = match attach::link(backend, ifindex, name, preference) {
             Ok(linked) => linked,
             Err(error) => {
                 let slot = reservation.slot();
+                interfaces.set_flags(backend, ifindex, 0);
                 interfaces.cancel(backend, reservation);
-                self.set_scopes(&interfaces, slot);
+                self.set_scopes(interfaces, slot);
                 return Err(error);
             }
         };
@@ -141,8 +161,9 @@ impl Firewall {
     /// Detaches an interface: its frames pass unseen from now on. Its counters stay readable.
     ///
     /// # Errors
-    /// It was not attached by this firewall, or is gone.
+    /// It was not attached by this firewall, is gone, or is a port of a bridge.
     pub fn detach(&self, ifindex: IfIndex) -> Result<Attachment, AttachError> {
+        let _no_port = self.bridges.keep_apart(ifindex)?;
         let mut interfaces = lock(&self.interfaces);
         interfaces.sweep();
         let attachment = interfaces

@@ -13,6 +13,7 @@ use super::backend::{Backend, VerdictCounters, XdpLink};
 use super::error::AttachError;
 use super::ifindex::IfIndex;
 use super::layout::{INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, InterfaceEntry};
+use super::stats::VerdictCounts;
 
 /// Slot 0 counts the frames of interfaces that are not in the table.
 pub(super) const OTHER: u16 = 0;
@@ -39,6 +40,8 @@ struct Slot {
     ifindex: IfIndex,
     name: String,
     position: u32,
+    /// `INTERFACE_PORT` and the like.
+    flags: u16,
     /// What was counted here before this interface had the slot.
     baseline: VerdictCounters,
     state: State,
@@ -92,7 +95,7 @@ impl Slot {
         InterfaceEntry {
             ifindex: self.ifindex.get(),
             slot,
-            flags: 0,
+            flags: self.flags,
         }
     }
 
@@ -173,6 +176,7 @@ impl Interfaces {
                     ifindex,
                     name: name.to_owned(),
                     position: self.slots[index].position,
+                    flags: self.slots[index].flags,
                     baseline: backend.rested_verdicts(slot),
                     state: State::Detached {
                         since: self.detachments,
@@ -208,6 +212,7 @@ impl Interfaces {
             ifindex,
             name: name.to_owned(),
             position,
+            flags: 0,
             baseline: backend.rested_verdicts(slot),
             state: State::Detached {
                 since: self.detachments,
@@ -222,6 +227,25 @@ impl Interfaces {
             }
         };
         Ok(Reservation { slot, before })
+    }
+
+    /// Sets the flags of an interface that is not attached, if it has a slot.
+    pub(super) fn set_flags(&mut self, backend: &dyn Backend, ifindex: IfIndex, flags: u16) {
+        let found = self.slots.iter().position(|s| s.ifindex == ifindex);
+        if let Some(index) = found.filter(|index| self.slots[*index].flags != flags) {
+            self.slots[index].flags = flags;
+            let entry = self.slots[index].in_table(number(index));
+            backend.write_interface(self.slots[index].position, entry);
+        }
+    }
+
+    /// What an interface has counted that is not attached.
+    pub(super) fn counts_at_rest(&self, backend: &dyn Backend, ifindex: IfIndex) -> VerdictCounts {
+        let found = self.slots.iter().position(|s| s.ifindex == ifindex);
+        found.map_or_else(VerdictCounts::default, |index| {
+            let counters = backend.rested_verdicts(number(index));
+            VerdictCounts::new(&counters, Some(&self.slots[index].baseline))
+        })
     }
 
     /// Takes back what `reserve` did for an interface that could not be attached.

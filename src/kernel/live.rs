@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use libbpf_rs::{ProgramHandle, Xdp, XdpFlags};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, ProgramHandle, Xdp, XdpFlags};
 
 use super::attach::AttachMode;
 use super::backend::{Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
 use super::ban_table::BanMemory;
+use super::bridge::{BridgeError, Port, PreparedPort};
 use super::error::{ApplyError, PinError};
 use super::evaluate;
 use super::events::{EventSource, Ring};
@@ -266,6 +267,28 @@ impl Backend for Kernel {
             ifindex,
             mode,
         )?))
+    }
+
+    fn prepare_port(
+        &self,
+        ifindex: IfIndex,
+        name: &str,
+        state_dir: Option<&Path>,
+    ) -> Result<Box<dyn PreparedPort>, BridgeError> {
+        Ok(Box::new(Port::prepare(ifindex, name, state_dir)?))
+    }
+
+    fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()> {
+        let (ports, key) = (&self.shared.maps.ports, port.get().to_ne_bytes());
+        let done = match partner {
+            Some(partner) => ports.update(&key, &partner.get().to_ne_bytes(), MapFlags::ANY),
+            None => ports.delete(&key),
+        };
+        match done {
+            // With its interface the kernel takes an entry out by itself.
+            Err(error) if partner.is_none() && error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.map_err(|e| to_io(&e)),
+        }
     }
 
     fn occupant(&self, ifindex: IfIndex) -> Option<Occupant> {

@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::ban_table::{self, BanTable};
 use super::error::LoadError;
 use super::firewall::Firewall;
 use super::frags::Frags;
-use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, SOURCE_SLOTS};
+use super::layout::{BANKS, COUNTERS_PER_INTERFACE, EXIT_FORWARD, HostShape, SOURCE_SLOTS};
 use super::live::Kernel;
 use super::probe;
 use super::program::{ProgramError, to_io};
@@ -45,6 +46,8 @@ pub struct Loader {
     flow_lines: Option<u32>,
     event_buffer: u32,
     sample_every: Duration,
+    fast_forward: bool,
+    state_dir: Option<PathBuf>,
 }
 
 impl Default for Loader {
@@ -60,6 +63,8 @@ impl Default for Loader {
             flow_lines: None,
             event_buffer: 1 << 20,
             sample_every: Duration::from_secs(1),
+            fast_forward: false,
+            state_dir: None,
         }
     }
 }
@@ -152,6 +157,25 @@ impl Loader {
         }
     }
 
+    /// Whether [bridges](Firewall::bridge) can be made; not unless set. Without it the programs have
+    /// not one instruction for them.
+    pub fn fast_forward(self, fast_forward: bool) -> Self {
+        Self {
+            fast_forward,
+            ..self
+        }
+    }
+
+    /// The directory for what must outlive the process: the original settings of interfaces that are
+    /// ports of [bridges](Firewall::bridge), a file each. It is made when it is needed. Without it
+    /// they are put back when the firewall is dropped, but not after a crash.
+    pub fn state_dir(self, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: Some(dir.into()),
+            ..self
+        }
+    }
+
     fn flow_lines(&self, cpus: u32) -> u32 {
         let default = FLOWS_PER_CPU.saturating_mul(cpus).min(MOST_DEFAULT_FLOWS);
         self.flow_lines.unwrap_or(default)
@@ -203,7 +227,7 @@ impl Loader {
     ) -> Firewall {
         backend.set_dry_run(self.dry_run);
         let bans = BanTable::new(self.max_bans, host_seed);
-        Firewall::new(
+        let mut firewall = Firewall::new(
             backend,
             secret,
             self.max_interfaces,
@@ -211,7 +235,11 @@ impl Loader {
             self.rows_up_to,
             bans,
             self.sample_every,
-        )
+        );
+        firewall
+            .bridges
+            .configure(self.fast_forward, self.state_dir);
+        firewall
     }
 
     fn host_shape(&self, cpus: u32, secret: &RandomState) -> Result<HostShape, LoadError> {
@@ -265,6 +293,8 @@ impl Loader {
             ban_lines: ban_table::lines(self.max_bans),
             flow_lines: self.flow_lines(cpus),
             tick_zero: 0,
+            exit: if self.fast_forward { EXIT_FORWARD } else { 0 },
+            reserved: 0,
         })
     }
 }

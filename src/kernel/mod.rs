@@ -9,6 +9,7 @@ mod attach;
 mod backend;
 mod ban_table;
 mod bans;
+mod bridge;
 mod entry_counters;
 mod error;
 mod evaluate;
@@ -39,6 +40,10 @@ mod transact;
 
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use bans::{Ban, BanScope};
+pub use bridge::{
+    Bridge, BridgeError, BridgeInfo, BridgePort, DirectionStats, Filter, RestoreOutcome, Restored,
+    restore_interfaces,
+};
 pub use entry_counters::EntryStats;
 pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, LoadError,

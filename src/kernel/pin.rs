@@ -17,7 +17,7 @@ const ENTRY: &str = "xdpgate";
 /// The name of the pin of a map that says how the counters are laid out.
 const LAYOUT: &str = "layout";
 /// All that a directory of pins may hold.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     ENTRY,
     "policy_slot",
     "control",
@@ -33,6 +33,7 @@ const NAMES: [&str; 16] = [
     "event_budgets",
     "event_counters",
     "evaluation",
+    "ports",
     LAYOUT,
 ];
 /// The first word of the layout map, by which it is known as ours: "XDPG".
@@ -104,6 +105,7 @@ fn pin_all(
         ("event_budgets", &maps.event_budgets),
         ("event_counters", &maps.event_counters),
         ("evaluation", &maps.evaluation),
+        ("ports", &maps.ports),
     ] {
         pin_map(name, MapHandle::try_from(map))?;
     }

@@ -10,7 +10,7 @@ use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{ErrorKind, MapHandle, ProgramHandle, libbpf_sys};
 
 use super::error::VerifierLog;
-use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, REASON_SLOTS};
+use super::layout::{BANKS, COUNTERS_PER_INTERFACE, EXIT_FORWARD, HostShape, REASON_SLOTS};
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel, XdpgateSkelBuilder, types};
 use super::stats::ProgramFacts;
 use super::sys;
@@ -33,6 +33,7 @@ pub(super) struct SharedMaps {
     pub event_budgets: MapHandle,
     pub event_counters: MapHandle,
     pub evaluation: MapHandle,
+    pub ports: MapHandle,
 }
 
 /// The maps that each generation has for itself.
@@ -96,6 +97,9 @@ pub(super) fn load_entry(
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate_policy.set_autoload(false);
         open.progs.xdpgate.set_flags(flags(host));
+        open.progs.xdpgate_special.set_flags(flags(host));
+        open.progs.xdpgate.set_autoload(host.exit == 0);
+        open.progs.xdpgate_special.set_autoload(host.exit != 0);
         open.maps.image.set_autocreate(false)?;
         open.maps.scopes.set_autocreate(false)?;
         open.maps.entry_counters.set_autocreate(false)?;
@@ -114,6 +118,7 @@ pub(super) fn load_entry(
             .event_budgets
             .set_max_entries(event_budgets(host))?;
         open.maps.event_counters.set_max_entries(cpus)?;
+        open.maps.ports.set_max_entries(ports(host))?;
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         Ok(())
     };
@@ -133,12 +138,14 @@ pub(super) fn load_entry(
             event_budgets: MapHandle::try_from(&skeleton.maps.event_budgets)?,
             event_counters: MapHandle::try_from(&skeleton.maps.event_counters)?,
             evaluation: MapHandle::try_from(&skeleton.maps.evaluation)?,
+            ports: MapHandle::try_from(&skeleton.maps.ports)?,
         };
         let clock = ProgramHandle::try_from(&skeleton.progs.xdpgate_clock)?;
-        Ok((
-            ProgramHandle::try_from(&skeleton.progs.xdpgate)?,
-            (clock, maps),
-        ))
+        let entry = match host.exit {
+            0 => ProgramHandle::try_from(&skeleton.progs.xdpgate)?,
+            _ => ProgramHandle::try_from(&skeleton.progs.xdpgate_special)?,
+        };
+        Ok((entry, (clock, maps)))
     })
     .map(|(entry, (clock, maps))| (entry, clock, maps))
 }
@@ -153,6 +160,7 @@ pub(super) fn load_policy(
 ) -> Result<LoadedProgram, ProgramError> {
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate.set_autoload(false);
+        open.progs.xdpgate_special.set_autoload(false);
         open.progs.xdpgate_clock.set_autoload(false);
         open.progs.xdpgate_policy.set_flags(flags(host));
         open.maps.policy_slot.set_autocreate(false)?;
@@ -188,6 +196,7 @@ pub(super) fn load_policy(
             .event_counters
             .reuse_fd(shared.event_counters.as_fd())?;
         open.maps.evaluation.reuse_fd(shared.evaluation.as_fd())?;
+        open.maps.ports.reuse_fd(shared.ports.as_fd())?;
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         write_rodata(open, offset_of!(types::rodata, shape), bytes_of(shape));
         let at = offset_of!(types::rodata, generation);
@@ -205,6 +214,14 @@ fn flags(host: HostShape) -> u32 {
     match host.frags {
         0 => 0,
         _ => libbpf_sys::BPF_F_XDP_HAS_FRAGS,
+    }
+}
+
+/// Every interface may be a port. A map has at least one element.
+fn ports(host: HostShape) -> u32 {
+    match host.exit & EXIT_FORWARD {
+        0 => 1,
+        _ => host.interface_slots,
     }
 }
 

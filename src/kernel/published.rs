@@ -11,7 +11,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::backend::{Answer, Judge};
 use super::error::EvaluateError;
-use super::layout::{EntryCounter, EvaluationLine, HostShape};
+use super::layout::{EXIT_REPORT, EntryCounter, EvaluationLine, HostShape};
 use super::program::{self, LoadedProgram, OwnMaps, ProgramError, SharedMaps};
 use super::publish::Generation;
 use super::stats::ProgramFacts;
@@ -98,6 +98,7 @@ impl Published {
         }
         let host = HostShape {
             evaluate: 1,
+            exit: EXIT_REPORT,
             ..self.shared.host
         };
         let own = OwnMaps {
