@@ -257,6 +257,7 @@ impl Firewall {
         if pairs.is_empty() {
             return Vec::new();
         }
+        lock(&self.interfaces).sweep();
         let stats = self.stats();
         pairs.iter().map(|pair| pair.info(Some(&stats))).collect()
     }
