@@ -165,7 +165,7 @@ impl Wire {
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         (message.msg_iov, message.msg_iovlen) = (&mut part, 1);
         message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(&control);
+        message.msg_controllen = size_of_val(&control) as _;
         // SAFETY: both buffers outlive the call and are as long as is said.
         let length = unsafe { libc::recvmsg(self.0.as_raw_fd(), &mut message, 0) };
         if length < 0 {
