@@ -27,7 +27,7 @@ pub enum Reason {
     Ban = 7,
     /// No policy was published when the frame came: passes.
     NoPolicy = 8,
-    /// Came in by a port of a bridge whose [filter](`Filter`) does not judge that direction:
+    /// Came in by a port of a bridge whose filter does not judge that direction:
     /// passes on unjudged.
     Unfiltered = 9,
     /// The partner of the port is gone: there is nowhere to pass on to, so the frame is dropped.

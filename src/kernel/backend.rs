@@ -115,6 +115,8 @@ pub(super) trait Backend: Debug + Send + Sync {
     fn entry_program(&self) -> ProgramFacts;
     /// Whether the programs take frames in several buffers.
     fn takes_frags(&self) -> bool;
+    /// Whether counters are added to in atomic steps.
+    fn counts_atomically(&self) -> bool;
     fn pin(&self, dir: &Path) -> Result<(), PinError>;
 }
 

@@ -301,6 +301,7 @@ impl Firewall {
             policy: self.active().map(|a| a.judge.program()),
             evaluator: self.active().and_then(|a| a.judge.evaluator()),
             frags: self.backend.takes_frags(),
+            atomic_counters: self.backend.counts_atomically(),
             clang: build_info().clang,
         }
     }

@@ -21,7 +21,7 @@ use super::firewall::lock;
 use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
 use super::layout::{
-    BAN_KINDS, BANKS, COUNTERS_PER_INTERFACE, Control, EvaluationLine, HostShape,
+    BAN_KINDS, BANKS, COUNTERS_PER_INTERFACE, Control, EXIT_ATOMIC, EvaluationLine, HostShape,
     INTERFACE_ENTRIES, InterfaceEntry, RateBudget, RuleCounter, VerdictCounter,
 };
 use super::link::Link;
@@ -378,6 +378,10 @@ impl Backend for Kernel {
 
     fn takes_frags(&self) -> bool {
         self.shared.host.frags != 0
+    }
+
+    fn counts_atomically(&self) -> bool {
+        self.shared.host.exit & EXIT_ATOMIC != 0
     }
 
     fn pin(&self, dir: &Path) -> Result<(), PinError> {

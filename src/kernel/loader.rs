@@ -18,10 +18,13 @@ use super::ban_table::{self, BanTable};
 use super::error::LoadError;
 use super::firewall::Firewall;
 use super::frags::Frags;
-use super::layout::{BANKS, COUNTERS_PER_INTERFACE, EXIT_FORWARD, HostShape, SOURCE_SLOTS};
+use super::layout::{
+    BANKS, COUNTERS_PER_INTERFACE, EXIT_ATOMIC, EXIT_FORWARD, HostShape, SOURCE_SLOTS,
+};
 use super::live::Kernel;
 use super::probe;
 use super::program::{ProgramError, to_io};
+use super::realtime::is_realtime;
 use super::recorder::{Recorder, Rehearsal};
 use crate::compile::ROWS_UP_TO;
 
@@ -47,6 +50,7 @@ pub struct Loader {
     event_buffer: u32,
     sample_every: Duration,
     fast_forward: bool,
+    atomic_counters: Option<bool>,
     state_dir: Option<PathBuf>,
 }
 
@@ -64,6 +68,7 @@ impl Default for Loader {
             event_buffer: 1 << 20,
             sample_every: Duration::from_secs(1),
             fast_forward: false,
+            atomic_counters: None,
             state_dir: None,
         }
     }
@@ -166,6 +171,18 @@ impl Loader {
         }
     }
 
+    /// Whether counters are added to in atomic steps, which costs some nanoseconds a packet; on
+    /// PREEMPT_RT kernels unless set. There two packets may be judged by turns on one CPU, and
+    /// plain counters would lose some of them. [`ProgramInfo::atomic_counters`] says what came of it.
+    ///
+    /// [`ProgramInfo::atomic_counters`]: crate::ProgramInfo::atomic_counters
+    pub fn atomic_counters(self, atomic_counters: bool) -> Self {
+        Self {
+            atomic_counters: Some(atomic_counters),
+            ..self
+        }
+    }
+
     /// The directory for what must outlive the process: the original settings of interfaces that are
     /// ports of [bridges](Firewall::bridge), a file each. It is made when it is needed. Without it
     /// they are put back when the firewall is dropped, but not after a crash.
@@ -174,6 +191,18 @@ impl Loader {
             state_dir: Some(dir.into()),
             ..self
         }
+    }
+
+    /// What the programs do at their end that is not the plain case.
+    fn exit(&self) -> u32 {
+        let mut exit = 0;
+        if self.fast_forward {
+            exit |= EXIT_FORWARD;
+        }
+        if self.atomic_counters.unwrap_or_else(is_realtime) {
+            exit |= EXIT_ATOMIC;
+        }
+        exit
     }
 
     fn flow_lines(&self, cpus: u32) -> u32 {
@@ -293,7 +322,7 @@ impl Loader {
             ban_lines: ban_table::lines(self.max_bans),
             flow_lines: self.flow_lines(cpus),
             tick_zero: 0,
-            exit: if self.fast_forward { EXIT_FORWARD } else { 0 },
+            exit: self.exit(),
             reserved: 0,
         })
     }

@@ -29,6 +29,7 @@ mod program;
 mod publish;
 mod published;
 mod rates;
+mod realtime;
 mod recorder;
 mod scopes;
 mod skeleton;

@@ -293,6 +293,10 @@ impl Backend for Recorder {
         self.takes_frags
     }
 
+    fn counts_atomically(&self) -> bool {
+        false
+    }
+
     fn pin(&self, dir: &Path) -> Result<(), PinError> {
         self.rehearsal.push(Operation::Pin(dir.to_owned()));
         Ok(())
