@@ -65,13 +65,15 @@ pub use kernel::PcapngWriter;
 pub use kernel::{
     Applied, ApplyError, AttachError, AttachMode, Attachment, AutoAttach, AutoAttachError,
     AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface, AutoStats, Ban, BanError, BanScope,
-    BuildInfo, Count, Decision, DetachReason, Disposition, EntryCountersError, EntryStats,
-    EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback, Family,
-    Firewall, Frags, Generation, HealthError, IfIndex, Interface, InterfaceClass, InterfaceRates,
-    InterfaceStats, LoadError, Loader, ModePreference, NextError, OperState, Operation, PinError,
-    Pinning, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, Resync, RuleRates, RuleStats,
+    Bridge, BridgeError, BridgeInfo, BridgePort, BuildInfo, Count, Decision, DetachReason,
+    DirectionStats, Disposition, EntryCountersError, EntryStats, EvaluateError, Event, EventError,
+    EventOptions, EventStats, EventStream, Fallback, Family, Filter, Firewall, Frags, Generation,
+    HealthError, IfIndex, Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError,
+    Loader, ModePreference, NextError, OperState, Operation, PinError, Pinning, ProgramFacts,
+    ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, Resync, RuleRates, RuleStats,
     SavedPolicyError, Selector, SelectorError, SkipReason, Stats, Transaction, TransactionError,
-    TransactionOptions, VerdictCount, VerdictCounts, VerdictRates, VerifierLog, build_info, unpin,
+    TransactionOptions, VerdictCount, VerdictCounts, VerdictRates, VerifierLog, build_info,
+    restore_interfaces, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

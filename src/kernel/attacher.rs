@@ -107,21 +107,37 @@ impl Attacher {
         if interfaces.attachment(ifindex).is_some() {
             return Err(AttachError::AlreadyAttached { interface: name });
         }
-        let reservation = match interfaces.reserve(backend, ifindex, &name) {
+        self.attach_as(&mut interfaces, ifindex, &name, preference, 0)
+    }
+
+    /// Attaches an interface that is not, with these flags in the table of interfaces. To be called in
+    /// the namespace.
+    pub(super) fn attach_as(
+        &self,
+        interfaces: &mut Interfaces,
+        ifindex: IfIndex,
+        name: &str,
+        preference: ModePreference,
+        flags: u16,
+    ) -> Result<Attachment, AttachError> {
+        let backend = &*self.backend;
+        let reservation = match interfaces.reserve(backend, ifindex, name) {
             Err(AttachError::Full { .. }) => {
                 interfaces.sweep();
-                interfaces.reserve(backend, ifindex, &name)?
+                interfaces.reserve(backend, ifindex, name)?
             }
             reserved => reserved?,
         };
-        self.set_scopes(&interfaces, reservation.slot());
-        self.events.name_interface(ifindex, &name);
-        let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
+        interfaces.set_flags(backend, ifindex, flags);
+        self.set_scopes(interfaces, reservation.slot());
+        self.events.name_interface(ifindex, name);
+        let (link, mode, fell_back) = match attach::link(backend, ifindex, name, preference) {
             Ok(linked) => linked,
             Err(error) => {
                 let slot = reservation.slot();
+                interfaces.set_flags(backend, ifindex, 0);
                 interfaces.cancel(backend, reservation);
-                self.set_scopes(&interfaces, slot);
+                self.set_scopes(interfaces, slot);
                 return Err(error);
             }
         };

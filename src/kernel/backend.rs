@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::attach::AttachMode;
 use super::ban_table::BanMemory;
+use super::bridge::{BridgeError, PreparedPort};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::EventSource;
 use super::ifindex::IfIndex;
@@ -73,6 +74,15 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// Writes one entry of the table from interface to counter slot.
     fn write_interface(&self, position: u32, entry: InterfaceEntry);
     fn link(&self, ifindex: IfIndex, mode: AttachMode) -> io::Result<Box<dyn XdpLink>>;
+    /// Saves the settings of an interface and prepares it to be a port of a bridge.
+    fn prepare_port(
+        &self,
+        ifindex: IfIndex,
+        name: &str,
+        state_dir: Option<&Path>,
+    ) -> Result<Box<dyn PreparedPort>, BridgeError>;
+    /// Says where the frames of a port go.
+    fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()>;
     /// The program that an interface runs now, whoever attached it.
     fn occupant(&self, ifindex: IfIndex) -> Option<Occupant>;
 
@@ -119,6 +129,8 @@ pub(super) trait Backend: Debug + Send + Sync {
     fn entry_program(&self) -> ProgramFacts;
     /// Whether the programs take frames in several buffers.
     fn takes_frags(&self) -> bool;
+    /// Whether counters are added to in atomic steps.
+    fn counts_atomically(&self) -> bool;
     fn pin(&self, dir: &Path) -> Result<(), PinError>;
 }
 

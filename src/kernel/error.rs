@@ -199,6 +199,12 @@ pub enum AttachError {
         /// The interface.
         interface: String,
     },
+    /// The interface is a port of a bridge, which is attached as a whole.
+    #[error("{interface} is a port of a bridge: take that down with unbridge first")]
+    InBridge {
+        /// The interface.
+        interface: String,
+    },
     /// This firewall is not attached there.
     #[error("the interface with index {0} is not attached")]
     NotAttached(IfIndex),

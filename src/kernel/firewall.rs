@@ -11,6 +11,7 @@ use super::attacher::Attacher;
 use super::auto::Watching;
 use super::backend::Backend;
 use super::ban_table::BanTable;
+use super::bridge::Bridges;
 use super::entry_counters::InheritedEntries;
 use super::error::{AttachError, EvaluateError, HealthError, PinError};
 use super::events::Events;
@@ -50,6 +51,8 @@ use crate::verdict::Evaluation;
 pub struct Firewall {
     /// First, so that nobody attaches any more when the rest goes.
     pub(super) watching: Watching,
+    /// Next, because it detaches its ports and restores them while all else is there.
+    pub(super) bridges: Bridges,
     pub(super) attacher: Arc<Attacher>,
     pub(super) backend: Arc<dyn Backend>,
     /// The secret from which the seeds of the images come.
@@ -105,6 +108,7 @@ impl Firewall {
         let events = Arc::new(Events::new(backend.events()));
         Self {
             watching: Watching::default(),
+            bridges: Bridges::new(Arc::clone(&backend), Arc::clone(&interfaces)),
             attacher: Arc::new(Attacher::new(
                 Arc::clone(&backend),
                 Arc::clone(&active),
@@ -136,7 +140,8 @@ impl Firewall {
     /// Works in another network namespace than that of the calling thread.
     pub(super) fn in_namespace(mut self, namespace: Namespace) -> Self {
         let attacher = Arc::get_mut(&mut self.attacher).expect("nobody watches yet");
-        attacher.namespace = namespace;
+        attacher.namespace = namespace.clone();
+        self.bridges.set_namespace(namespace);
         self
     }
 
@@ -150,6 +155,7 @@ impl Firewall {
         ifindex: IfIndex,
         preference: ModePreference,
     ) -> Result<Attachment, AttachError> {
+        let _no_port = self.bridges.keep_apart(ifindex)?;
         self.attacher.attach(ifindex, preference)
     }
 
@@ -164,8 +170,9 @@ impl Firewall {
     /// Detaches an interface: its frames pass unseen from now on. Its counters stay readable.
     ///
     /// # Errors
-    /// It was not attached by this firewall, or is gone.
+    /// It was not attached by this firewall, is gone, or is a port of a bridge.
     pub fn detach(&self, ifindex: IfIndex) -> Result<Attachment, AttachError> {
+        let _no_port = self.bridges.keep_apart(ifindex)?;
         self.attacher.detach(ifindex)
     }
 
@@ -284,6 +291,7 @@ impl Firewall {
             policy: self.active().map(|a| a.judge.program()),
             evaluator: self.active().and_then(|a| a.judge.evaluator()),
             frags: self.backend.takes_frags(),
+            atomic_counters: self.backend.counts_atomically(),
             clang: build_info().clang,
         }
     }
@@ -312,6 +320,7 @@ impl Firewall {
     /// # Errors
     /// A pin cannot be removed. The interfaces are detached all the same.
     pub fn uninstall(self) -> Result<(), PinError> {
+        self.bridges.take_all_down();
         lock(&self.interfaces).release_all();
         self.backend.unpin()
     }

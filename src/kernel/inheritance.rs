@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::AtomicU64;
 
+use libbpf_rs::{MapCore, MapFlags};
+
 use super::attach::AttachMode;
 use super::backend::{VerdictCounters, XdpLink};
 use super::ban_table::{BanMemory, BanTable, Found};
@@ -38,6 +40,8 @@ pub(super) struct InheritedLink {
     pub mode: AttachMode,
     /// Whether auto-attach made it; in maps that are used it stands with the slot.
     pub automatic: bool,
+    /// Likewise, of a port of a bridge: its flags, and its partner.
+    pub bridged: Option<(u16, IfIndex)>,
 }
 
 /// What was counted in maps of other sizes, and banned.
@@ -48,6 +52,8 @@ pub(super) struct Counted {
     pub bans: Vec<Found>,
     /// What auto-attach attached.
     pub automatic: HashSet<IfIndex>,
+    /// The ports of bridges: their flags, and their partners.
+    pub bridged: HashMap<IfIndex, (u16, IfIndex)>,
 }
 
 impl Counted {
@@ -75,6 +81,12 @@ impl Counted {
                 if record.automatic {
                     counted.automatic.insert(record.ifindex);
                 }
+                if let Some(partner) = partner(legacy, record.ifindex)
+                    && record.flags != 0
+                {
+                    let bridged = (record.flags, partner);
+                    counted.bridged.insert(record.ifindex, bridged);
+                }
                 let key = (record.ifindex, record.name);
                 counted.interfaces.insert(key, count);
             }
@@ -90,6 +102,14 @@ impl Counted {
         counted.bans = BanTable::in_force(memory, host.ban_lines, now);
         Ok(counted)
     }
+}
+
+/// The partner of a port.
+fn partner(legacy: &Legacy, port: IfIndex) -> Option<IfIndex> {
+    let key = port.get().to_ne_bytes();
+    let value = legacy.maps.ports.lookup(&key, MapFlags::ANY).ok()??;
+    let number = value.get(..size_of::<u32>())?.try_into().ok()?;
+    IfIndex::new(u32::from_ne_bytes(number))
 }
 
 /// How many words say who counts where.

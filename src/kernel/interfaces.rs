@@ -14,8 +14,8 @@ use super::error::AttachError;
 use super::ifindex::IfIndex;
 use super::inheritance::InheritedLink;
 use super::layout::{
-    COUNTERS_PER_INTERFACE, INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, InterfaceEntry,
-    VerdictCounter,
+    COUNTERS_PER_INTERFACE, INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, INTERFACE_PORT,
+    InterfaceEntry, VerdictCounter,
 };
 use super::slot_memory::{InterfaceRecord, SlotMemory};
 
@@ -47,6 +47,8 @@ struct Slot {
     ifindex: IfIndex,
     name: String,
     position: u32,
+    /// `INTERFACE_PORT` and the like.
+    flags: u16,
     /// What was counted here before this interface had the slot.
     baseline: VerdictCounters,
     /// Whether auto-attach attached it, who may also detach it.
@@ -102,7 +104,7 @@ impl Slot {
         InterfaceEntry {
             ifindex: self.ifindex.get(),
             slot,
-            flags: 0,
+            flags: self.flags,
         }
     }
 
@@ -145,6 +147,7 @@ impl Interfaces {
                 ifindex: IfIndex::new(INTERFACE_GONE).expect("not 0"),
                 name: String::new(),
                 position: NO_POSITION,
+                flags: 0,
                 baseline: [VerdictCounter::default(); COUNTERS_PER_INTERFACE],
                 automatic: false,
             });
@@ -152,6 +155,7 @@ impl Interfaces {
                 ifindex: record.ifindex,
                 name: record.name,
                 position: record.position,
+                flags: record.flags,
                 baseline: record.baseline,
                 automatic: record.automatic,
                 state: State::Detached { since: 0 },
@@ -177,6 +181,7 @@ impl Interfaces {
             name,
             mode,
             automatic,
+            bridged,
         } = inherited;
         // Its link is that of then, so it is the same interface, whatever its name is now.
         let mut automatic = automatic;
@@ -195,6 +200,9 @@ impl Interfaces {
         }
         self.keep(reservation, link, mode, None);
         self.set_automatic(backend, ifindex, automatic);
+        if let Some((flags, _)) = bridged {
+            self.set_flags(backend, ifindex, flags);
+        }
         Ok(())
     }
 
@@ -308,6 +316,7 @@ impl Interfaces {
                     ifindex,
                     name: name.to_owned(),
                     position: self.slots[index].position,
+                    flags: self.slots[index].flags,
                     baseline: backend.rested_verdicts(slot),
                     automatic: false,
                     state: State::Detached {
@@ -345,6 +354,7 @@ impl Interfaces {
             ifindex,
             name: name.to_owned(),
             position,
+            flags: 0,
             baseline: backend.rested_verdicts(slot),
             automatic: false,
             state: State::Detached {
@@ -361,6 +371,23 @@ impl Interfaces {
             }
         };
         Ok(Reservation { slot, before })
+    }
+
+    /// Sets the flags of an interface, if it has a slot.
+    pub(super) fn set_flags(&mut self, backend: &dyn Backend, ifindex: IfIndex, flags: u16) {
+        let found = self.slots.iter().position(|s| s.ifindex == ifindex);
+        if let Some(index) = found.filter(|index| self.slots[*index].flags != flags) {
+            self.slots[index].flags = flags;
+            remember(backend, number(index), &self.slots[index]);
+            let entry = self.slots[index].in_table(number(index));
+            write(backend, self.slots[index].position, entry);
+        }
+    }
+
+    /// Whether an interface is attached for another reason than that it is a port.
+    pub(super) fn stays_attached(&self, ifindex: IfIndex) -> bool {
+        let found = self.slots.iter().find(|s| s.ifindex == ifindex);
+        found.is_some_and(|s| s.is_attached() && (s.automatic || s.flags & INTERFACE_PORT == 0))
     }
 
     /// Takes back what `reserve` did for an interface that could not be attached.
@@ -499,6 +526,7 @@ fn remember(backend: &dyn Backend, number: u16, slot: &Slot) {
         ifindex: slot.ifindex,
         name: slot.name.clone(),
         position: slot.position,
+        flags: slot.flags,
         baseline: slot.baseline,
         automatic: slot.automatic,
     };

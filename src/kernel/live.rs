@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, ProgramHandle, Xdp, XdpFlags};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, ProgramHandle, Xdp, XdpFlags};
 
 use super::attach::AttachMode;
 use super::backend::{Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
 use super::ban_table::BanMemory;
+use super::bridge::{BridgeError, Port, PreparedPort};
 use super::counters::Counters;
 use super::entry_counters::InheritedEntries;
 use super::error::{ApplyError, LoadError, PinError};
@@ -24,8 +25,8 @@ use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
 use super::inheritance::{Counted, Inheritance, InheritedLink, slot_memory_of, slot_words};
 use super::layout::{
-    BAN_KINDS, BANKS, Control, EvaluationLine, HostShape, INTERFACE_ENTRIES, InterfaceEntry,
-    RateBudget, RuleCounter,
+    BAN_KINDS, BANKS, Control, EXIT_ATOMIC, EvaluationLine, HostShape, INTERFACE_ENTRIES,
+    InterfaceEntry, RateBudget, RuleCounter,
 };
 use super::link::Link;
 use super::pin::{self, Layout, Pinnable};
@@ -252,6 +253,7 @@ impl Kernel {
                 name,
                 mode,
                 automatic: counted.automatic.contains(&ifindex),
+                bridged: counted.bridged.get(&ifindex).copied(),
             })
         });
         Ok(inherited.collect())
@@ -440,6 +442,28 @@ impl Backend for Kernel {
         Ok(Box::new(link))
     }
 
+    fn prepare_port(
+        &self,
+        ifindex: IfIndex,
+        name: &str,
+        state_dir: Option<&Path>,
+    ) -> Result<Box<dyn PreparedPort>, BridgeError> {
+        Ok(Box::new(Port::prepare(ifindex, name, state_dir)?))
+    }
+
+    fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()> {
+        let (ports, key) = (&self.shared.maps.ports, port.get().to_ne_bytes());
+        let done = match partner {
+            Some(partner) => ports.update(&key, &partner.get().to_ne_bytes(), MapFlags::ANY),
+            None => ports.delete(&key),
+        };
+        match done {
+            // With its interface the kernel takes an entry out by itself.
+            Err(error) if partner.is_none() && error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.map_err(|e| to_io(&e)),
+        }
+    }
+
     fn occupant(&self, ifindex: IfIndex) -> Option<Occupant> {
         let found = Xdp::new(self.entry.handle.as_fd())
             .query(ifindex.get().try_into().ok()?, XdpFlags::NONE)
@@ -539,6 +563,10 @@ impl Backend for Kernel {
             .map_err(|e| to_io(&e))?;
         let id = value.and_then(|v| Some(u32::from_ne_bytes(v.try_into().ok()?)));
         Ok(id.filter(|id| *id != 0))
+    }
+
+    fn counts_atomically(&self) -> bool {
+        self.shared.host.exit & EXIT_ATOMIC != 0
     }
 
     fn pin(&self, dir: &Path) -> Result<(), PinError> {

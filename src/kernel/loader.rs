@@ -20,12 +20,15 @@ use super::firewall::{Beginning, Firewall};
 use super::frags::Frags;
 use super::inheritance::Inheritance;
 use super::interfaces::Interfaces;
-use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, SOURCE_SLOTS};
+use super::layout::{
+    BANKS, COUNTERS_PER_INTERFACE, EXIT_ATOMIC, EXIT_FORWARD, HostShape, SOURCE_SLOTS,
+};
 use super::live::Kernel;
 use super::namespace::Namespace;
 use super::pin_root::{PinRoot, Pinning};
 use super::probe;
 use super::program::to_io;
+use super::realtime::is_realtime;
 use super::recorder::{Recorder, Rehearsal};
 use super::slots::RuleSlots;
 use super::state_dir::StateDir;
@@ -57,6 +60,8 @@ pub struct Loader {
     mount_bpffs: bool,
     state_dir: Option<PathBuf>,
     namespace: Option<PathBuf>,
+    fast_forward: bool,
+    atomic_counters: Option<bool>,
 }
 
 impl Default for Loader {
@@ -77,6 +82,8 @@ impl Default for Loader {
             mount_bpffs: true,
             state_dir: None,
             namespace: None,
+            fast_forward: false,
+            atomic_counters: None,
         }
     }
 }
@@ -254,6 +261,39 @@ impl Loader {
         }
     }
 
+    /// Whether [bridges](Firewall::bridge) can be made; not unless set. Without it the programs have
+    /// not one instruction for them.
+    pub fn fast_forward(self, fast_forward: bool) -> Self {
+        Self {
+            fast_forward,
+            ..self
+        }
+    }
+
+    /// Whether counters are added to in atomic steps, which costs some nanoseconds a packet; on
+    /// PREEMPT_RT kernels unless set. There two packets may be judged by turns on one CPU, and
+    /// plain counters would lose some of them. [`ProgramInfo::atomic_counters`] says what came of it.
+    ///
+    /// [`ProgramInfo::atomic_counters`]: crate::ProgramInfo::atomic_counters
+    pub fn atomic_counters(self, atomic_counters: bool) -> Self {
+        Self {
+            atomic_counters: Some(atomic_counters),
+            ..self
+        }
+    }
+
+    /// What the programs do at their end that is not the plain case.
+    fn exit(&self) -> u32 {
+        let mut exit = 0;
+        if self.fast_forward {
+            exit |= EXIT_FORWARD;
+        }
+        if self.atomic_counters.unwrap_or_else(is_realtime) {
+            exit |= EXIT_ATOMIC;
+        }
+        exit
+    }
+
     fn flow_lines(&self, cpus: u32) -> u32 {
         let default = FLOWS_PER_CPU.saturating_mul(cpus).min(MOST_DEFAULT_FLOWS);
         self.flow_lines.unwrap_or(default)
@@ -286,16 +326,18 @@ impl Loader {
             Some(pinning) => PinRoot::open(pinning, &self.pin_root, self.mount_bpffs)?,
             None => None,
         };
-        // In the namespace: it finds out what the interfaces that are taken over run.
-        let (kernel, inheritance) = namespace
-            .run(|| Kernel::load(host, cpus, self.event_buffer, pinning, root))
-            .map_err(|source| LoadError::Syscall {
-                call: "setns",
-                source,
-            })??;
-        let host_seed = kernel.seed();
         let saved = state_dir.clone();
-        let firewall = self.finish(Arc::new(kernel), secret, host_seed, inheritance, state_dir)?;
+        // In the namespace: interfaces may be taken over.
+        let load = || {
+            let event_buffer = self.event_buffer;
+            let (kernel, inheritance) = Kernel::load(host, cpus, event_buffer, pinning, root)?;
+            let host_seed = kernel.seed();
+            self.finish(Arc::new(kernel), secret, host_seed, inheritance, state_dir)
+        };
+        let firewall = namespace.run(load).map_err(|source| LoadError::Syscall {
+            call: "setns",
+            source,
+        })??;
         let firewall = firewall.in_namespace(namespace);
         if let Some(saved) = saved {
             let failed = |source| LoadError::SavedPolicy {
@@ -382,6 +424,11 @@ impl Loader {
             let key = (inherited.ifindex, inherited.name.clone());
             let counted = counted.interfaces.get(&key);
             let (mode, program) = (inherited.mode, inherited.link.program_id());
+            if let Some((_, partner)) = inherited.bridged.filter(|_| self.fast_forward)
+                && let Err(error) = backend.set_partner(inherited.ifindex, Some(partner))
+            {
+                log::error!("{}: is no port any more: {error}", key.1);
+            }
             beginning
                 .interfaces
                 .inherit(&*backend, inherited, counted)
@@ -391,13 +438,17 @@ impl Loader {
                 key.1
             );
         }
-        Ok(Firewall::new(
+        let mut firewall = Firewall::new(
             backend,
             beginning,
             self.rows_up_to,
             self.sample_every,
             state_dir,
-        ))
+        );
+        firewall
+            .bridges
+            .configure(self.fast_forward, self.state_dir);
+        Ok(firewall)
     }
 
     fn enter_namespace(&self) -> Result<Namespace, LoadError> {
@@ -461,6 +512,8 @@ impl Loader {
             ban_lines: ban_table::lines(self.max_bans),
             flow_lines: self.flow_lines(cpus),
             tick_zero: 0,
+            exit: self.exit(),
+            reserved: 0,
         })
     }
 }

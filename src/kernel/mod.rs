@@ -11,6 +11,7 @@ mod auto;
 mod backend;
 mod ban_table;
 mod bans;
+mod bridge;
 mod counters;
 mod entry_counters;
 mod error;
@@ -34,6 +35,7 @@ mod program;
 mod publish;
 mod published;
 mod rates;
+mod realtime;
 mod recorder;
 mod scopes;
 mod shared_maps;
@@ -53,6 +55,10 @@ pub use auto::{
     Selector, SelectorError, SkipReason,
 };
 pub use bans::{Ban, BanScope};
+pub use bridge::{
+    Bridge, BridgeError, BridgeInfo, BridgePort, DirectionStats, Filter, RestoreOutcome, Restored,
+    restore_interfaces,
+};
 pub use entry_counters::EntryStats;
 pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,

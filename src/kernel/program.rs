@@ -10,7 +10,7 @@ use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{ErrorKind, MapHandle, ProgramHandle, libbpf_sys};
 
 use super::error::VerifierLog;
-use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, REASON_SLOTS};
+use super::layout::{BANKS, COUNTERS_PER_INTERFACE, EXIT_FORWARD, HostShape, REASON_SLOTS};
 use super::shared_maps::SharedMaps;
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel, XdpgateSkelBuilder, types};
 use super::stats::ProgramFacts;
@@ -78,6 +78,9 @@ pub(super) fn load_entry(
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate_policy.set_autoload(false);
         open.progs.xdpgate.set_flags(flags(host));
+        open.progs.xdpgate_special.set_flags(flags(host));
+        open.progs.xdpgate.set_autoload(host.exit == 0);
+        open.progs.xdpgate_special.set_autoload(host.exit != 0);
         open.maps.image.set_autocreate(false)?;
         open.maps.scopes.set_autocreate(false)?;
         open.maps.entry_counters.set_autocreate(false)?;
@@ -90,10 +93,11 @@ pub(super) fn load_entry(
     };
     load(open, |skeleton| {
         let clock = ProgramHandle::try_from(&skeleton.progs.xdpgate_clock)?;
-        Ok((
-            ProgramHandle::try_from(&skeleton.progs.xdpgate)?,
-            (clock, SharedMaps::of(skeleton)?),
-        ))
+        let entry = match host.exit {
+            0 => ProgramHandle::try_from(&skeleton.progs.xdpgate)?,
+            _ => ProgramHandle::try_from(&skeleton.progs.xdpgate_special)?,
+        };
+        Ok((entry, (clock, SharedMaps::of(skeleton)?)))
     })
     .map(|(entry, (clock, maps))| (entry, clock, maps))
 }
@@ -117,7 +121,8 @@ fn size_maps(
     maps.flows.set_max_entries(host.flow_lines.max(1))?;
     maps.events.set_max_entries(event_buffer)?;
     maps.event_budgets.set_max_entries(event_budgets(host))?;
-    maps.event_counters.set_max_entries(cpus)
+    maps.event_counters.set_max_entries(cpus)?;
+    maps.ports.set_max_entries(ports(host))
 }
 
 /// Loads an instance of the judging program, specialised for an image.
@@ -130,6 +135,7 @@ pub(super) fn load_policy(
 ) -> Result<LoadedProgram, ProgramError> {
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate.set_autoload(false);
+        open.progs.xdpgate_special.set_autoload(false);
         open.progs.xdpgate_clock.set_autoload(false);
         open.progs.xdpgate_policy.set_flags(flags(host));
         open.maps.image.reuse_fd(own.image.as_fd())?;
@@ -155,6 +161,14 @@ fn flags(host: HostShape) -> u32 {
     match host.frags {
         0 => 0,
         _ => libbpf_sys::BPF_F_XDP_HAS_FRAGS,
+    }
+}
+
+/// Every interface may be a port. A map has at least one element.
+fn ports(host: HostShape) -> u32 {
+    match host.exit & EXIT_FORWARD {
+        0 => 1,
+        _ => host.interface_slots,
     }
 }
 

@@ -11,7 +11,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::backend::{Answer, Judge};
 use super::error::EvaluateError;
-use super::layout::{EntryCounter, EvaluationLine, HostShape};
+use super::layout::{EXIT_REPORT, EntryCounter, EvaluationLine, HostShape};
 use super::program::{self, LoadedProgram, OwnMaps, ProgramError};
 use super::publish::Generation;
 use super::shared_maps::SharedMaps;
@@ -99,6 +99,7 @@ impl Published {
         }
         let host = HostShape {
             evaluate: 1,
+            exit: EXIT_REPORT,
             ..self.shared.host
         };
         let own = OwnMaps {

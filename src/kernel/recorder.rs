@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::attach::AttachMode;
 use super::backend::{Answer, Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
 use super::ban_table::{self, BanMemory};
+use super::bridge::{BridgeError, PreparedPort};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::{EventSource, NoEvents};
 use super::ifindex::IfIndex;
@@ -49,6 +50,23 @@ pub enum Operation {
     Detach {
         /// The interface.
         ifindex: IfIndex,
+    },
+    /// An interface would have been prepared to be a port of a bridge.
+    Prepare {
+        /// The interface.
+        ifindex: IfIndex,
+    },
+    /// It would have been put back as it was.
+    Restore {
+        /// The interface.
+        ifindex: IfIndex,
+    },
+    /// What comes in by a port would go to a partner from now on, or no longer.
+    Forward {
+        /// The port.
+        ifindex: IfIndex,
+        /// Its partner.
+        partner: Option<IfIndex>,
     },
     /// Dry run would have been switched.
     DryRun(bool),
@@ -211,6 +229,22 @@ impl Backend for Recorder {
         }))
     }
 
+    fn prepare_port(
+        &self,
+        ifindex: IfIndex,
+        _: &str,
+        _: Option<&Path>,
+    ) -> Result<Box<dyn PreparedPort>, BridgeError> {
+        self.rehearsal.push(Operation::Prepare { ifindex });
+        let rehearsal = self.rehearsal();
+        Ok(Box::new(RecordedPort { ifindex, rehearsal }))
+    }
+
+    fn set_partner(&self, ifindex: IfIndex, partner: Option<IfIndex>) -> io::Result<()> {
+        self.rehearsal.push(Operation::Forward { ifindex, partner });
+        Ok(())
+    }
+
     fn occupant(&self, _: IfIndex) -> Option<Occupant> {
         None
     }
@@ -278,6 +312,10 @@ impl Backend for Recorder {
         Ok(Some(ProgramFacts::default().id))
     }
 
+    fn counts_atomically(&self) -> bool {
+        false
+    }
+
     fn pin(&self, dir: &Path) -> Result<(), PinError> {
         self.rehearsal.push(Operation::Pin(dir.to_owned()));
         Ok(())
@@ -316,6 +354,28 @@ impl Drop for Link {
         self.rehearsal.push(Operation::Detach {
             ifindex: self.ifindex,
         });
+    }
+}
+
+#[derive(Debug)]
+struct RecordedPort {
+    ifindex: IfIndex,
+    rehearsal: Rehearsal,
+}
+
+impl PreparedPort for RecordedPort {
+    fn prepare_generic(&self) -> Result<(), BridgeError> {
+        Ok(())
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        None
+    }
+
+    fn restore(self: Box<Self>, _: bool) -> Result<(), BridgeError> {
+        let ifindex = self.ifindex;
+        self.rehearsal.push(Operation::Restore { ifindex });
+        Ok(())
     }
 }
 

@@ -77,4 +77,5 @@ shared_maps!(
     event_budgets,
     event_counters,
     evaluation,
+    ports,
 );

@@ -30,6 +30,8 @@ pub(super) struct InterfaceRecord {
     /// Its place in the table from number to slot.
     pub position: u32,
     pub baseline: VerdictCounters,
+    /// `INTERFACE_PORT` and the like.
+    pub flags: u16,
     /// Whether auto-attach attached it.
     pub automatic: bool,
 }
@@ -63,6 +65,7 @@ const INTERFACE_NUMBER: usize = 1;
 const INTERFACE_NAME: usize = 2;
 const INTERFACE_NAME_WORDS: usize = 2;
 const INTERFACE_AUTOMATIC: usize = INTERFACE_NAME + INTERFACE_NAME_WORDS;
+const INTERFACE_FLAGS: usize = INTERFACE_AUTOMATIC + 1;
 const INTERFACE_BASELINE: usize = 8;
 
 const UNUSED: u64 = 0;
@@ -162,6 +165,7 @@ impl SlotMemory<'_> {
             name: text(&words[INTERFACE_NAME..][..INTERFACE_NAME_WORDS]),
             position: (number >> 32) as u32,
             baseline,
+            flags: words[INTERFACE_FLAGS].load(Ordering::SeqCst) as u16,
             automatic: words[INTERFACE_AUTOMATIC].load(Ordering::SeqCst) != 0,
         })
     }
@@ -174,6 +178,7 @@ impl SlotMemory<'_> {
         words[INTERFACE_NUMBER].store(number, Ordering::SeqCst);
         let name = &words[INTERFACE_NAME..][..INTERFACE_NAME_WORDS];
         store_bytes(name, record.name.as_bytes());
+        words[INTERFACE_FLAGS].store(record.flags.into(), Ordering::SeqCst);
         words[INTERFACE_AUTOMATIC].store(record.automatic.into(), Ordering::SeqCst);
         let pairs = words[INTERFACE_BASELINE..].chunks_exact(2);
         for (counter, pair) in record.baseline.iter().zip(pairs) {
@@ -259,6 +264,7 @@ mod tests {
             name: "abcdefghijklmno".to_owned(),
             position: 4095,
             baseline: [VerdictCounter::default(); COUNTERS_PER_INTERFACE],
+            flags: 3,
             automatic: true,
         };
         record.baseline[COUNTERS_PER_INTERFACE - 1].bytes = 9;

@@ -34,6 +34,7 @@ pub(super) fn load_logged<'o>(
     for program in [
         &mut open.progs.xdpgate_clock,
         &mut open.progs.xdpgate,
+        &mut open.progs.xdpgate_special,
         &mut open.progs.xdpgate_policy,
     ] {
         if program.autoload() {
