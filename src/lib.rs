@@ -63,13 +63,15 @@ mod verdict;
 pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
-    Applied, ApplyError, AttachError, AttachMode, Attachment, Ban, BanError, BanScope, BuildInfo,
-    Count, Disposition, EntryCountersError, EntryStats, EvaluateError, Event, EventError,
-    EventOptions, EventStats, EventStream, Fallback, Firewall, Frags, Generation, IfIndex,
-    InterfaceRates, InterfaceStats, LoadError, Loader, ModePreference, NextError, Operation,
-    PinError, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RuleRates, RuleStats, Stats,
-    Transaction, TransactionError, TransactionOptions, VerdictCount, VerdictCounts, VerdictRates,
-    VerifierLog, build_info, unpin,
+    Applied, ApplyError, AttachError, AttachMode, AttachedBy, Attachment, Ban, BanError, BanScope,
+    BuildInfo, Channels, Count, DeviceFacts, Disposition, EntryCountersError, EntryStats,
+    EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback, Finding,
+    FindingKind, Firewall, ForeignProgram, Frags, Generation, Holder, IfIndex, InterfaceRates,
+    InterfaceStats, LoadError, Loader, ModePreference, NextError, OffloadState, Operation, Peer,
+    PinError, Preflight, PreflightOptions, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal,
+    RuleRates, RuleStats, Severity, Stats, Transaction, TransactionError, TransactionOptions,
+    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, preflight,
+    unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

@@ -14,6 +14,7 @@ use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
 use super::loader::Loader;
+use super::preflight::{self, Preflight};
 use super::publish::{Active, Generation};
 use super::rates::{Rates, Sampler};
 use super::scopes::Scopes;
@@ -121,7 +122,7 @@ impl Firewall {
         let reservation = interfaces.reserve(backend, ifindex, &name)?;
         self.set_scopes(&interfaces, reservation.slot());
         self.events.name_interface(ifindex, &name);
-        let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
+        let (link, mode, fallbacks) = match attach::link(backend, ifindex, &name, preference) {
             Ok(linked) => linked,
             Err(error) => {
                 let slot = reservation.slot();
@@ -130,12 +131,50 @@ impl Firewall {
                 return Err(error);
             }
         };
-        let attachment = interfaces.keep(reservation, link, mode, fell_back);
-        match &attachment.fell_back {
+        let attachment = interfaces.keep(reservation, link, preference, mode, fallbacks);
+        match attachment.why() {
             None => log::info!("{name}: attached in {mode} mode"),
-            Some(fallback) => log::warn!("{name}: attached in {mode} mode: {fallback}"),
+            Some(why) => log::warn!("{name}: attached in {mode} mode: {why}"),
         }
         Ok(attachment)
+    }
+
+    /// Looks at an interface without changing anything: what [`attach`](Self::attach) would come
+    /// to, and why, with the command that mends each finding. See [`preflight`](crate::preflight).
+    ///
+    /// The program of this firewall itself is no finding.
+    ///
+    /// ```no_run
+    /// # use xdpgate::{Firewall, IfIndex, ModePreference};
+    /// # let firewall = Firewall::loader().load()?;
+    /// let eth0 = IfIndex::from_name("eth0")?;
+    /// println!("{}", firewall.preflight(eth0, ModePreference::BestAvailable)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn preflight(
+        &self,
+        ifindex: IfIndex,
+        preference: ModePreference,
+    ) -> Result<Preflight, AttachError> {
+        let backend = &*self.backend;
+        let name = backend
+            .interface_name(ifindex)
+            .ok_or(AttachError::NoSuchInterface(ifindex))?;
+        let occupant = match self.attachments().iter().any(|a| a.ifindex == ifindex) {
+            true => None,
+            false => backend.occupant(ifindex, &name),
+        };
+        Ok(preflight::assess(
+            ifindex,
+            name,
+            backend.device(ifindex),
+            occupant.as_ref(),
+            preference,
+            backend.takes_frags(),
+        ))
     }
 
     /// Detaches an interface: its frames pass unseen from now on. Its counters stay readable.

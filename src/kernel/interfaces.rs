@@ -8,7 +8,7 @@
 
 use std::mem;
 
-use super::attach::{Attachment, Fallback};
+use super::attach::{AttachMode, Attachment, Fallback, ModePreference};
 use super::backend::{Backend, VerdictCounters, XdpLink};
 use super::error::AttachError;
 use super::ifindex::IfIndex;
@@ -250,15 +250,17 @@ impl Interfaces {
         &mut self,
         reservation: Reservation,
         link: Box<dyn XdpLink>,
-        mode: super::attach::AttachMode,
-        fell_back: Option<Fallback>,
+        requested: ModePreference,
+        mode: AttachMode,
+        fallbacks: Vec<Fallback>,
     ) -> Attachment {
         let slot = &mut self.slots[usize::from(reservation.slot) - 1];
         let attachment = Attachment {
             ifindex: slot.ifindex,
             name: slot.name.clone(),
+            requested,
             mode,
-            fell_back,
+            fallbacks,
             program_id: link.program_id(),
             link_id: link.id(),
         };

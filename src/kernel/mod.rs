@@ -9,11 +9,13 @@ mod attach;
 mod backend;
 mod ban_table;
 mod bans;
+mod device;
 mod entry_counters;
 mod error;
 mod evaluate;
 mod events;
 mod firewall;
+mod foreign;
 mod frags;
 mod grace;
 mod ifindex;
@@ -23,6 +25,7 @@ mod link;
 mod live;
 mod loader;
 mod pin;
+mod preflight;
 mod probe;
 mod program;
 mod publish;
@@ -39,6 +42,7 @@ mod transact;
 
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use bans::{Ban, BanScope};
+pub use device::{Channels, DeviceFacts, OffloadState, Peer, XdpFeatures};
 pub use entry_counters::EntryStats;
 pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, LoadError,
@@ -48,10 +52,12 @@ pub use error::{
 pub use events::PcapngWriter;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
 pub use firewall::Firewall;
+pub use foreign::{AttachedBy, ForeignProgram, Holder};
 pub use frags::Frags;
 pub use ifindex::IfIndex;
 pub use loader::Loader;
 pub use pin::unpin;
+pub use preflight::{Finding, FindingKind, Preflight, PreflightOptions, Severity, preflight};
 pub use publish::{Applied, Generation};
 pub use rates::{InterfaceRates, Rate, Rates, RuleRates, VerdictRates};
 pub use recorder::{Operation, Rehearsal};

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::attach::AttachMode;
-use super::backend::{Answer, Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
+use super::backend::{Answer, Backend, Bank, Judge, VerdictCounters, XdpLink};
 use super::ban_table::{self, BanMemory};
+use super::device::{DeviceFacts, XdpFeatures};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::{EventSource, NoEvents};
+use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 #[cfg(test)]
 use super::layout::BANKS;
@@ -210,7 +212,15 @@ impl Backend for Recorder {
         }))
     }
 
-    fn occupant(&self, _: IfIndex) -> Option<Occupant> {
+    fn occupant(&self, _: IfIndex, _: &str) -> Option<ForeignProgram> {
+        None
+    }
+
+    fn device(&self, _: IfIndex) -> DeviceFacts {
+        DeviceFacts::default()
+    }
+
+    fn xdp_features(&self, _: IfIndex) -> Option<XdpFeatures> {
         None
     }
 

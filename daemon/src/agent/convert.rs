@@ -41,7 +41,7 @@ fn attachment(attachment: lib::Attachment) -> v1::Attachment {
             _ => v1::AttachMode::Unspecified,
         }
         .into(),
-        fell_back: attachment.fell_back.map(|why| why.to_string()),
+        fell_back: attachment.why(),
         program_id: attachment.program_id,
         link_id: attachment.link_id,
     }
