@@ -95,6 +95,7 @@ fn r50_too_few_queues_lead_to_generic_mode() {
     }
     netns::run(|| {
         sh("ip link add a0 numrxqueues 1 type veth peer name b0 numtxqueues 2");
+        sh("ethtool -L b0 tx 2");
         let attachment = loaded().attach(index("a0"), BEST).unwrap();
         assert_eq!(attachment.mode, AttachMode::Generic);
         assert_eq!(attachment.fallbacks[0].errno, nix::libc::ENOSPC);

@@ -287,6 +287,8 @@ fn refused(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::device::XdpFeatures;
+    use crate::kernel::recorder::Recorder;
 
     #[test]
     fn only_errors_about_the_mode_lead_to_a_fallback() {
@@ -296,6 +298,8 @@ mod tests {
             Errno::ERANGE,
             Errno::EINVAL,
             Errno::ENOMEM,
+            Errno::ENOSPC,
+            Errno::ENOTCONN,
         ] {
             assert!(native(errno).is_some(), "{errno}");
         }
@@ -304,5 +308,82 @@ mod tests {
         }
         assert!(unsupported(AttachMode::Generic, Errno::EINVAL as i32).is_none());
         assert!(unsupported(AttachMode::Native, ENOTSUPP).is_some());
+    }
+
+    #[test]
+    fn r50_offload_is_tried_where_the_device_offers_it() {
+        use AttachMode::{Generic, Native, Offload};
+        let best = ModePreference::BestAvailable;
+        assert_eq!(best.modes(Some(true)), [Offload, Native, Generic]);
+        assert_eq!(best.modes(Some(false)), [Native, Generic]);
+        // Before 6.3.
+        assert_eq!(best.modes(None), [Native, Generic]);
+        for mode in [Native, Generic, Offload] {
+            for offload in [None, Some(false), Some(true)] {
+                assert_eq!(ModePreference::Exactly(mode).modes(offload), [mode]);
+            }
+        }
+    }
+
+    #[test]
+    fn r50_a_device_that_offers_offload_and_refuses_it_goes_native() {
+        let mut offers = Recorder::default();
+        offers.device.xdp = Some(XdpFeatures {
+            native: true,
+            offload: true,
+            ..XdpFeatures::default()
+        });
+        let eth0 = IfIndex::new(7).unwrap();
+        let link = |backend: &Recorder| {
+            let linked = link(backend, eth0, "eth0", ModePreference::BestAvailable);
+            let (_, mode, fallbacks) = linked.unwrap();
+            (mode, fallbacks)
+        };
+        let (mode, fallbacks) = link(&offers);
+        assert_eq!(mode, AttachMode::Native);
+        assert_eq!(fallbacks.len(), 1);
+        assert_eq!(
+            fallbacks[0].to_string(),
+            "no offload mode: the device cannot run this program itself (Operation not supported \
+             (os error 95))"
+        );
+        assert_eq!(link(&Recorder::default()), (AttachMode::Native, vec![]));
+    }
+
+    fn finding(kind: FindingKind, severity: Severity) -> Finding {
+        Finding {
+            kind,
+            severity,
+            message: format!("{kind} is so"),
+            mend: Some(format!("mend {kind}")),
+        }
+    }
+
+    #[test]
+    fn r50_of_several_findings_the_gravest_explains_an_error() {
+        use FindingKind::{Lro, Mtu, NoNative, Queues, VlanTags};
+        let findings = [
+            finding(VlanTags, Severity::BlocksNative),
+            finding(Lro, Severity::MayBlockNative),
+            finding(Mtu, Severity::MayBlockNative),
+            finding(Queues, Severity::Hint),
+        ];
+        let meaning = |errno: Errno| unsupported(AttachMode::Native, errno as i32).unwrap();
+        let explain = |errno| {
+            let Meaning { text, kinds } = meaning(errno);
+            likely(&findings, kinds).map(|finding| explained(text, finding))
+        };
+        assert_eq!(
+            explain(Errno::EINVAL).unwrap(),
+            "the driver refuses it as configured, often for MTU or offloads: likely because mtu is \
+             so; mend it with `mend mtu`"
+        );
+        assert_eq!(explain(Errno::ENOSPC), None, "a hint is no reason");
+        let blocks = finding(Lro, Severity::BlocksNative);
+        let found = [finding(Mtu, Severity::MayBlockNative), blocks.clone()];
+        let kinds = meaning(Errno::EINVAL).kinds;
+        assert_eq!(likely(&found, kinds), Some(&blocks));
+        let nothing_new = finding(NoNative, Severity::BlocksNative);
+        assert_eq!(explained("the text", &nothing_new), "the text");
     }
 }

@@ -327,7 +327,6 @@ fn is_near(ifindex: IfIndex, position: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::attach::AttachMode;
     use crate::kernel::recorder::Recorder;
 
     fn index(number: u32) -> IfIndex {
@@ -338,7 +337,14 @@ mod tests {
         let reservation = table.reserve(backend, index(number), &format!("if{number}"))?;
         let slot = reservation.slot;
         let link = backend.link(index(number), AttachMode::Native).unwrap();
-        table.keep(reservation, link, AttachMode::Native, None);
+        let native = AttachMode::Native;
+        table.keep(
+            reservation,
+            link,
+            ModePreference::BestAvailable,
+            native,
+            vec![],
+        );
         Ok(slot)
     }
 

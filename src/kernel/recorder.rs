@@ -90,6 +90,9 @@ pub(super) struct Recorder {
     bank: AtomicU32,
     #[cfg(test)]
     pub(super) traffic: Traffic,
+    /// What a test lets all devices have.
+    #[cfg(test)]
+    pub(super) device: DeviceFacts,
 }
 
 /// Frames that a test lets be counted, all for one reason.
@@ -217,11 +220,14 @@ impl Backend for Recorder {
     }
 
     fn device(&self, _: IfIndex) -> DeviceFacts {
+        #[cfg(test)]
+        return self.device.clone();
+        #[cfg(not(test))]
         DeviceFacts::default()
     }
 
-    fn xdp_features(&self, _: IfIndex) -> Option<XdpFeatures> {
-        None
+    fn xdp_features(&self, ifindex: IfIndex) -> Option<XdpFeatures> {
+        self.device(ifindex).xdp
     }
 
     fn bank(&self) -> Bank {

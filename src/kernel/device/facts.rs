@@ -111,8 +111,7 @@ pub struct Peer {
     pub namespace: Option<i32>,
     /// Its MTU in bytes.
     pub mtu: Option<u32>,
-    /// The queues that it sends by. In another namespace: those that it was made with, of which
-    /// not all need be in use.
+    /// The queues that it sends by; unknown in another namespace.
     pub tx_queues: Option<u32>,
     /// It may leave VLAN tags beside the frames that it sends; unknown in another namespace.
     pub vlan_insert: Option<OffloadState>,

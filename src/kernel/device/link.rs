@@ -15,8 +15,6 @@ pub(super) struct Link {
     pub linked_to: Option<u32>,
     /// The namespace of that, if it is another one.
     pub namespace: Option<i32>,
-    /// The queues that it was made with.
-    pub tx_queues: Option<u32>,
 }
 
 pub(super) fn of(ifindex: u32, namespace: Option<i32>) -> Link {
@@ -40,6 +38,5 @@ pub(super) fn of(ifindex: u32, namespace: Option<i32>) -> Link {
         namespace: attributes
             .get_attr_payload_as::<i32>(Ifla::LinkNetnsid)
             .ok(),
-        tx_queues: number(Ifla::NumTxQueues),
     }
 }

@@ -72,13 +72,13 @@ fn peer(link: &link::Link) -> Option<Peer> {
         None => ethtool::of(ifindex.get()),
         Some(_) => ethtool::Ethtool::default(),
     };
-    let active = ethtool.channels.map(|channels| channels.tx);
     Some(Peer {
         ifindex,
         name: there.name,
         namespace: link.namespace,
         mtu: there.mtu,
-        tx_queues: active.or(there.tx_queues),
+        // Those that it was made with are more than are in use, mostly as many as there are CPUs.
+        tx_queues: ethtool.channels.map(|channels| channels.tx),
         vlan_insert: ethtool.vlan_insert,
     })
 }

@@ -163,20 +163,15 @@ fn veth_queues(name: &str, device: &DeviceFacts, peer: &Peer) -> Option<Finding>
         return None;
     }
     let other = peer.name.as_deref()?;
-    let severity = match peer.namespace {
-        None => Severity::BlocksNative,
-        // Of those that it was made with, not all need be in use.
-        Some(_) => Severity::MayBlockNative,
-    };
-    let (mend, place) = match channels.max_rx + channels.max_combined >= sends {
-        true => (format!("ethtool -L {name} rx {sends}"), String::new()),
-        false => (format!("ethtool -L {other} tx {receives}"), place(peer)),
+    let mend = match channels.max_rx + channels.max_combined >= sends {
+        true => format!("ethtool -L {name} rx {sends}"),
+        false => format!("ethtool -L {other} tx {receives}"),
     };
     Some(finding(
         FindingKind::Queues,
-        severity,
+        Severity::BlocksNative,
         format!(
-            "{other}, the other end{place}, sends by {sends} queues, more than the {receives} that \
+            "{other}, the other end, sends by {sends} queues, more than the {receives} that \
              {name} receives by"
         ),
         Some(mend),

@@ -4,6 +4,8 @@
 mod finding;
 mod findings;
 mod limits;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
