@@ -95,13 +95,22 @@ fn r50_too_few_queues_lead_to_generic_mode() {
     }
     netns::run(|| {
         sh("ip link add a0 numrxqueues 1 type veth peer name b0 numtxqueues 2");
-        sh("ethtool -L b0 tx 2");
+        // Before 5.15 those are in use that it was made with.
+        let _ = process::Command::new("ethtool")
+            .args(["-L", "b0", "tx", "2"])
+            .status();
         let attachment = loaded().attach(index("a0"), BEST).unwrap();
         assert_eq!(attachment.mode, AttachMode::Generic);
         assert_eq!(attachment.fallbacks[0].errno, nix::libc::ENOSPC);
         let why = attachment.why().unwrap();
         assert!(why.contains("has not enough queues"), "{why}");
-        assert!(why.contains("sends by 2 queues, more than the 1"), "{why}");
+        // What the kernel does not tell is not said.
+        let is_told = process::Command::new("ethtool")
+            .args(["-l", "b0"])
+            .output()
+            .is_ok_and(|output| output.status.success());
+        let says = why.contains("sends by 2 queues, more than the 1");
+        assert_eq!(says, is_told, "{why}");
     });
 }
 
@@ -281,5 +290,56 @@ fn r114_the_dispatcher_of_libxdp_stays_and_is_recognised() {
         assert_eq!(program_on("a0"), ours);
         nix::mount::umount(&dir).unwrap();
         std::fs::remove_dir(&dir).unwrap();
+    });
+}
+
+/// xdp-filter attaches by libxdp: behind a dispatcher where the kernel lets it, else alone.
+#[test]
+fn r114_what_xdp_tools_attached_stays_and_can_be_removed() {
+    if netns::skipped() {
+        return;
+    }
+    let has_tools = process::Command::new("xdp-filter").output().is_ok();
+    if !has_tools {
+        println!("skipped: needs xdp-filter of xdp-tools (scripts/setup --bench)");
+        return;
+    }
+    netns::run(|| {
+        // In a mount namespace of its own, so that nothing is left at the real place.
+        mount_bpffs(Path::new("/sys/fs/bpf"));
+        veth("a0", "b0");
+        sh("xdp-filter load a0 --mode native");
+        let theirs = program_on("a0");
+        let mine = loaded();
+        let (program, text) = refused(&mine, "a0", BEST);
+        assert_eq!((program.id, program_on("a0")), (theirs, theirs));
+        assert_eq!(program.attached_by, AttachedBy::Netlink);
+        assert_eq!(program.pins.len(), 1, "{program:?}");
+        let pin = program.pins[0].display().to_string();
+        assert!(text.contains(&pin), "{text}");
+        if program.is_dispatcher() {
+            println!("behind the dispatcher: {text}");
+            assert!(pin.starts_with("/sys/fs/bpf/xdp/dispatch-"), "{pin}");
+            assert_eq!(
+                program.removal.as_deref(),
+                Some("xdp-loader unload a0 --all")
+            );
+        } else {
+            println!("alone: {text}");
+            assert!(program.name.starts_with("xdpfilt_"), "{program:?}");
+            assert!(pin.starts_with("/sys/fs/bpf/xdp-filter/"), "{pin}");
+        }
+        sh(program.removal.as_deref().unwrap());
+        assert_eq!(program_on("a0"), 0);
+        mine.attach(index("a0"), BEST).unwrap();
+
+        // And the other way round: it does not displace ours.
+        let ours = program_on("a0");
+        let output = process::Command::new("xdp-filter")
+            .args(["load", "a0", "--mode", "native"])
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        assert_eq!(program_on("a0"), ours);
     });
 }

@@ -63,6 +63,13 @@ fn shown_and_mended(firewall: &Firewall, interface: &str, kind: FindingKind, com
     assert_eq!(attach_as_expected(firewall, interface), AttachMode::Native);
 }
 
+/// Whether a command that not every kernel can do was done.
+fn can(command: &str) -> bool {
+    let mut words = command.split_whitespace();
+    let status = Command::new(words.next().unwrap()).args(words).status();
+    status.unwrap().success()
+}
+
 #[test]
 fn r113_the_facts_are_those_of_the_device() {
     if netns::skipped() {
@@ -152,7 +159,10 @@ fn r113_more_queues_there_than_here() {
     netns::run(|| {
         let firewall = Firewall::loader().load().unwrap();
         sh("ip link add a0 numrxqueues 1 type veth peer name b0 numtxqueues 2");
-        sh("ethtool -L b0 tx 2");
+        if !can("ethtool -L b0 tx 2") {
+            println!("skipped: this kernel does not change or tell the queues of a veth");
+            return;
+        }
         let mend = "ethtool -L b0 tx 1";
         shown_and_mended(&firewall, "a0", FindingKind::Queues, mend);
 
@@ -179,7 +189,10 @@ rules:
         veth("a0", "b0");
         // The stack takes the tag off the frame that c0 receives; the bridge hands both to b0.
         veth("c0", "d0");
-        sh("ip link add br0 type bridge");
+        if !can("ip link add br0 type bridge") {
+            println!("skipped: this kernel has no bridge");
+            return;
+        }
         for command in ["c0 master br0", "b0 master br0", "br0 up"] {
             sh(&format!("ip link set {command}"));
         }

@@ -52,6 +52,14 @@ pub enum ModePreference {
 }
 
 impl ModePreference {
+    /// The name used in output: `best`, or that of the mode.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BestAvailable => "best",
+            Self::Exactly(mode) => mode.as_str(),
+        }
+    }
+
     /// The modes to be tried, in order. Few devices offer offload, so without their word it is
     /// tried only if it is demanded; the word is there since Linux 6.3.
     fn modes(self, offload: Option<bool>) -> &'static [AttachMode] {
@@ -68,10 +76,7 @@ impl ModePreference {
 
 impl fmt::Display for ModePreference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BestAvailable => f.write_str("best available"),
-            Self::Exactly(mode) => mode.fmt(f),
-        }
+        f.write_str(self.as_str())
     }
 }
 

@@ -20,7 +20,8 @@ pub struct ForeignProgram {
     pub mode: Option<AttachMode>,
     /// How it is attached.
     pub attached_by: AttachedBy,
-    /// Where it or its link is pinned, as far as was found under the mounted BPF file systems.
+    /// Where it or its link is pinned, as far as was found under the mounted BPF file systems; of
+    /// libxdp's dispatcher the directory that it keeps for it.
     pub pins: Vec<PathBuf>,
     /// Processes that hold it or its link open, as far as was found.
     pub holders: Vec<Holder>,
@@ -62,6 +63,7 @@ impl ForeignProgram {
 
     /// The command that removes the program from an interface.
     fn removal_from(&self, interface: &str) -> Option<String> {
+        // `ip link` would leave its directory behind.
         if self.is_dispatcher() && self.attached_by == AttachedBy::Netlink && !self.pins.is_empty()
         {
             return Some(format!("xdp-loader unload {interface} --all"));

@@ -36,7 +36,7 @@ pub(in crate::kernel) fn on(ifindex: IfIndex, interface: &str) -> Option<Foreign
         name,
         mode,
         attached_by,
-        pins: pins(is_it),
+        pins: pins(is_it, &format!("dispatch-{ifindex}-{id}")),
         holders: holders(is_it),
         removal: None,
     };
@@ -106,8 +106,9 @@ fn ids(fdinfo: &str) -> Ids {
     }
 }
 
-/// Paths in BPF file systems, sorted.
-fn pins(is_it: impl Fn(Ids) -> bool) -> Vec<PathBuf> {
+/// Paths in BPF file systems, sorted. libxdp does not pin its dispatcher, but what runs behind it,
+/// in a directory that is named after it (`lib/libxdp/protocol.org` of xdp-tools).
+fn pins(is_it: impl Fn(Ids) -> bool, dispatcher: &str) -> Vec<PathBuf> {
     let deadline = Instant::now() + PATIENCE;
     let mounts = fs::read("/proc/thread-self/mounts").unwrap_or_default();
     let mut found = Vec::new();
@@ -118,6 +119,9 @@ fn pins(is_it: impl Fn(Ids) -> bool) -> Vec<PathBuf> {
                 return found;
             }
             let path = entry.path();
+            if entry.file_name() == dispatcher {
+                found.push(path.clone());
+            }
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() && depth < DEPTH => open.push((path, depth + 1)),
                 Ok(kind) if kind.is_file() && pinned(&path).is_some_and(&is_it) => found.push(path),
