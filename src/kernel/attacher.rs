@@ -131,7 +131,7 @@ impl Attacher {
         interfaces.set_flags(backend, ifindex, flags);
         self.set_scopes(interfaces, reservation.slot());
         self.events.name_interface(ifindex, name);
-        let (link, mode, fell_back) = match attach::link(backend, ifindex, name, preference) {
+        let (link, mode, fallbacks) = match attach::link(backend, ifindex, name, preference) {
             Ok(linked) => linked,
             Err(error) => {
                 let slot = reservation.slot();
@@ -141,10 +141,10 @@ impl Attacher {
                 return Err(error);
             }
         };
-        let attachment = interfaces.keep(reservation, link, mode, fell_back);
-        match &attachment.fell_back {
+        let attachment = interfaces.keep(reservation, link, preference, mode, fallbacks);
+        match attachment.why() {
             None => log::info!("{name}: attached in {mode} mode"),
-            Some(fallback) => log::warn!("{name}: attached in {mode} mode: {fallback}"),
+            Some(why) => log::warn!("{name}: attached in {mode} mode: {why}"),
         }
         Ok(attachment)
     }

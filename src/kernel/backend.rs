@@ -8,8 +8,10 @@ use std::sync::Arc;
 use super::attach::AttachMode;
 use super::ban_table::BanMemory;
 use super::bridge::{BridgeError, PreparedPort};
+use super::device::{DeviceFacts, XdpFeatures};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::EventSource;
+use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 use super::layout::{
     BANKS, COUNTERS_PER_INTERFACE, EntryCounter, InterfaceEntry, RuleCounter, VerdictCounter,
@@ -84,7 +86,11 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// Says where the frames of a port go.
     fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()>;
     /// The program that an interface runs now, whoever attached it.
-    fn occupant(&self, ifindex: IfIndex) -> Option<Occupant>;
+    fn occupant(&self, ifindex: IfIndex, interface: &str) -> Option<ForeignProgram>;
+    /// What can be known of a device.
+    fn device(&self, ifindex: IfIndex) -> DeviceFacts;
+    /// What its driver can do with XDP: a part of the same, for less.
+    fn xdp_features(&self, ifindex: IfIndex) -> Option<XdpFeatures>;
 
     /// The bank that packets count in which come in now.
     fn bank(&self) -> Bank;
@@ -178,11 +184,4 @@ pub(super) trait XdpLink: Debug + Send + Sync {
     fn succeed(&mut self) -> io::Result<()>;
     /// Removes its pin, so that dropping it detaches.
     fn unpin(&mut self);
-}
-
-/// An XDP program found on an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Occupant {
-    pub program_id: u32,
-    pub name: String,
 }

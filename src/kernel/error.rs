@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::attach::AttachMode;
+use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 use super::program::ProgramError;
 use super::publish::Generation;
@@ -181,17 +182,12 @@ pub enum AttachError {
         name: String,
     },
     /// Another XDP program runs on the interface; it is never replaced.
-    #[error(
-        "{interface} already runs the XDP program {program:?} (id {program_id}), of another owner: \
-         stop its owner, or remove it with `ip link set dev {interface} xdp off`"
-    )]
+    #[error("{interface} already runs {program}; {}", removal(.program))]
     Foreign {
         /// The interface.
         interface: String,
-        /// The number of the program there.
-        program_id: u32,
-        /// Its name; empty if it has none.
-        program: String,
+        /// The program there, and whose it is.
+        program: Box<ForeignProgram>,
     },
     /// This firewall is attached there already.
     #[error("{interface} is attached already; detach it first to change its mode")]
@@ -215,8 +211,8 @@ pub enum AttachError {
         interface: String,
         /// The last mode that was tried.
         mode: AttachMode,
-        /// What the error of the kernel means here.
-        reason: &'static str,
+        /// What the error of the kernel means here, and what mends it if that is known.
+        reason: String,
         /// The error of the kernel.
         source: io::Error,
     },
@@ -248,6 +244,13 @@ pub enum AttachError {
         /// Its error.
         source: io::Error,
     },
+}
+
+fn removal(program: &ForeignProgram) -> String {
+    match &program.removal {
+        Some(command) => format!("its owner can remove it with `{command}`"),
+        None => "stop its owner".to_owned(),
+    }
 }
 
 /// What is broken, so that packets pass unjudged.

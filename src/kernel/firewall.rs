@@ -19,6 +19,7 @@ use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
 use super::loader::Loader;
 use super::namespace::Namespace;
+use super::preflight::{self, Preflight};
 use super::publish::{Active, Generation};
 use super::rates::{Rates, Sampler};
 use super::scopes::Scopes;
@@ -165,6 +166,47 @@ impl Firewall {
     /// There is none, or the namespace cannot be entered.
     pub fn ifindex(&self, name: &str) -> Result<IfIndex, AttachError> {
         self.attacher.inside(name, || IfIndex::from_name(name))
+    }
+
+    /// Looks at an interface without changing anything: what [`attach`](Self::attach) would come
+    /// to, and why, with the command that mends each finding. See [`preflight`](crate::preflight).
+    ///
+    /// The program of this firewall itself is no finding.
+    ///
+    /// ```no_run
+    /// # use xdpgate::{Firewall, IfIndex, ModePreference};
+    /// # let firewall = Firewall::loader().load()?;
+    /// let eth0 = IfIndex::from_name("eth0")?;
+    /// println!("{}", firewall.preflight(eth0, ModePreference::BestAvailable)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn preflight(
+        &self,
+        ifindex: IfIndex,
+        preference: ModePreference,
+    ) -> Result<Preflight, AttachError> {
+        let interface = format!("interface {ifindex}");
+        self.attacher.inside(interface, || {
+            let backend = &*self.backend;
+            let name = backend
+                .interface_name(ifindex)
+                .ok_or(AttachError::NoSuchInterface(ifindex))?;
+            let occupant = match self.attacher.is_attached(ifindex) {
+                true => None,
+                false => backend.occupant(ifindex, &name),
+            };
+            Ok(preflight::assess(
+                ifindex,
+                name,
+                backend.device(ifindex),
+                occupant.as_ref(),
+                preference,
+                backend.takes_frags(),
+            ))
+        })
     }
 
     /// Detaches an interface: its frames pass unseen from now on. Its counters stay readable.

@@ -8,7 +8,7 @@
 
 use std::mem;
 
-use super::attach::{Attachment, Fallback};
+use super::attach::{AttachMode, Attachment, Fallback, ModePreference};
 use super::backend::{Backend, VerdictCounters, XdpLink};
 use super::error::AttachError;
 use super::ifindex::IfIndex;
@@ -198,7 +198,13 @@ impl Interfaces {
             }
             remember(backend, reservation.slot, &self.slots[index]);
         }
-        self.keep(reservation, link, mode, None);
+        self.keep(
+            reservation,
+            link,
+            ModePreference::BestAvailable,
+            mode,
+            Vec::new(),
+        );
         self.set_automatic(backend, ifindex, automatic);
         if let Some((flags, _)) = bridged {
             self.set_flags(backend, ifindex, flags);
@@ -420,15 +426,17 @@ impl Interfaces {
         &mut self,
         reservation: Reservation,
         link: Box<dyn XdpLink>,
-        mode: super::attach::AttachMode,
-        fell_back: Option<Fallback>,
+        requested: ModePreference,
+        mode: AttachMode,
+        fallbacks: Vec<Fallback>,
     ) -> Attachment {
         let slot = &mut self.slots[usize::from(reservation.slot) - 1];
         let attachment = Attachment {
             ifindex: slot.ifindex,
             name: slot.name.clone(),
+            requested,
             mode,
-            fell_back,
+            fallbacks,
             program_id: link.program_id(),
             link_id: link.id(),
         };
@@ -549,7 +557,6 @@ fn is_near(ifindex: IfIndex, position: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::attach::AttachMode;
     use crate::kernel::recorder::Recorder;
 
     fn index(number: u32) -> IfIndex {
@@ -560,7 +567,14 @@ mod tests {
         let reservation = table.reserve(backend, index(number), &format!("if{number}"))?;
         let slot = reservation.slot;
         let link = backend.link(index(number), AttachMode::Native).unwrap();
-        table.keep(reservation, link, AttachMode::Native, None);
+        let native = AttachMode::Native;
+        table.keep(
+            reservation,
+            link,
+            ModePreference::BestAvailable,
+            native,
+            vec![],
+        );
         Ok(slot)
     }
 

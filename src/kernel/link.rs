@@ -36,6 +36,14 @@ impl Link {
             AttachMode::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
             AttachMode::Offload => libbpf_sys::XDP_FLAGS_HW_MODE,
         };
+        if mode == AttachMode::Offload {
+            // Found out for real, so that it is noticed when a kernel can. EPERM says nothing about
+            // the device: making maps on one takes CAP_SYS_ADMIN, attaching does not.
+            match sys::offload_program_array(ifindex.get()) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                _ => {}
+            }
+        }
         let fd = sys::link_xdp(program, ifindex.get(), flags)?;
         let info = LinkInfo::from_fd(fd.as_fd()).map_err(|e| to_io(&e))?;
         Ok(Self {

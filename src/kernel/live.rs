@@ -12,15 +12,17 @@ use jiff::Timestamp;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, ProgramHandle, Xdp, XdpFlags};
 
 use super::attach::AttachMode;
-use super::backend::{Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
+use super::backend::{Backend, Bank, Judge, VerdictCounters, XdpLink};
 use super::ban_table::BanMemory;
 use super::bridge::{BridgeError, Port, PreparedPort};
 use super::counters::Counters;
+use super::device::{self, DeviceFacts, XdpFeatures};
 use super::entry_counters::InheritedEntries;
 use super::error::{ApplyError, LoadError, PinError};
 use super::evaluate;
 use super::events::{EventSource, Ring};
 use super::firewall::lock;
+use super::foreign::{self, ForeignProgram};
 use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
 use super::inheritance::{Counted, Inheritance, InheritedLink, slot_memory_of, slot_words};
@@ -464,21 +466,16 @@ impl Backend for Kernel {
         }
     }
 
-    fn occupant(&self, ifindex: IfIndex) -> Option<Occupant> {
-        let found = Xdp::new(self.entry.handle.as_fd())
-            .query(ifindex.get().try_into().ok()?, XdpFlags::NONE)
-            .ok()?;
-        let ids = [
-            found.prog_id,
-            found.drv_prog_id,
-            found.skb_prog_id,
-            found.hw_prog_id,
-        ];
-        let program_id = ids.into_iter().find(|id| *id != 0)?;
-        let name = ProgramHandle::from_prog_id(program_id)
-            .map(|p| p.name().to_string_lossy().into_owned())
-            .unwrap_or_default();
-        Some(Occupant { program_id, name })
+    fn occupant(&self, ifindex: IfIndex, interface: &str) -> Option<ForeignProgram> {
+        foreign::on(ifindex, interface)
+    }
+
+    fn device(&self, ifindex: IfIndex) -> DeviceFacts {
+        device::gather(ifindex)
+    }
+
+    fn xdp_features(&self, ifindex: IfIndex) -> Option<XdpFeatures> {
+        device::xdp_features(ifindex)
     }
 
     fn bank(&self) -> Bank {

@@ -13,11 +13,13 @@ mod ban_table;
 mod bans;
 mod bridge;
 mod counters;
+mod device;
 mod entry_counters;
 mod error;
 mod evaluate;
 mod events;
 mod firewall;
+mod foreign;
 mod frags;
 mod grace;
 mod ifindex;
@@ -30,6 +32,7 @@ mod loader;
 mod namespace;
 mod pin;
 mod pin_root;
+mod preflight;
 mod probe;
 mod program;
 mod publish;
@@ -59,6 +62,7 @@ pub use bridge::{
     Bridge, BridgeError, BridgeInfo, BridgePort, DirectionStats, Filter, RestoreOutcome, Restored,
     restore_interfaces,
 };
+pub use device::{Channels, DeviceFacts, OffloadState, Peer, XdpFeatures};
 pub use entry_counters::EntryStats;
 pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,
@@ -68,11 +72,13 @@ pub use error::{
 pub use events::PcapngWriter;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
 pub use firewall::Firewall;
+pub use foreign::{AttachedBy, ForeignProgram, Holder};
 pub use frags::Frags;
 pub use ifindex::IfIndex;
 pub use loader::Loader;
 pub use pin::unpin;
 pub use pin_root::Pinning;
+pub use preflight::{Finding, FindingKind, Preflight, PreflightOptions, Severity, preflight};
 pub use publish::{Applied, Generation};
 pub use rates::{InterfaceRates, Rate, Rates, RuleRates, VerdictRates};
 pub use recorder::{Operation, Rehearsal};

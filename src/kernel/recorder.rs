@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::attach::AttachMode;
-use super::backend::{Answer, Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
+use super::backend::{Answer, Backend, Bank, Judge, VerdictCounters, XdpLink};
 use super::ban_table::{self, BanMemory};
 use super::bridge::{BridgeError, PreparedPort};
+use super::device::{DeviceFacts, XdpFeatures};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::{EventSource, NoEvents};
+use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 #[cfg(test)]
 use super::layout::BANKS;
@@ -107,6 +109,9 @@ pub(super) struct Recorder {
     bank: AtomicU32,
     #[cfg(test)]
     pub(super) traffic: Traffic,
+    /// What a test lets all devices have.
+    #[cfg(test)]
+    pub(super) device: DeviceFacts,
 }
 
 /// Frames that a test lets be counted, all for one reason.
@@ -245,8 +250,19 @@ impl Backend for Recorder {
         Ok(())
     }
 
-    fn occupant(&self, _: IfIndex) -> Option<Occupant> {
+    fn occupant(&self, _: IfIndex, _: &str) -> Option<ForeignProgram> {
         None
+    }
+
+    fn device(&self, _: IfIndex) -> DeviceFacts {
+        #[cfg(test)]
+        return self.device.clone();
+        #[cfg(not(test))]
+        DeviceFacts::default()
+    }
+
+    fn xdp_features(&self, ifindex: IfIndex) -> Option<XdpFeatures> {
+        self.device(ifindex).xdp
     }
 
     fn bank(&self) -> Bank {

@@ -16,6 +16,7 @@ use libbpf_rs::{AsRawLibbpf, OpenProgramMut};
 use memmap2::{MmapOptions, MmapRaw};
 use neli::socket::synchronous::NlSocketHandle;
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel};
 use crate::abi::Line;
@@ -116,7 +117,7 @@ pub(super) fn pin_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> 
     }
 }
 
-/// Opens what is pinned under a name.
+/// Opens what is pinned at a path of a BPF file system: a map, a program or a link.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: the path is a C string that outlives the call, which does not keep it.
@@ -191,6 +192,72 @@ pub(super) fn probe_frags() -> io::Result<()> {
             program.as_ptr(),
             program.len() as libbpf_sys::size_t,
             &mut options,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: a new file descriptor that nobody else owns.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
+/// The driver of a network interface, as `ethtool -i` shows it.
+pub(super) fn interface_driver(name: &str) -> io::Result<String> {
+    /// `ETHTOOL_GDRVINFO` of `include/uapi/linux/ethtool.h`.
+    const GDRVINFO: u32 = 3;
+    let socket = nix::sys::socket::socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: std::ptr::null_mut(),
+        },
+    };
+    // The last byte stays zero.
+    for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1]
+        .iter_mut()
+        .zip(name.bytes())
+    {
+        *to = from as libc::c_char;
+    }
+    // `struct ethtool_drvinfo`: the command, then the driver in 32 bytes, 196 bytes in all.
+    let mut info = [0u8; 196];
+    info[..4].copy_from_slice(&GDRVINFO.to_ne_bytes());
+    request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
+    // SAFETY: the request and what it points to outlive the call; the kernel writes no more than a
+    // `struct ethtool_drvinfo`, which is as long as `info`.
+    let ret = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) };
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let driver = info[4..36].split(|byte| *byte == 0).next();
+    Ok(String::from_utf8_lossy(driver.unwrap_or_default()).into_owned())
+}
+
+/// Whether a device can hold an array of programs, which the programs of xdpgate jump through.
+///
+/// The kernel makes only arrays and hashes on a device (`bpf_map_offload_map_alloc`,
+/// `kernel/bpf/offload.c`), so the answer has been "no" so far.
+pub(super) fn offload_program_array(ifindex: u32) -> io::Result<()> {
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        map_ifindex: ifindex,
+        ..Default::default()
+    };
+    // SAFETY: name and options outlive the call, which does not keep them.
+    let fd = unsafe {
+        libbpf_sys::bpf_map_create(
+            libbpf_sys::BPF_MAP_TYPE_PROG_ARRAY,
+            c"xdpgate_probe".as_ptr(),
+            size_of::<u32>() as u32,
+            size_of::<u32>() as u32,
+            1,
+            &options,
         )
     };
     if fd < 0 {

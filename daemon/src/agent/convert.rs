@@ -31,6 +31,7 @@ fn summary(policy: &Policy, generation: lib::Generation) -> v1::PolicySummary {
 }
 
 fn attachment(attachment: lib::Attachment) -> v1::Attachment {
+    let fell_back = attachment.why();
     v1::Attachment {
         ifindex: attachment.ifindex.get(),
         name: attachment.name,
@@ -41,9 +42,10 @@ fn attachment(attachment: lib::Attachment) -> v1::Attachment {
             _ => v1::AttachMode::Unspecified,
         }
         .into(),
-        fell_back: attachment.fell_back.map(|why| why.to_string()),
+        fell_back,
         program_id: attachment.program_id,
         link_id: attachment.link_id,
+        requested: attachment.requested.as_str().to_owned(),
     }
 }
 

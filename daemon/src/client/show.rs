@@ -81,6 +81,7 @@ pub(super) fn status_json(status: &GetStatusResponse) -> Value {
         "attachments": status.attachments.iter().map(|a| json!({
             "ifindex": a.ifindex,
             "name": a.name,
+            "requested": a.requested,
             "mode": mode_name(a.mode()),
             "fell_back": a.fell_back,
             "program_id": a.program_id,
