@@ -1,7 +1,7 @@
 //! What tests of auto-attach share.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use libbpf_rs::query::{LinkInfo, LinkInfoIter, LinkTypeInfo};
 use xdpgate::{AutoAttach, Decision, Firewall};
@@ -65,4 +65,29 @@ pub fn ip_batch(commands: &str) {
     stdin.write_all(commands.as_bytes()).expect("ip reads");
     drop(stdin);
     ip.wait().expect("ip");
+}
+
+/// An `ip` that takes commands as they come.
+pub struct Ip(Child);
+
+impl Ip {
+    pub fn start() -> Self {
+        let ip = Command::new("ip")
+            .args(["-force", "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn();
+        Self(ip.expect("ip"))
+    }
+
+    pub fn run(&mut self, commands: &str) {
+        let stdin = self.0.stdin.as_mut().expect("stdin");
+        stdin.write_all(commands.as_bytes()).expect("ip reads");
+    }
+}
+
+impl Drop for Ip {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }

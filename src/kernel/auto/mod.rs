@@ -378,7 +378,7 @@ fn inventory() -> io::Result<Vec<Interface>> {
             }
         }
     }
-    for interface in &mut interfaces {
+    for interface in interfaces.iter_mut().filter(|i| i.kind.is_none()) {
         netlink.describe(interface);
     }
     interfaces.sort_by_key(|i| i.ifindex);

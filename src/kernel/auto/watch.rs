@@ -16,7 +16,7 @@ use super::super::error::AttachError;
 use super::super::firewall::lock;
 use super::super::ifindex::IfIndex;
 use super::AutoAttachOptions;
-use super::decide::{Decision, Decisions, Seen, decide};
+use super::decide::{Decision, Decisions, Seen, SkipReason, decide, decide_by, refusal};
 use super::events::{AutoEvent, Listeners, Resync};
 use super::interface::Interface;
 use super::netlink::{Message, Netlink, Received};
@@ -67,6 +67,9 @@ pub(super) struct Watcher {
     /// When the first message of an interface that is not attached yet was read.
     told: BTreeMap<IfIndex, Instant>,
     next_scan: Option<Instant>,
+    /// Why each interface would be refused by itself, so that one message among thousands of
+    /// interfaces costs little. Not kept if the rules ask for masters.
+    refusals: BTreeMap<IfIndex, Option<SkipReason>>,
 }
 
 /// Datagrams that are read before what they say is acted upon.
@@ -95,6 +98,7 @@ impl Watcher {
             gone: BTreeSet::new(),
             told: BTreeMap::new(),
             next_scan: None,
+            refusals: BTreeMap::new(),
         };
         watcher.scan()?;
         Ok(watcher)
@@ -226,6 +230,7 @@ impl Watcher {
         let mut known = lock(&self.shared.known);
         // Something of it changed: it may be attachable now.
         known.failed.remove(&ifindex);
+        self.refusals.remove(&ifindex);
         known.seen.insert(ifindex, interface);
         true
     }
@@ -236,6 +241,7 @@ impl Watcher {
         known.failed.remove(&ifindex);
         known.decisions.remove(&ifindex);
         self.told.remove(&ifindex);
+        self.refusals.remove(&ifindex);
         self.gone.insert(ifindex);
     }
 
@@ -254,8 +260,11 @@ impl Watcher {
                 super::Family::Ipv4 => &mut interface.ipv4,
                 super::Family::Ipv6 => &mut interface.ipv6,
             };
-            changed |= *field != has;
-            *field = has;
+            if *field != has {
+                *field = has;
+                changed = true;
+                self.refusals.remove(ifindex);
+            }
         }
         Ok(changed)
     }
@@ -326,7 +335,7 @@ impl Watcher {
         self.gone.clear();
         let (actions, events) = {
             let mut known = lock(&self.shared.known);
-            let decisions = decide(&self.rules, &known.seen, &held);
+            let decisions = decide_from(&self.rules, &mut self.refusals, &known.seen, &held);
             let actions = reconcile(&decisions, &known.seen, &held);
             let events = skipped(&known, &decisions);
             known.decisions = decisions;
@@ -429,6 +438,23 @@ enum Heard {
     Nothing,
     News,
     Overrun,
+}
+
+fn decide_from(
+    rules: &Rules,
+    refusals: &mut BTreeMap<IfIndex, Option<SkipReason>>,
+    seen: &Seen,
+    held: &[Held],
+) -> Decisions {
+    if !rules.masters.is_empty() {
+        return decide(rules, seen, held);
+    }
+    for (ifindex, interface) in seen {
+        refusals
+            .entry(*ifindex)
+            .or_insert_with(|| refusal(rules, seen, interface));
+    }
+    decide_by(|interface| refusals[&interface.ifindex].clone(), seen, held)
 }
 
 /// Events of the interfaces that are skipped for another reason than before.
