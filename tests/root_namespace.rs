@@ -10,7 +10,7 @@ mod common {
 
 use std::fs;
 
-use common::auto::{attached, links_of, program};
+use common::auto::{attached, program, wait_for_links};
 use common::netns::{self, Other, Wire, index, mount_private, sh, veth, wait_until};
 use common::packet::udp_from as frame;
 use nix::mount::{MsFlags, mount};
@@ -89,7 +89,7 @@ fn r116_interfaces_of_a_namespace_that_is_held_by_a_path() {
         drop(auto);
         let program = program(&firewall);
         drop(firewall);
-        assert!(links_of(program).is_empty());
+        wait_for_links(program, 0);
         nix::mount::umount(&held).unwrap();
         fs::remove_file(&held).unwrap();
     });

@@ -166,13 +166,14 @@ impl Interfaces {
         })
     }
 
-    /// Gives the interface of a slot another name; returns the slot.
-    pub(super) fn rename(&mut self, ifindex: IfIndex, name: &str) -> Option<u16> {
-        let index = self.slots.iter().position(|s| s.ifindex == ifindex)?;
+    /// Gives the interface of a slot another name, if it has the old one; returns the slot.
+    pub(super) fn rename(&mut self, ifindex: IfIndex, from: &str, to: &str) -> Option<u16> {
+        let is_it = |s: &Slot| s.ifindex == ifindex && s.name == from;
+        let index = self.slots.iter().position(is_it)?;
         let slot = &mut self.slots[index];
-        name.clone_into(&mut slot.name);
+        to.clone_into(&mut slot.name);
         if let State::Attached { attachment, .. } = &mut slot.state {
-            name.clone_into(&mut attachment.name);
+            to.clone_into(&mut attachment.name);
         }
         Some(number(index))
     }

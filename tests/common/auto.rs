@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
+use super::netns::wait_until;
 use libbpf_rs::query::{LinkInfo, LinkInfoIter, LinkTypeInfo};
 use xdpgate::{AutoAttach, Decision, Firewall};
 
@@ -51,6 +52,12 @@ pub fn links_of(program: u32) -> Vec<u32> {
     let mut interfaces: Vec<u32> = LinkInfoIter::default().filter_map(xdp).collect();
     interfaces.sort_unstable();
     interfaces
+}
+
+/// Waits until a program is attached by so many links. The kernel takes a moment to let one go.
+pub fn wait_for_links(program: u32, count: usize) {
+    let what = format!("{count} links");
+    wait_until(&what, || links_of(program).len() == count);
 }
 
 /// Lets one `ip` do many commands, one a line; those that fail are skipped.

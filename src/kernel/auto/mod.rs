@@ -60,13 +60,14 @@ impl Default for AutoAttachOptions {
 }
 
 impl AutoAttachOptions {
-    /// The modes that attachments may have; the best available unless set.
+    /// The modes that attachments may have; the best available unless set, which for a bond is
+    /// generic: in native mode its members would run the program, and count for themselves.
     pub fn mode(self, mode: ModePreference) -> Self {
         Self { mode, ..self }
     }
 
     /// How often all interfaces are looked at anew although nothing was told, and what failed is
-    /// tried again; every 30 seconds unless set.
+    /// tried again; every 30 seconds unless set, and not more often than ten times a second.
     pub fn rescan_every(self, rescan_every: Duration) -> Self {
         Self {
             rescan_every,
@@ -74,8 +75,9 @@ impl AutoAttachOptions {
         }
     }
 
-    /// How many bytes of messages the kernel keeps until they are read; 8 MiB unless set, some
-    /// 4,000 messages. If there are more, all interfaces are looked at anew.
+    /// How many bytes of messages the kernel keeps until they are read; 8 MiB unless set. If there
+    /// are more, all interfaces are looked at anew. Beyond `net.core.rmem_max` it takes CAP_NET_ADMIN
+    /// in the user namespace of the machine; without it there are as many as that allows.
     pub fn receive_buffer(self, bytes: usize) -> Self {
         Self {
             receive_buffer: bytes,

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
+use super::super::attach::{AttachMode, ModePreference};
 use super::super::attacher::{Attacher, Held};
 use super::super::error::AttachError;
 use super::super::firewall::lock;
@@ -76,6 +77,8 @@ pub(super) struct Watcher {
 const BATCH: usize = 64;
 /// How often a dump is made anew because interfaces came or went meanwhile.
 const DUMPS: usize = 5;
+/// Scans leave time for others: each makes the kernel describe all interfaces.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 /// When a scan that failed or was disturbed is made again.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -135,6 +138,10 @@ impl Watcher {
             if let Err(error) = result {
                 log::warn!("looking at all interfaces failed, again in {SOON:?}: {error}");
                 self.scan_by(Instant::now() + SOON);
+                // Not at once, for an error that stays.
+                if is_stopped_within(stop, SOON) {
+                    return;
+                }
             }
         }
     }
@@ -222,10 +229,11 @@ impl Watcher {
         if before.as_ref() == Some(&interface) {
             return false;
         }
-        let renamed = before.is_some_and(|b| b.name != interface.name);
-        if renamed && !self.attacher.is_attached(ifindex) {
+        if let Some(before) = before.filter(|b| b.name != interface.name)
+            && !self.attacher.is_attached(ifindex)
+        {
             // Its slot goes on when it is attached again.
-            self.attacher.rename(ifindex, &interface.name);
+            self.attacher.rename(ifindex, &before.name, &interface.name);
         }
         let mut known = lock(&self.shared.known);
         // Something of it changed: it may be attachable now.
@@ -281,7 +289,8 @@ impl Watcher {
     fn scan(&mut self) -> io::Result<bool> {
         let started = Instant::now();
         count(&self.shared.counters.rescans);
-        self.next_scan = started.checked_add(self.options.rescan_every);
+        let every = self.options.rescan_every.max(LEAST_PAUSE);
+        self.next_scan = started.checked_add(every);
         let mut dump = None;
         for _ in 0..DUMPS {
             // What was told so far is older than what is asked now.
@@ -356,10 +365,10 @@ impl Watcher {
         let known = lock(&self.shared.known);
         for held in &mut held {
             held.alive &= !self.gone.contains(&held.ifindex);
-            // The link lives, but on an interface that went away while messages were lost; another
-            // one has its number.
+            // The link lives, but on an interface that went away while messages were lost: the one
+            // that has its number now runs nothing.
             if verify && let Some(interface) = known.seen.get(&held.ifindex) {
-                held.alive &= interface.program_id.is_none_or(|id| id == held.program_id);
+                held.alive &= interface.program_id.is_some();
             }
         }
         held
@@ -369,7 +378,7 @@ impl Watcher {
         let counters = &self.shared.counters;
         match action {
             Action::Rename { ifindex, from, to } => {
-                self.attacher.rename(ifindex, &to);
+                self.attacher.rename(ifindex, &from, &to);
                 count(&counters.renamed);
                 log::info!("{from}: is named {to} now");
                 self.send(AutoEvent::Renamed { ifindex, from, to });
@@ -395,7 +404,7 @@ impl Watcher {
         let told = self.told.remove(&ifindex).unwrap_or_else(Instant::now);
         match self
             .attacher
-            .attach_automatically(ifindex, self.options.mode)
+            .attach_automatically(ifindex, self.mode(ifindex))
         {
             Ok(attachment) => {
                 count(&counters.attached);
@@ -411,6 +420,24 @@ impl Watcher {
             Err(error) => self.failed(ifindex, error),
         }
         true
+    }
+
+    /// The modes that an attachment may have.
+    ///
+    /// A bond in native mode (since 5.15) hands the program to its members, and frames say that they
+    /// came in by those: they would count, and match rules, as of interfaces that are not attached.
+    fn mode(&self, ifindex: IfIndex) -> ModePreference {
+        let known = lock(&self.shared.known);
+        let is_bond = known
+            .seen
+            .get(&ifindex)
+            .is_some_and(|i| i.is_kind(&["bond"]));
+        match self.options.mode {
+            ModePreference::BestAvailable if is_bond => {
+                ModePreference::Exactly(AttachMode::Generic)
+            }
+            mode => mode,
+        }
     }
 
     fn failed(&mut self, ifindex: IfIndex, error: AttachError) {
@@ -431,6 +458,12 @@ impl Watcher {
     fn send(&self, event: AutoEvent) {
         self.shared.listeners.send(&event);
     }
+}
+
+fn is_stopped_within(stop: &EventFd, pause: Duration) -> bool {
+    let mut files = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+    poll(&mut files, timeout).is_ok_and(|ready| ready > 0)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

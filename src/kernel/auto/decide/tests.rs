@@ -48,7 +48,6 @@ fn by_hand(interface: &Interface) -> Held {
     Held {
         ifindex: interface.ifindex,
         name: interface.name.clone(),
-        program_id: 1,
         automatic: false,
         alive: true,
     }

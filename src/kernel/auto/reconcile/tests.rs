@@ -69,7 +69,6 @@ fn held() -> impl Strategy<Value = Vec<Held>> {
         held.map(|(ifindex, (name, automatic, alive))| Held {
             ifindex,
             name: name.to_owned(),
-            program_id: 1,
             automatic,
             alive,
         })
@@ -101,7 +100,6 @@ fn apply(actions: &[Action], seen: &Seen, held: &[Held], refused: &[IfIndex]) ->
                     Held {
                         ifindex: *ifindex,
                         name: interface.name.clone(),
-                        program_id: 1,
                         automatic: true,
                         alive: true,
                     },
