@@ -138,6 +138,13 @@ fn r52_interfaces_come_change_and_go() {
         assert_eq!(index("a3"), a2);
         wait_for_links(program(&firewall), 1);
 
+        other.run(|| veth("a4", "b4"));
+        sh("ip link del b3");
+        converges("deleted by its peer", &[]);
+        let here = nix::unistd::gettid();
+        other.run(move || sh(&format!("ip link set a4 netns {here}")));
+        converges("moved here", &["a4"]);
+
         let mut seen = Vec::new();
         while let Ok(event) = events.next_timeout(Duration::from_millis(200)) {
             seen.push(match event {
@@ -154,7 +161,9 @@ fn r52_interfaces_come_change_and_go() {
                 other => panic!("{other:?}"),
             });
         }
-        let expected = ["+a0", "a0>a7", "-a7", "+a1", "-a1", "+a2", "-a2", "+a3"];
+        let expected = [
+            "+a0", "a0>a7", "-a7", "+a1", "-a1", "+a2", "-a2", "+a3", "-a3", "+a4",
+        ];
         assert_eq!(seen, expected);
         drop(auto);
         assert!(events.next().is_none(), "the stream ends with the watching");
@@ -394,6 +403,33 @@ fn r57_a_foreign_program_on_one_is_left_and_the_others_are_attached() {
         // It is tried again when it is time.
         drop(other);
         wait_until("the third", || attached(&firewall) == ["a0", "a1", "a2"]);
+    });
+}
+
+#[test]
+fn what_somebody_else_detached_is_attached_again() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        veth("a0", "b0");
+        let firewall = loaded(64);
+        let options = AutoAttachOptions::default().rescan_every(Duration::from_millis(200));
+        let auto = firewall
+            .auto_attach_with(veths().exclude("b*"), options)
+            .unwrap();
+        let mut events = auto.events();
+        let before = firewall.attachments()[0].link_id;
+        common::auto::detach_link(before);
+        let is_new = |a: &xdpgate::Attachment| a.link_id != before;
+        wait_until("a new link", || {
+            firewall.attachments().first().is_some_and(is_new)
+        });
+        // Who looked first, the scan or `attachments`, says whether the end was an event.
+        let is_attached = |event: AutoEvent| matches!(event, AutoEvent::Attached { .. });
+        while !is_attached(events.next_timeout(SOON).expect("an event")) {}
+        assert!(sh("ip link show a0").contains("prog/xdp"));
+        wait_for_links(program(&firewall), 1);
     });
 }
 

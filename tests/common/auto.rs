@@ -1,9 +1,11 @@
 //! What tests of auto-attach share.
 
 use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use super::netns::wait_until;
+use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::{LinkInfo, LinkInfoIter, LinkTypeInfo};
 use xdpgate::{AutoAttach, Decision, Firewall};
 
@@ -52,6 +54,18 @@ pub fn links_of(program: u32) -> Vec<u32> {
     let mut interfaces: Vec<u32> = LinkInfoIter::default().filter_map(xdp).collect();
     interfaces.sort_unstable();
     interfaces
+}
+
+/// Detaches a link as `bpftool link detach` does.
+pub fn detach_link(id: u32) {
+    // SAFETY: takes a number, gives a new file descriptor.
+    let fd = unsafe { libbpf_sys::bpf_link_get_fd_by_id(id) };
+    assert!(fd >= 0, "link {id}");
+    // SAFETY: a file descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: takes a number.
+    let result = unsafe { libbpf_sys::bpf_link_detach(fd.as_raw_fd()) };
+    assert_eq!(result, 0, "link {id}");
 }
 
 /// Waits until a program is attached by so many links. The kernel takes a moment to let one go.

@@ -43,9 +43,9 @@ pub struct Interface {
     /// The number of the XDP program that ran on it when it was described; of the first one if
     /// there are several, in different modes.
     pub program_id: Option<u32>,
-    /// Whether it had an IPv4 address; asked for only if the selector needs it.
+    /// Whether it had an IPv4 address that is not link-local; asked for only if the selector needs it.
     pub ipv4: bool,
-    /// Whether it had an IPv6 address; asked for only if the selector needs it.
+    /// Whether it had an IPv6 address that is not link-local; asked for only if the selector needs it.
     pub ipv6: bool,
 }
 

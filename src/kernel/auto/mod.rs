@@ -7,6 +7,7 @@
 mod decide;
 mod events;
 mod interface;
+mod known;
 mod netlink;
 mod reconcile;
 mod selector;
@@ -30,8 +31,9 @@ use super::attach::{Attachment, ModePreference};
 use super::attacher::Attacher;
 use super::error::AttachError;
 use super::firewall::{Firewall, lock};
+use known::Shared;
 use netlink::Netlink;
-use watch::{Shared, Watcher};
+use watch::Watcher;
 
 /// How interfaces are watched.
 ///
@@ -287,7 +289,10 @@ impl Firewall {
     ///
     /// What was attached by [`Firewall::attach`] is never detached. What this attached, now or
     /// before, is detached when the interface goes to another namespace or is not selected any
-    /// more; what was detached by hand is attached again at the next scan if it is still selected.
+    /// more; what was detached by hand is attached again if it is still selected.
+    ///
+    /// A firewall that [rehearses](crate::Loader::rehearse) looks at the interfaces of this machine,
+    /// and writes down what it would attach.
     ///
     /// # Errors
     /// As [`Firewall::auto_attach`].

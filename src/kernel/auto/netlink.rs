@@ -166,7 +166,7 @@ impl Netlink {
         })
     }
 
-    /// The interfaces that have an address of a family.
+    /// The interfaces that have an address of a family beside those of the link, which all have.
     pub(super) fn with_address(&mut self, family: Family) -> io::Result<Vec<IfIndex>> {
         let family = match family {
             Family::Ipv4 => RtAddrFamily::Inet,
@@ -181,7 +181,9 @@ impl Netlink {
             .map_err(io::Error::other)?;
         let mut interfaces = Vec::new();
         self.dump(Rtm::Getaddr, request, |message| {
-            if let Some(address) = payload::<Ifaddrmsg>(message) {
+            if let Some(address) = payload::<Ifaddrmsg>(message)
+                && *address.ifa_scope() != RtScope::Link
+            {
                 interfaces.extend(IfIndex::new(*address.ifa_index()));
             }
         })?;

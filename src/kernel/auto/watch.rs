@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,44 +16,13 @@ use super::super::error::AttachError;
 use super::super::firewall::lock;
 use super::super::ifindex::IfIndex;
 use super::AutoAttachOptions;
-use super::decide::{Decision, Decisions, Seen, SkipReason, decide, decide_by, refusal};
-use super::events::{AutoEvent, Listeners, Resync};
+use super::decide::SkipReason;
+use super::events::{AutoEvent, Resync};
 use super::interface::Interface;
+use super::known::{self, Shared, count};
 use super::netlink::{Message, Netlink, Received};
 use super::reconcile::{Action, reconcile};
 use super::selector::Rules;
-
-/// What the thread shares with those who ask.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub known: Mutex<Known>,
-    pub counters: Counters,
-    pub listeners: Listeners,
-}
-
-/// What is known of the interfaces.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    pub seen: Seen,
-    pub decisions: Decisions,
-    /// Interfaces that should be attached and could not be.
-    pub failed: BTreeMap<IfIndex, Arc<AttachError>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub messages: AtomicU64,
-    pub overruns: AtomicU64,
-    pub rescans: AtomicU64,
-    pub attached: AtomicU64,
-    pub detached: AtomicU64,
-    pub failed: AtomicU64,
-    pub renamed: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
 
 pub(super) struct Watcher {
     pub attacher: Arc<Attacher>,
@@ -344,9 +312,9 @@ impl Watcher {
         self.gone.clear();
         let (actions, events) = {
             let mut known = lock(&self.shared.known);
-            let decisions = decide_from(&self.rules, &mut self.refusals, &known.seen, &held);
+            let decisions = known::decide_from(&self.rules, &mut self.refusals, &known.seen, &held);
             let actions = reconcile(&decisions, &known.seen, &held);
-            let events = skipped(&known, &decisions);
+            let events = known.skipped(&decisions);
             known.decisions = decisions;
             (actions, events)
         };
@@ -471,38 +439,4 @@ enum Heard {
     Nothing,
     News,
     Overrun,
-}
-
-fn decide_from(
-    rules: &Rules,
-    refusals: &mut BTreeMap<IfIndex, Option<SkipReason>>,
-    seen: &Seen,
-    held: &[Held],
-) -> Decisions {
-    if !rules.masters.is_empty() {
-        return decide(rules, seen, held);
-    }
-    for (ifindex, interface) in seen {
-        refusals
-            .entry(*ifindex)
-            .or_insert_with(|| refusal(rules, seen, interface));
-    }
-    decide_by(|interface| refusals[&interface.ifindex].clone(), seen, held)
-}
-
-/// Events of the interfaces that are skipped for another reason than before.
-fn skipped(known: &Known, decisions: &Decisions) -> Vec<AutoEvent> {
-    let mut events = Vec::new();
-    for (ifindex, decision) in decisions {
-        if let Decision::Skip(reason) = decision
-            && known.decisions.get(ifindex) != Some(decision)
-        {
-            events.push(AutoEvent::Skipped {
-                ifindex: *ifindex,
-                interface: known.seen[ifindex].name.clone(),
-                reason: reason.clone(),
-            });
-        }
-    }
-    events
 }
