@@ -42,7 +42,8 @@
 //!
 //! # Features
 //!
-//! - `kernel` (default): loading, publishing and attaching through libbpf. Without it the pure half
+//! - `kernel` (default): loading, publishing and attaching through libbpf, by hand or as interfaces
+//!   appear ([`Firewall::auto_attach`]). Without it the pure half
 //!   stays: policies, compiler, plan, oracle. It needs no root, no clang and no Linux.
 //! - `pcap` (default, needs `kernel`): [`PcapngWriter`], which writes sampled drops to a pcapng file.
 //! - `static`: links libelf and zlib statically, for one binary that runs on any host.

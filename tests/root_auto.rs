@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::auto::{attached, decision, links_of, loaded, program, skipped_because};
+use common::auto::{attached, decision, loaded, program, skipped_because, wait_for_links};
 use common::netns::{self, Other, Wire, index, sh, veth, wait_until};
 use common::packet::udp_from as frame;
 use xdpgate::policy::Policy;
@@ -72,7 +72,7 @@ fn r51_all_that_are_there_are_attached_and_listed() {
         assert_eq!(attached(&firewall), ["a0", "a1", "a2", "a3"]);
         let program = program(&firewall);
         drop(firewall);
-        assert_eq!(links_of(program), []);
+        wait_for_links(program, 0);
         drop(auto);
     });
 }
@@ -117,11 +117,7 @@ fn r52_interfaces_come_change_and_go() {
 
         sh(&format!("ip link set a7 netns {}", other.number()));
         converges("moved away", &[]);
-        assert_eq!(
-            links_of(program(&firewall)),
-            [],
-            "nothing stays on it there"
-        );
+        wait_for_links(program(&firewall), 0);
         other.run(|| {
             let link = sh("ip -d link show a7");
             assert!(!link.contains("prog/xdp"), "{link}");
@@ -140,7 +136,14 @@ fn r52_interfaces_come_change_and_go() {
         sh(&format!("ip link add a3 index {a2} type veth peer name b3"));
         converges("the number again", &["a3"]);
         assert_eq!(index("a3"), a2);
-        assert_eq!(links_of(program(&firewall)).len(), 1);
+        wait_for_links(program(&firewall), 1);
+
+        other.run(|| veth("a4", "b4"));
+        sh("ip link del b3");
+        converges("deleted by its peer", &[]);
+        let here = nix::unistd::gettid();
+        other.run(move || sh(&format!("ip link set a4 netns {here}")));
+        converges("moved here", &["a4"]);
 
         let mut seen = Vec::new();
         while let Ok(event) = events.next_timeout(Duration::from_millis(200)) {
@@ -158,7 +161,9 @@ fn r52_interfaces_come_change_and_go() {
                 other => panic!("{other:?}"),
             });
         }
-        let expected = ["+a0", "a0>a7", "-a7", "+a1", "-a1", "+a2", "-a2", "+a3"];
+        let expected = [
+            "+a0", "a0>a7", "-a7", "+a1", "-a1", "+a2", "-a2", "+a3", "-a3", "+a4",
+        ];
         assert_eq!(seen, expected);
         drop(auto);
         assert!(events.next().is_none(), "the stream ends with the watching");
@@ -324,7 +329,7 @@ fn r55_leaving_a_bridge_does_not_detach() {
         assert_eq!(firewall.attachments(), before, "the very same link");
         let event = events.next_timeout(Duration::from_millis(10));
         assert!(event.is_err(), "{event:?}");
-        assert_eq!(links_of(program(&firewall)).len(), 1);
+        wait_for_links(program(&firewall), 1);
     });
 }
 
@@ -357,7 +362,7 @@ fn r56_lost_messages_lead_to_a_look_at_everything() {
         wait_until("all in line", || attached(&firewall).len() == 66);
         assert!(auto.stats().overruns > 0, "{:?}", auto.stats());
         assert!(auto.stats().rescans > 1, "{:?}", auto.stats());
-        assert_eq!(links_of(program(&firewall)).len(), 66);
+        wait_for_links(program(&firewall), 66);
         let mut resynced = false;
         while let Ok(event) = events.next_timeout(Duration::from_millis(100)) {
             resynced |= matches!(event, AutoEvent::Resynced { .. });
@@ -398,6 +403,33 @@ fn r57_a_foreign_program_on_one_is_left_and_the_others_are_attached() {
         // It is tried again when it is time.
         drop(other);
         wait_until("the third", || attached(&firewall) == ["a0", "a1", "a2"]);
+    });
+}
+
+#[test]
+fn what_somebody_else_detached_is_attached_again() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        veth("a0", "b0");
+        let firewall = loaded(64);
+        let options = AutoAttachOptions::default().rescan_every(Duration::from_millis(200));
+        let auto = firewall
+            .auto_attach_with(veths().exclude("b*"), options)
+            .unwrap();
+        let mut events = auto.events();
+        let before = firewall.attachments()[0].link_id;
+        common::auto::detach_link(before);
+        let is_new = |a: &xdpgate::Attachment| a.link_id != before;
+        wait_until("a new link", || {
+            firewall.attachments().first().is_some_and(is_new)
+        });
+        // Who looked first, the scan or `attachments`, says whether the end was an event.
+        let is_attached = |event: AutoEvent| matches!(event, AutoEvent::Attached { .. });
+        while !is_attached(events.next_timeout(SOON).expect("an event")) {}
+        assert!(sh("ip link show a0").contains("prog/xdp"));
+        wait_for_links(program(&firewall), 1);
     });
 }
 

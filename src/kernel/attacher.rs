@@ -32,7 +32,6 @@ pub(super) struct Held {
     pub ifindex: IfIndex,
     /// The name that its slot has.
     pub name: String,
-    pub program_id: u32,
     /// Whether auto-attach made it.
     pub automatic: bool,
     /// Whether it is still that of the interface which has this number.
@@ -204,7 +203,6 @@ impl Attacher {
         let held = |attachment: &Attachment| Held {
             ifindex: attachment.ifindex,
             name: attachment.name.clone(),
-            program_id: attachment.program_id,
             automatic: automatic.get(&attachment.ifindex) == Some(&attachment.link_id),
             alive: !verify || interfaces.is_alive(attachment.ifindex),
         };
@@ -215,11 +213,11 @@ impl Attacher {
 
     /// Tells that an interface has another name now: it keeps its slot and its counters, and is in
     /// the scopes of its new name.
-    pub(super) fn rename(&self, ifindex: IfIndex, name: &str) {
+    pub(super) fn rename(&self, ifindex: IfIndex, from: &str, to: &str) {
         let mut interfaces = lock(&self.interfaces);
-        if let Some(slot) = interfaces.rename(&*self.backend, ifindex, name) {
+        if let Some(slot) = interfaces.rename(&*self.backend, ifindex, from, to) {
             self.set_scopes(&interfaces, slot);
-            self.events.name_interface(ifindex, name);
+            self.events.name_interface(ifindex, to);
         }
     }
 

@@ -282,18 +282,20 @@ impl Interfaces {
         })
     }
 
-    /// Gives the interface of a slot another name; returns the slot.
+    /// Gives the interface of a slot another name, if it has the old one; returns the slot.
     pub(super) fn rename(
         &mut self,
         backend: &dyn Backend,
         ifindex: IfIndex,
-        name: &str,
+        from: &str,
+        to: &str,
     ) -> Option<u16> {
-        let index = self.slots.iter().position(|s| s.ifindex == ifindex)?;
+        let is_it = |s: &Slot| s.ifindex == ifindex && s.name == from;
+        let index = self.slots.iter().position(is_it)?;
         let slot = &mut self.slots[index];
-        name.clone_into(&mut slot.name);
+        to.clone_into(&mut slot.name);
         if let State::Attached { attachment, .. } = &mut slot.state {
-            name.clone_into(&mut attachment.name);
+            to.clone_into(&mut attachment.name);
         }
         remember(backend, number(index), &self.slots[index]);
         Some(number(index))

@@ -1,8 +1,11 @@
 //! What tests of auto-attach share.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
 
+use super::netns::wait_until;
+use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::{LinkInfo, LinkInfoIter, LinkTypeInfo};
 use xdpgate::{AutoAttach, Decision, Firewall};
 
@@ -53,6 +56,24 @@ pub fn links_of(program: u32) -> Vec<u32> {
     interfaces
 }
 
+/// Detaches a link as `bpftool link detach` does.
+pub fn detach_link(id: u32) {
+    // SAFETY: takes a number, gives a new file descriptor.
+    let fd = unsafe { libbpf_sys::bpf_link_get_fd_by_id(id) };
+    assert!(fd >= 0, "link {id}");
+    // SAFETY: a file descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: takes a number.
+    let result = unsafe { libbpf_sys::bpf_link_detach(fd.as_raw_fd()) };
+    assert_eq!(result, 0, "link {id}");
+}
+
+/// Waits until a program is attached by so many links. The kernel takes a moment to let one go.
+pub fn wait_for_links(program: u32, count: usize) {
+    let what = format!("{count} links");
+    wait_until(&what, || links_of(program).len() == count);
+}
+
 /// Lets one `ip` do many commands, one a line; those that fail are skipped.
 pub fn ip_batch(commands: &str) {
     let mut ip = Command::new("ip")
@@ -65,4 +86,29 @@ pub fn ip_batch(commands: &str) {
     stdin.write_all(commands.as_bytes()).expect("ip reads");
     drop(stdin);
     ip.wait().expect("ip");
+}
+
+/// An `ip` that takes commands as they come.
+pub struct Ip(Child);
+
+impl Ip {
+    pub fn start() -> Self {
+        let ip = Command::new("ip")
+            .args(["-force", "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn();
+        Self(ip.expect("ip"))
+    }
+
+    pub fn run(&mut self, commands: &str) {
+        let stdin = self.0.stdin.as_mut().expect("stdin");
+        stdin.write_all(commands.as_bytes()).expect("ip reads");
+    }
+}
+
+impl Drop for Ip {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }

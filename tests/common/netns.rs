@@ -51,13 +51,19 @@ pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Mounts a BPF file system that only this thread sees, at a directory that is made for it.
-pub fn mount_bpffs(dir: &std::path::Path) {
+/// Mounts of this thread are its own from now on.
+pub fn mount_private() {
     unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mount");
+}
+
+/// Mounts a BPF file system that only this thread sees, at a directory that is made for it.
+pub fn mount_bpffs(dir: &std::path::Path) {
+    mount_private();
     fs::create_dir_all(dir).expect("a directory to mount at");
-    mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), none).expect("mount");
+    let options = None::<&str>;
+    mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), options).expect("mount");
 }
 
 /// Runs a command; fails if it fails.

@@ -177,6 +177,15 @@ const BY_NAME: [&str; 31] = [
 
 /// Decides for all interfaces. Those that somebody attached by hand are taken as they are.
 pub(super) fn decide(rules: &Rules, seen: &Seen, held: &[Held]) -> Decisions {
+    decide_by(|interface| refusal(rules, seen, interface), seen, held)
+}
+
+/// The same with what is known of each interface by itself: see [`refusal`].
+pub(super) fn decide_by(
+    refusal: impl Fn(&Interface) -> Option<SkipReason>,
+    seen: &Seen,
+    held: &[Held],
+) -> Decisions {
     let held: BTreeMap<IfIndex, &Held> = held
         .iter()
         .filter(|h| h.alive)
@@ -186,7 +195,7 @@ pub(super) fn decide(rules: &Rules, seen: &Seen, held: &[Held]) -> Decisions {
         .values()
         .map(|interface| {
             let attached = held.get(&interface.ifindex).is_some_and(|h| h.automatic);
-            let decision = match refusal(rules, seen, interface) {
+            let decision = match refusal(interface) {
                 Some(reason) if !(attached && reason.is_passing()) => Decision::Skip(reason),
                 _ => Decision::Attach,
             };
@@ -203,8 +212,9 @@ pub(super) fn decide(rules: &Rules, seen: &Seen, held: &[Held]) -> Decisions {
     decisions
 }
 
-/// Why an interface is not taken, were it the only one.
-fn refusal(rules: &Rules, seen: &Seen, interface: &Interface) -> Option<SkipReason> {
+/// Why an interface is not taken, were it the only one. Depends on that interface alone, and on the
+/// names of all if the rules ask for masters.
+pub(super) fn refusal(rules: &Rules, seen: &Seen, interface: &Interface) -> Option<SkipReason> {
     let name = interface.name.as_str();
     let included = rules.include.iter().find(|p| p.is_match(name));
     if interface.loopback && !rules.include.iter().any(|p| p.as_str() == name) {
@@ -379,3 +389,6 @@ impl Layers<'_> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,11 +40,12 @@ pub struct Interface {
     pub parent: Option<String>,
     /// Its driver; known if there is no `kind`, or if the selector asks for drivers.
     pub driver: Option<String>,
-    /// The number of the XDP program that ran on it when it was described.
+    /// The number of the XDP program that ran on it when it was described; of the first one if
+    /// there are several, in different modes.
     pub program_id: Option<u32>,
-    /// Whether it had an IPv4 address; asked for only if the selector needs it.
+    /// Whether it had an IPv4 address that is not link-local; asked for only if the selector needs it.
     pub ipv4: bool,
-    /// Whether it had an IPv6 address; asked for only if the selector needs it.
+    /// Whether it had an IPv6 address that is not link-local; asked for only if the selector needs it.
     pub ipv6: bool,
 }
 

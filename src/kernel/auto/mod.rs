@@ -7,6 +7,7 @@
 mod decide;
 mod events;
 mod interface;
+mod known;
 mod netlink;
 mod reconcile;
 mod selector;
@@ -30,8 +31,9 @@ use super::attach::{Attachment, ModePreference};
 use super::attacher::Attacher;
 use super::error::AttachError;
 use super::firewall::{Firewall, lock};
+use known::Shared;
 use netlink::Netlink;
-use watch::{Shared, Watcher};
+use watch::Watcher;
 
 /// How interfaces are watched.
 ///
@@ -60,13 +62,14 @@ impl Default for AutoAttachOptions {
 }
 
 impl AutoAttachOptions {
-    /// The modes that attachments may have; the best available unless set.
+    /// The modes that attachments may have; the best available unless set, which for a bond is
+    /// generic: in native mode its members would run the program, and count for themselves.
     pub fn mode(self, mode: ModePreference) -> Self {
         Self { mode, ..self }
     }
 
     /// How often all interfaces are looked at anew although nothing was told, and what failed is
-    /// tried again; every 30 seconds unless set.
+    /// tried again; every 30 seconds unless set, and not more often than ten times a second.
     pub fn rescan_every(self, rescan_every: Duration) -> Self {
         Self {
             rescan_every,
@@ -74,8 +77,9 @@ impl AutoAttachOptions {
         }
     }
 
-    /// How many bytes of messages the kernel keeps until they are read; 8 MiB unless set, some
-    /// 4,000 messages. If there are more, all interfaces are looked at anew.
+    /// How many bytes of messages the kernel keeps until they are read; 8 MiB unless set. If there
+    /// are more, all interfaces are looked at anew. Beyond `net.core.rmem_max` it takes CAP_NET_ADMIN
+    /// in the user namespace of the machine; without it there are as many as that allows.
     pub fn receive_buffer(self, bytes: usize) -> Self {
         Self {
             receive_buffer: bytes,
@@ -285,7 +289,10 @@ impl Firewall {
     ///
     /// What was attached by [`Firewall::attach`] is never detached. What this attached, now or
     /// before, is detached when the interface goes to another namespace or is not selected any
-    /// more; what was detached by hand is attached again at the next scan if it is still selected.
+    /// more; what was detached by hand is attached again if it is still selected.
+    ///
+    /// A firewall that [rehearses](crate::Loader::rehearse) looks at the interfaces of this machine,
+    /// and writes down what it would attach.
     ///
     /// # Errors
     /// As [`Firewall::auto_attach`].
@@ -378,7 +385,7 @@ fn inventory() -> io::Result<Vec<Interface>> {
             }
         }
     }
-    for interface in &mut interfaces {
+    for interface in interfaces.iter_mut().filter(|i| i.kind.is_none()) {
         netlink.describe(interface);
     }
     interfaces.sort_by_key(|i| i.ifindex);

@@ -72,8 +72,8 @@ const RTNLGRP_IPV6_IFADDR: u32 = 9;
 
 /// Since 5.14, and newer than neli.
 const IFLA_PARENT_DEV_NAME: u16 = 56;
-/// Inside of `IFLA_XDP`: the mode, and the number of the program unless there are several.
-const IFLA_XDP_PROG_ID: u16 = 4;
+/// Inside of `IFLA_XDP`: the number of the program if there is one, or that of each mode.
+const IFLA_XDP_PROG_IDS: std::ops::RangeInclusive<u16> = 4..=7;
 
 impl Netlink {
     /// Listens from now on: to links, and to addresses of one family if that is asked for.
@@ -166,7 +166,7 @@ impl Netlink {
         })
     }
 
-    /// The interfaces that have an address of a family.
+    /// The interfaces that have an address of a family beside those of the link, which all have.
     pub(super) fn with_address(&mut self, family: Family) -> io::Result<Vec<IfIndex>> {
         let family = match family {
             Family::Ipv4 => RtAddrFamily::Inet,
@@ -181,7 +181,9 @@ impl Netlink {
             .map_err(io::Error::other)?;
         let mut interfaces = Vec::new();
         self.dump(Rtm::Getaddr, request, |message| {
-            if let Some(address) = payload::<Ifaddrmsg>(message) {
+            if let Some(address) = payload::<Ifaddrmsg>(message)
+                && *address.ifa_scope() != RtScope::Link
+            {
                 interfaces.extend(IfIndex::new(*address.ifa_index()));
             }
         })?;
@@ -333,6 +335,7 @@ fn kinds(attribute: &Rtattr<Ifla, Buffer>, interface: &mut Interface) {
 
 fn program_id(attribute: &Rtattr<Ifla, Buffer>) -> Option<u32> {
     let nested = attribute.get_attr_handle::<u16>().ok()?;
-    let id = nested.iter().find(|a| *a.rta_type() == IFLA_XDP_PROG_ID)?;
+    let mut attributes = nested.iter();
+    let id = attributes.find(|a| IFLA_XDP_PROG_IDS.contains(a.rta_type()))?;
     id.get_payload_as().ok()
 }

@@ -68,3 +68,6 @@ pub(super) fn reconcile(decisions: &Decisions, seen: &Seen, held: &[Held]) -> Ve
     // A bond before its members and the other way round: for a moment none is better than twice.
     rename.into_iter().chain(detach).chain(attach).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,8 +157,8 @@ impl Selector {
         Self { only_up, ..self }
     }
 
-    /// Leaves an interface alone until it has an address of this family. One that was attached
-    /// stays so when it loses its last one.
+    /// Leaves an interface alone until it has an address of this family; link-local ones do not
+    /// count. One that was attached stays so when it loses its last one.
     pub fn family(self, family: Family) -> Self {
         Self {
             family: Some(family),

@@ -3,57 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 
+use super::super::attach::{AttachMode, ModePreference};
 use super::super::attacher::{Attacher, Held};
 use super::super::error::AttachError;
 use super::super::firewall::lock;
 use super::super::ifindex::IfIndex;
 use super::AutoAttachOptions;
-use super::decide::{Decision, Decisions, Seen, decide};
-use super::events::{AutoEvent, Listeners, Resync};
+use super::decide::SkipReason;
+use super::events::{AutoEvent, Resync};
 use super::interface::Interface;
+use super::known::{self, Shared, count};
 use super::netlink::{Message, Netlink, Received};
 use super::reconcile::{Action, reconcile};
 use super::selector::Rules;
-
-/// What the thread shares with those who ask.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub known: Mutex<Known>,
-    pub counters: Counters,
-    pub listeners: Listeners,
-}
-
-/// What is known of the interfaces.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    pub seen: Seen,
-    pub decisions: Decisions,
-    /// Interfaces that should be attached and could not be.
-    pub failed: BTreeMap<IfIndex, Arc<AttachError>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub messages: AtomicU64,
-    pub overruns: AtomicU64,
-    pub rescans: AtomicU64,
-    pub attached: AtomicU64,
-    pub detached: AtomicU64,
-    pub failed: AtomicU64,
-    pub renamed: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
 
 pub(super) struct Watcher {
     pub attacher: Arc<Attacher>,
@@ -67,12 +36,17 @@ pub(super) struct Watcher {
     /// When the first message of an interface that is not attached yet was read.
     told: BTreeMap<IfIndex, Instant>,
     next_scan: Option<Instant>,
+    /// Why each interface would be refused by itself, so that one message among thousands of
+    /// interfaces costs little. Not kept if the rules ask for masters.
+    refusals: BTreeMap<IfIndex, Option<SkipReason>>,
 }
 
 /// Datagrams that are read before what they say is acted upon.
 const BATCH: usize = 64;
 /// How often a dump is made anew because interfaces came or went meanwhile.
 const DUMPS: usize = 5;
+/// Scans leave time for others: each makes the kernel describe all interfaces.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 /// When a scan that failed or was disturbed is made again.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -95,6 +69,7 @@ impl Watcher {
             gone: BTreeSet::new(),
             told: BTreeMap::new(),
             next_scan: None,
+            refusals: BTreeMap::new(),
         };
         watcher.scan()?;
         Ok(watcher)
@@ -131,6 +106,10 @@ impl Watcher {
             if let Err(error) = result {
                 log::warn!("looking at all interfaces failed, again in {SOON:?}: {error}");
                 self.scan_by(Instant::now() + SOON);
+                // Not at once, for an error that stays.
+                if is_stopped_within(stop, SOON) {
+                    return;
+                }
             }
         }
     }
@@ -218,14 +197,16 @@ impl Watcher {
         if before.as_ref() == Some(&interface) {
             return false;
         }
-        let renamed = before.is_some_and(|b| b.name != interface.name);
-        if renamed && !self.attacher.is_attached(ifindex) {
+        if let Some(before) = before.filter(|b| b.name != interface.name)
+            && !self.attacher.is_attached(ifindex)
+        {
             // Its slot goes on when it is attached again.
-            self.attacher.rename(ifindex, &interface.name);
+            self.attacher.rename(ifindex, &before.name, &interface.name);
         }
         let mut known = lock(&self.shared.known);
         // Something of it changed: it may be attachable now.
         known.failed.remove(&ifindex);
+        self.refusals.remove(&ifindex);
         known.seen.insert(ifindex, interface);
         true
     }
@@ -236,6 +217,7 @@ impl Watcher {
         known.failed.remove(&ifindex);
         known.decisions.remove(&ifindex);
         self.told.remove(&ifindex);
+        self.refusals.remove(&ifindex);
         self.gone.insert(ifindex);
     }
 
@@ -254,8 +236,11 @@ impl Watcher {
                 super::Family::Ipv4 => &mut interface.ipv4,
                 super::Family::Ipv6 => &mut interface.ipv6,
             };
-            changed |= *field != has;
-            *field = has;
+            if *field != has {
+                *field = has;
+                changed = true;
+                self.refusals.remove(ifindex);
+            }
         }
         Ok(changed)
     }
@@ -272,7 +257,8 @@ impl Watcher {
     fn scan(&mut self) -> io::Result<bool> {
         let started = Instant::now();
         count(&self.shared.counters.rescans);
-        self.next_scan = started.checked_add(self.options.rescan_every);
+        let every = self.options.rescan_every.max(LEAST_PAUSE);
+        self.next_scan = started.checked_add(every);
         let mut dump = None;
         for _ in 0..DUMPS {
             // What was told so far is older than what is asked now.
@@ -326,9 +312,9 @@ impl Watcher {
         self.gone.clear();
         let (actions, events) = {
             let mut known = lock(&self.shared.known);
-            let decisions = decide(&self.rules, &known.seen, &held);
+            let decisions = known::decide_from(&self.rules, &mut self.refusals, &known.seen, &held);
             let actions = reconcile(&decisions, &known.seen, &held);
-            let events = skipped(&known, &decisions);
+            let events = known.skipped(&decisions);
             known.decisions = decisions;
             (actions, events)
         };
@@ -347,10 +333,10 @@ impl Watcher {
         let known = lock(&self.shared.known);
         for held in &mut held {
             held.alive &= !self.gone.contains(&held.ifindex);
-            // The link lives, but on an interface that went away while messages were lost; another
-            // one has its number.
+            // The link lives, but on an interface that went away while messages were lost: the one
+            // that has its number now runs nothing.
             if verify && let Some(interface) = known.seen.get(&held.ifindex) {
-                held.alive &= interface.program_id.is_none_or(|id| id == held.program_id);
+                held.alive &= interface.program_id.is_some();
             }
         }
         held
@@ -360,7 +346,7 @@ impl Watcher {
         let counters = &self.shared.counters;
         match action {
             Action::Rename { ifindex, from, to } => {
-                self.attacher.rename(ifindex, &to);
+                self.attacher.rename(ifindex, &from, &to);
                 count(&counters.renamed);
                 log::info!("{from}: is named {to} now");
                 self.send(AutoEvent::Renamed { ifindex, from, to });
@@ -386,7 +372,7 @@ impl Watcher {
         let told = self.told.remove(&ifindex).unwrap_or_else(Instant::now);
         match self
             .attacher
-            .attach_automatically(ifindex, self.options.mode)
+            .attach_automatically(ifindex, self.mode(ifindex))
         {
             Ok(attachment) => {
                 count(&counters.attached);
@@ -402,6 +388,24 @@ impl Watcher {
             Err(error) => self.failed(ifindex, error),
         }
         true
+    }
+
+    /// The modes that an attachment may have.
+    ///
+    /// A bond in native mode (since 5.15) hands the program to its members, and frames say that they
+    /// came in by those: they would count, and match rules, as of interfaces that are not attached.
+    fn mode(&self, ifindex: IfIndex) -> ModePreference {
+        let known = lock(&self.shared.known);
+        let is_bond = known
+            .seen
+            .get(&ifindex)
+            .is_some_and(|i| i.is_kind(&["bond"]));
+        match self.options.mode {
+            ModePreference::BestAvailable if is_bond => {
+                ModePreference::Exactly(AttachMode::Generic)
+            }
+            mode => mode,
+        }
     }
 
     fn failed(&mut self, ifindex: IfIndex, error: AttachError) {
@@ -424,26 +428,15 @@ impl Watcher {
     }
 }
 
+fn is_stopped_within(stop: &EventFd, pause: Duration) -> bool {
+    let mut files = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+    poll(&mut files, timeout).is_ok_and(|ready| ready > 0)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
     Nothing,
     News,
     Overrun,
-}
-
-/// Events of the interfaces that are skipped for another reason than before.
-fn skipped(known: &Known, decisions: &Decisions) -> Vec<AutoEvent> {
-    let mut events = Vec::new();
-    for (ifindex, decision) in decisions {
-        if let Decision::Skip(reason) = decision
-            && known.decisions.get(ifindex) != Some(decision)
-        {
-            events.push(AutoEvent::Skipped {
-                ifindex: *ifindex,
-                interface: known.seen[ifindex].name.clone(),
-                reason: reason.clone(),
-            });
-        }
-    }
-    events
 }
