@@ -17,8 +17,8 @@ use common::bridged::*;
 use common::netns::{self, index, sh, skipped};
 use common::packet::ip;
 use xdpgate::{
-    AttachMode, Bridge, BridgePort, DirectionStats, Disposition, Filter, Frags, LoadError,
-    ModePreference, Reason,
+    AttachMode, Bridge, BridgePort, DirectionStats, Disposition, Filter, Firewall, Frags,
+    LoadError, ModePreference, Reason,
 };
 
 #[test]
@@ -244,5 +244,38 @@ fn r46_in_generic_mode() {
         let arrived = cross(&wire(&a), &wire(&b), &[blocked(), good()]);
         assert_eq!(arrived, [good()]);
         stack.assert_untouched();
+    });
+}
+
+#[test]
+fn r46_local_peers_with_a_program_need_no_gro() {
+    if skipped() {
+        return;
+    }
+    netns::run(|| {
+        let (a, b) = hosts();
+        for host in [&a, &b] {
+            host.place.sh(&format!("ethtool -K {} gro off", host.name));
+        }
+        let firewall = loader().load().unwrap();
+        firewall.apply(&policy(BLOCK)).unwrap();
+        bridge(&firewall, (&a, &b), Filter::Both);
+        let (outside, inside) = (wire(&a), wire(&b));
+        // Neither takes what another driver hands over; it is lost, and counted as forwarded.
+        assert!(cross(&outside, &inside, &[good()]).is_empty());
+        assert_eq!(firewall.bridges()[0].inbound.forwarded.packets, 1);
+        // Any program at the other end of the wire will do.
+        let _programs = [&a, &b].map(|host| {
+            let name = host.name.clone();
+            host.place.within(move || {
+                let firewall = Firewall::loader().load().unwrap();
+                let mode = ModePreference::Exactly(AttachMode::Native);
+                firewall.attach(index(&name), mode).unwrap();
+                firewall
+            })
+        });
+        assert_eq!(cross(&outside, &inside, &[good()]), [good()]);
+        ping(&b, &a);
+        bulk(&a, &b, 8);
     });
 }
