@@ -17,8 +17,8 @@ use common::bridged::*;
 use common::netns::{self, index, sh, skipped};
 use common::packet::ip;
 use xdpgate::{
-    AttachMode, Bridge, BridgePort, DirectionStats, Disposition, Filter, Firewall, Frags,
-    LoadError, ModePreference, Reason,
+    AttachMode, Bridge, BridgePort, DirectionStats, Disposition, Filter, Frags, LoadError,
+    ModePreference, Reason,
 };
 
 #[test]
@@ -265,15 +265,7 @@ fn r46_local_peers_with_a_program_need_no_gro() {
         assert!(cross(&outside, &inside, &[good()]).is_empty());
         assert_eq!(firewall.bridges()[0].inbound.forwarded.packets, 1);
         // Any program at the other end of the wire will do.
-        let _programs = [&a, &b].map(|host| {
-            let name = host.name.clone();
-            host.place.within(move || {
-                let firewall = Firewall::loader().load().unwrap();
-                let mode = ModePreference::Exactly(AttachMode::Native);
-                firewall.attach(index(&name), mode).unwrap();
-                firewall
-            })
-        });
+        let _programs = [&a, &b].map(|host| with_program(&host.place, &host.name));
         assert_eq!(cross(&outside, &inside, &[good()]), [good()]);
         ping(&b, &a);
         bulk(&a, &b, 8);

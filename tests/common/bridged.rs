@@ -7,7 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use xdpgate::policy::Policy;
-use xdpgate::{Bridge, BridgeInfo, DirectionStats, Disposition, Filter, Firewall, Loader, Reason};
+use xdpgate::{
+    AttachMode, Bridge, BridgeInfo, DirectionStats, Disposition, Filter, Firewall, Loader,
+    ModePreference, Reason,
+};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::netns::{Wire, index, sh, wait_until};
@@ -20,6 +23,8 @@ pub struct Host {
     pub place: Place,
     pub name: String,
     pub address: String,
+    /// The program that a veth needs before 5.13 in place of GRO.
+    _program: Option<Firewall>,
 }
 
 impl Host {
@@ -33,7 +38,13 @@ impl Host {
         place.sh(&format!("ip address add {address}/24 dev {name}"));
         place.sh(&format!("ip link set {name} up"));
         // Frames that another driver hands over are taken from a NAPI queue only.
-        place.sh(&format!("ethtool -K {name} gro on"));
+        let program = match takes_frames_with_gro() {
+            true => {
+                place.sh(&format!("ethtool -K {name} gro on"));
+                None
+            }
+            false => Some(with_program(&place, name)),
+        };
         // Checksums are those of the wire, and tags in the frame.
         place.sh(&format!("ethtool -K {name} tx off txvlan off"));
         let (name, address) = (name.to_owned(), address.to_owned());
@@ -41,6 +52,7 @@ impl Host {
             place,
             name,
             address,
+            _program: program,
         }
     }
 
@@ -50,6 +62,25 @@ impl Host {
             link.contains("LOWER_UP")
         });
     }
+}
+
+/// `veth_gro_requested` came with 5.13.
+fn takes_frames_with_gro() -> bool {
+    let release = nix::sys::utsname::uname().unwrap();
+    let release = release.release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(5), Some(13))
+}
+
+/// Lets a program that passes everything run on an interface of a host.
+pub fn with_program(place: &Place, name: &str) -> Firewall {
+    let name = name.to_owned();
+    place.within(move || {
+        let firewall = Firewall::loader().load().unwrap();
+        let native = ModePreference::Exactly(AttachMode::Native);
+        firewall.attach(index(&name), native).unwrap();
+        firewall
+    })
 }
 
 pub fn loader() -> Loader {
