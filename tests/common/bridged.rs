@@ -65,7 +65,7 @@ impl Host {
 }
 
 /// `veth_gro_requested` came with 5.13.
-fn takes_frames_with_gro() -> bool {
+pub fn takes_frames_with_gro() -> bool {
     let release = nix::sys::utsname::uname().unwrap();
     let release = release.release().to_string_lossy().into_owned();
     let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
