@@ -244,6 +244,10 @@ impl Backend for Recorder {
         Ok(())
     }
 
+    fn takes_redirected(&self, _: IfIndex) -> Option<bool> {
+        None
+    }
+
     fn occupant(&self, _: IfIndex) -> Option<Occupant> {
         None
     }
