@@ -16,8 +16,7 @@ use super::sys;
 
 /// All that can be known of a device, asked now.
 ///
-/// It takes some ten system calls, well under a millisecond unless another process holds the lock
-/// of all network devices.
+/// It takes about a millisecond, longer while another process holds the lock of all network devices.
 pub(super) fn gather(ifindex: IfIndex) -> DeviceFacts {
     let link = link::of(ifindex.get(), None);
     let ethtool = ethtool::of(ifindex.get());

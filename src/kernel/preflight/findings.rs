@@ -98,7 +98,8 @@ fn mtu(name: &str, device: &DeviceFacts, frags: bool) -> Option<Finding> {
         (true, Some(_)) => "the driver receives into one buffer only",
         (true, None) => "whether the driver receives into several buffers is not known before 6.3",
     };
-    let is_sure = limit.is_known && (!frags || receives_frags.is_some());
+    let is_refused = limit.refused_above.is_some_and(|most| mtu > most);
+    let is_sure = is_refused && (!frags || receives_frags.is_some());
     let (severity, most) = match is_sure {
         true => (Severity::BlocksNative, "which holds frames up to an MTU of"),
         false => (
