@@ -96,21 +96,27 @@ fn mtu(name: &str, device: &DeviceFacts, frags: bool) -> Option<Finding> {
     let why = match (frags, receives_frags) {
         (false, _) => "the programs take frames in one buffer only",
         (true, Some(_)) => "the driver receives into one buffer only",
-        (true, None) => "whether the driver receives into several buffers is not known before 6.3",
+        (true, None) => {
+            "this kernel does not say whether the driver receives into several buffers (6.3 does)"
+        }
     };
     let is_refused = limit.refused_above.is_some_and(|most| mtu > most);
     let is_sure = is_refused && (!frags || receives_frags.is_some());
-    let (severity, most) = match is_sure {
-        true => (Severity::BlocksNative, "which holds frames up to an MTU of"),
-        false => (
-            Severity::MayBlockNative,
-            "which holds frames up to an MTU of about",
-        ),
+    let severity = match is_sure {
+        true => Severity::BlocksNative,
+        false => Severity::MayBlockNative,
+    };
+    let about = match limit.refused_above {
+        Some(_) => "",
+        None => "about ",
     };
     Some(finding(
         FindingKind::Mtu,
         severity,
-        format!("the MTU is {mtu}, and {why}, {most} {}", limit.mtu),
+        format!(
+            "the MTU is {mtu}; {why}, and one holds up to {about}{} of MTU",
+            limit.mtu
+        ),
         Some(format!("ip link set dev {name} mtu {}", limit.mtu)),
     ))
 }
