@@ -9,6 +9,7 @@ mod common {
     pub mod packet;
 }
 
+use std::path::Path;
 use std::process::{Child, Command};
 
 use common::foreign::{Foreign, program_on};
@@ -315,6 +316,26 @@ fn r113_the_other_end_may_be_in_another_namespace() {
         elsewhere.run(finding.mend.as_deref().unwrap());
         assert_eq!(find(&look(&firewall, "a0"), FindingKind::Mtu), None);
         assert_eq!(attach_as_expected(&firewall, "a0"), AttachMode::Native);
+    });
+}
+
+#[test]
+fn r113_the_command_names_the_namespace_of_the_other_end() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        // Names that only this thread sees.
+        netns::mount_tmpfs(Path::new("/run"));
+        for namespace in ["red", "blue"] {
+            sh(&format!("ip netns add {namespace}"));
+        }
+        veth("a0", "b0");
+        sh("ip link set dev b0 netns blue");
+        sh("ip -n blue link set dev b0 mtu 9000 up");
+        let firewall = one_buffer();
+        let mend = "ip -n blue link set dev b0 mtu 3506";
+        shown_and_mended(&firewall, "a0", FindingKind::Mtu, mend);
     });
 }
 

@@ -33,6 +33,7 @@ mod published;
 mod rates;
 mod recorder;
 mod scopes;
+mod shell;
 mod skeleton;
 mod slots;
 mod snapshot;

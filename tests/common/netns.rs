@@ -52,11 +52,20 @@ pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 
 /// Mounts a BPF file system that only this thread sees, at a directory that is made for it.
 pub fn mount_bpffs(dir: &std::path::Path) {
+    mount_alone(dir, "bpf");
+}
+
+/// The same with an empty file system in memory.
+pub fn mount_tmpfs(dir: &std::path::Path) {
+    mount_alone(dir, "tmpfs");
+}
+
+fn mount_alone(dir: &std::path::Path, kind: &str) {
     unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mount");
     fs::create_dir_all(dir).expect("a directory to mount at");
-    mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), none).expect("mount");
+    mount(Some(kind), dir, Some(kind), MsFlags::empty(), none).expect("mount");
 }
 
 /// Runs a command; fails if it fails.

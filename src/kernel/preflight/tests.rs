@@ -195,6 +195,17 @@ fn r113_offloads_by_driver() {
 }
 
 #[test]
+fn r113_a_command_is_one_whatever_the_interface_is_called() {
+    let device = DeviceFacts {
+        mtu: Some(9000),
+        ..device("ena")
+    };
+    let found = findings::of("$(reboot)", &device, false);
+    let mend = command("ip link set dev '$(reboot)' mtu 3498");
+    assert_eq!(found[0].mend, mend);
+}
+
+#[test]
 fn r113_a_device_without_native_mode_is_not_bothered_with_its_needs() {
     let bridge = DeviceFacts {
         kind: Some("bridge".to_owned()),
@@ -219,6 +230,7 @@ fn r113_the_expected_mode_and_the_order() {
         ifindex: IfIndex::new(3).unwrap(),
         name: Some("b0".to_owned()),
         namespace: None,
+        namespace_name: None,
         mtu: Some(9000),
         tx_queues: None,
         vlan_insert: ON,
