@@ -305,7 +305,7 @@ fn r46_both_ports_are_generic_if_one_has_no_native_mode() {
             assert_eq!(port.attachment.mode, AttachMode::Generic);
             assert_eq!(port.takes_frames, None);
         }
-        assert!(info.inner.attachment.fell_back.is_some(), "{info:?}");
+        assert!(info.inner.attachment.why().is_some(), "{info:?}");
         let stack = Stack::watch(&["outer"]);
         ping(&a, &b);
         bulk(&a, &b, 8);
