@@ -9,13 +9,13 @@ mod common {
 }
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::netns::{self, Wire, index, sh, veth};
 use common::packet::udp_from as frame;
-use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo};
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Xdp, XdpFlags};
 use tempfile::TempDir;
 use xdpgate::policy::{Policy, SetName};
@@ -90,8 +90,14 @@ fn policy(text: &str) -> Policy {
 
 /// The program of a link, as long as it is attached. (Other tests have interfaces of the same numbers.)
 fn program_of(link_id: u32) -> Option<u32> {
-    let mut links = LinkInfoIter::default();
-    let link = links.find(|link| link.id == link_id)?;
+    // SAFETY: takes a number only.
+    let fd = unsafe { libbpf_rs::libbpf_sys::bpf_link_get_fd_by_id(link_id) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: a new file descriptor that nobody else owns.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let link = LinkInfo::from_fd(link.as_fd()).unwrap();
     match link.info {
         LinkTypeInfo::Xdp(xdp) if xdp.ifindex != 0 => Some(link.prog_id),
         _ => None,
