@@ -493,7 +493,7 @@ rules:
         sh("ip link set lan0 name wan0");
         sh("ip link set wan0 up");
         wait_until("the new name", || attached(&firewall) == ["wan0"]);
-        wait_until("carrier", || sh("ip link show wan0").contains("LOWER_UP"));
+        wait_until("carrier", || sh("ip link show wan0").contains("state UP"));
         wire.send(&frame("192.0.2.1"));
         wait_until("a frame", || frames_on(&firewall, lan0) == 2);
         assert_eq!(firewall.stats().rules[0].matched.packets, 1);
