@@ -26,6 +26,8 @@ mod bpf {
         // For the benchmark, which compiles programs of its own.
         println!("cargo:rustc-env=XDPGATE_CLANG_PROGRAM={}", clang.program);
 
+        println!("cargo:rustc-env=XDPGATE_ABI={:x}", abi());
+
         let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
         SkeletonBuilder::new()
             .source("bpf/xdpgate.bpf.c")
@@ -33,6 +35,19 @@ mod bpf {
             .clang_args(arguments())
             .build_and_generate(out.join("xdpgate.skel.rs"))
             .unwrap_or_else(|e| fail(&format!("bpf/xdpgate.bpf.c: {e:#}")));
+    }
+
+    /// A hash of what programs and user space share: maps outlive a process only if it is the same in
+    /// the next one. FNV-1a, which needs no crate and never changes.
+    fn abi() -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for file in ["bpf/abi.h", "bpf/maps.h"] {
+            let text = std::fs::read(file).unwrap_or_else(|e| fail(&format!("{file}: {e}")));
+            for byte in text {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+        hash
     }
 
     struct Clang {

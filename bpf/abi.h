@@ -55,6 +55,14 @@
 #define INTERFACE_ENTRIES 4096
 #define INTERFACE_HOPS 8
 #define INTERFACE_GONE 0xffffffffu /* an entry that was taken out; may be used again */
+#define INTERFACE_PORT (1u << 0) /* a port of a bridge: what passes goes to its partner */
+#define INTERFACE_UNFILTERED (1u << 1) /* a port whose frames are not judged */
+
+/* What a program does at its end that is not the plain case. Bits of one word, asked at one place, so
+ * that the plain case has not one instruction for it. */
+#define EXIT_REPORT (1u << 0) /* it evaluates: it writes the evaluation and counts nothing */
+#define EXIT_FORWARD (1u << 1) /* some interfaces are ports of bridges */
+#define EXIT_ATOMIC (1u << 2) /* counters are added to in atomic steps */
 #define REASON_SLOTS 16 /* room for more reasons without a new layout */
 #define DISPOSITION_SLOTS 4
 #define EVENT_BYTES 128 /* of a frame are in its event */
@@ -71,7 +79,9 @@ enum reason {
 	REASON_RATE_LIMIT = 6,
 	REASON_BAN = 7,
 	REASON_NO_POLICY = 8,
-	REASON_COUNT = 9,
+	REASON_UNFILTERED = 9,
+	REASON_NO_PARTNER = 10,
+	REASON_COUNT = 11,
 };
 
 /* What became of a frame. */
@@ -318,6 +328,8 @@ struct host_shape {
 	__u32 ban_lines; /* of the table of bans; 0: there are no bans */
 	__u32 flow_lines; /* of the table of flows; 0: none are remembered */
 	__u64 tick_zero; /* what the exact clock showed at tick 0, in the time of rate limits */
+	__u32 exit; /* EXIT_* */
+	__u32 reserved;
 };
 
 /* One line that user space may change at any time. */
@@ -344,7 +356,7 @@ struct ban {
 struct interface_entry {
 	__u32 ifindex; /* 0: free, INTERFACE_GONE: was taken out */
 	__u16 slot; /* of verdict_counters; slot 0 counts frames of interfaces not listed */
-	__u16 flags;
+	__u16 flags; /* INTERFACE_PORT, INTERFACE_UNFILTERED */
 };
 
 /* Per CPU, interface slot, reason, disposition and bank. */
@@ -436,7 +448,7 @@ _Static_assert(sizeof(struct limit) == 32, "limit");
 _Static_assert(sizeof(struct rule_extra) == 64, "rule_extra");
 _Static_assert(sizeof(struct entry_record) == 16, "entry_record");
 _Static_assert(sizeof(struct ssh_prefix) == 32, "ssh_prefix");
-_Static_assert(sizeof(struct host_shape) == 56, "host_shape");
+_Static_assert(sizeof(struct host_shape) == 64, "host_shape");
 _Static_assert(sizeof(struct control) == 64, "control");
 _Static_assert(sizeof(struct ban) * BAN_SLOTS == LINE_BYTES, "ban");
 _Static_assert(sizeof(struct interface_entry) == 8, "interface_entry");

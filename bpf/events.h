@@ -82,14 +82,14 @@ __noinline int send_event(struct xdp_md *ctx, __u32 rule, __u32 counter_slot, __
 	own_full = charged(*own, now, line->event_rule_ns);
 	all_full = charged(*all, now, line->event_total_ns);
 	if (own_full - now > SECOND_NS || all_full - now > SECOND_NS) {
-		counter->suppressed++;
+		atomic_add(&counter->suppressed, 1);
 		return 0;
 	}
 	*own = own_full;
 	*all = all_full;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
-		counter->lost++;
+		atomic_add(&counter->lost, 1);
 		return 0;
 	}
 	event->time = bpf_ktime_get_ns();
@@ -103,7 +103,7 @@ __noinline int send_event(struct xdp_md *ctx, __u32 rule, __u32 counter_slot, __
 	event->reserved = 0;
 	event->captured = capture(ctx, event->bytes);
 	bpf_ringbuf_submit(event, 0);
-	counter->sent++;
+	atomic_add(&counter->sent, 1);
 	return 0;
 }
 

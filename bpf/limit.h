@@ -160,7 +160,7 @@ static __always_inline void count_overflow(__u32 slot)
 	__u64 *overflow = bpf_map_lookup_elem(&rate_overflows, &key);
 
 	if (overflow && !host.evaluate)
-		++*overflow;
+		atomic_add(overflow, 1);
 }
 
 /*

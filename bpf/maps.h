@@ -78,6 +78,14 @@ struct {
 	__uint(value_size, sizeof(__u32));
 } policy_slot SEC(".maps");
 
+/* ifindex of a port -> that of its partner. Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} ports SEC(".maps");
+
 /* Set before load: the verifier knows these values and removes the branches that they rule out. */
 const volatile struct shape shape = {};
 const volatile struct host_shape host = {};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Counting. Each CPU writes its own region, without atomics: XDP runs with softirqs off, so
- * nothing on this CPU comes between load and store.
+ * nothing on this CPU comes between load and store. Where the kernel does not promise that
+ * (EXIT_ATOMIC) they are added to in atomic steps; `atomic` is known when the program is verified.
  *
  * There are two banks of all counters. A packet counts in the one that the control line named when
  * it came in, and in no other: so a bank from which user space switched away holds whole packets
@@ -10,15 +11,9 @@
 #ifndef XDPGATE_STATS_H
 #define XDPGATE_STATS_H
 
-struct decision {
-	enum reason reason;
-	bool drop;
-	__u32 rule; /* number, or NO_RULE */
-};
-
-/* The counter slot of an interface; 0 for one that is not listed. A free entry ends the search, so
- * user space leaves INTERFACE_GONE where it takes one out. */
-static __always_inline __u32 interface_slot(__u32 ifindex)
+/* The entry of an interface; NULL if it is not listed. A free entry ends the search, so user space
+ * leaves INTERFACE_GONE where it takes one out. */
+static __always_inline struct interface_entry *find_interface(__u32 ifindex)
 {
 	for (__u32 hop = 0; hop < INTERFACE_HOPS; hop++) {
 		__u32 key = (ifindex + hop) & (INTERFACE_ENTRIES - 1);
@@ -27,9 +22,17 @@ static __always_inline __u32 interface_slot(__u32 ifindex)
 		if (!entry || !entry->ifindex)
 			break;
 		if (entry->ifindex == ifindex)
-			return entry->slot;
+			return entry;
 	}
-	return 0;
+	return NULL;
+}
+
+/* The counter slot of an interface; 0 for one that is not listed. */
+static __always_inline __u32 interface_slot(__u32 ifindex)
+{
+	struct interface_entry *entry = find_interface(ifindex);
+
+	return entry ? entry->slot : 0;
 }
 
 /* The interface scopes that a frame came in by. */
@@ -44,19 +47,32 @@ static __always_inline __u64 interface_scopes(struct xdp_md *ctx)
 	return bits ? *bits : 0;
 }
 
-static __always_inline void count_verdict(struct xdp_md *ctx, __u32 cpu, __u32 bank, __u32 bytes,
-					  enum reason reason, enum disposition disposition)
+static __always_inline void add_verdict(__u32 cpu, __u32 interface, __u32 bank, __u32 bytes,
+					enum reason reason, enum disposition disposition,
+					bool atomic)
 {
-	__u32 slot = cpu * host.interface_slots + interface_slot(ctx->ingress_ifindex);
+	__u32 slot = cpu * host.interface_slots + interface;
 	__u32 key = (slot * REASON_SLOTS + reason) * DISPOSITION_SLOTS + disposition;
 	struct verdict_counter *counter;
 
 	key = key * BANKS + bank;
 	counter = bpf_map_lookup_elem(&verdict_counters, &key);
-	if (counter) {
+	if (!counter)
+		return;
+	if (atomic) {
+		atomic_add(&counter->packets, 1);
+		atomic_add(&counter->bytes, bytes);
+	} else {
 		counter->packets++;
 		counter->bytes += bytes;
 	}
+}
+
+static __always_inline void count_verdict(struct xdp_md *ctx, __u32 cpu, __u32 bank, __u32 bytes,
+					  enum reason reason, enum disposition disposition)
+{
+	add_verdict(cpu, interface_slot(ctx->ingress_ifindex), bank, bytes, reason, disposition,
+		    false);
 }
 
 /* The bank in which a packet counts that comes in now. */
@@ -72,13 +88,22 @@ static __always_inline __u32 rule_region(__u32 cpu, __u32 bank)
 }
 
 static __always_inline void count_rule(__u32 region, __u32 bytes, __u32 slot,
-				       enum disposition disposition)
+				       enum disposition disposition, bool atomic)
 {
 	__u32 key = region + slot * BANKS;
 	struct rule_counter *counter = bpf_map_lookup_elem(&rule_counters, &key);
 
 	if (!counter)
 		return;
+	if (atomic) {
+		atomic_add(&counter->packets, 1);
+		atomic_add(&counter->bytes, bytes);
+		if (disposition == DISPOSITION_DROP)
+			atomic_add(&counter->dropped_packets, 1);
+		else if (disposition == DISPOSITION_WOULD_DROP)
+			atomic_add(&counter->would_drop_packets, 1);
+		return;
+	}
 	counter->packets++;
 	counter->bytes += bytes;
 	if (disposition == DISPOSITION_DROP)
@@ -102,10 +127,14 @@ static __always_inline void pass_by(__u32 region, __u32 bytes, __u32 rule,
 	__u64 place = passed;
 	__u32 zero = 0;
 	struct evaluation *answer;
+	enum disposition disposition = drop ? DISPOSITION_WOULD_DROP : DISPOSITION_PASS;
 
+	if (!host.exit) {
+		count_rule(region, bytes, counter_slot, disposition, false);
+		return;
+	}
 	if (!host.evaluate) {
-		count_rule(region, bytes, counter_slot,
-			   drop ? DISPOSITION_WOULD_DROP : DISPOSITION_PASS);
+		count_rule(region, bytes, counter_slot, disposition, host.exit & EXIT_ATOMIC);
 		return;
 	}
 	answer = bpf_map_lookup_elem(&evaluation, &zero);
@@ -113,41 +142,6 @@ static __always_inline void pass_by(__u32 region, __u32 bytes, __u32 rule,
 	asm volatile("" : "+r"(place));
 	if (answer && place < MAX_WALK)
 		answer->passed[place] = rule;
-}
-
-/* Tells the evaluator instead of counting. */
-static __always_inline int report(const struct decision *decision, __u32 passed)
-{
-	__u32 zero = 0;
-	struct evaluation *answer = bpf_map_lookup_elem(&evaluation, &zero);
-
-	if (answer) {
-		answer->reason = decision->reason;
-		answer->drop = decision->drop;
-		answer->rule = decision->rule;
-		answer->passed_count = passed;
-	}
-	return decision->drop ? XDP_DROP : XDP_PASS;
-}
-
-/* The one exit: every frame ends in exactly one verdict counter. */
-static __always_inline int finish(struct xdp_md *ctx, const struct control *line, __u32 bytes,
-				  const struct decision *decision, __u32 counter_slot,
-				  __u32 passed, __u32 bank)
-{
-	__u32 cpu = bpf_get_smp_processor_id();
-	enum disposition disposition = DISPOSITION_PASS;
-
-	if (host.evaluate)
-		return report(decision, passed);
-	if (decision->drop)
-		disposition = line->dry_run ? DISPOSITION_WOULD_DROP : DISPOSITION_DROP;
-	if (decision->rule != NO_RULE)
-		count_rule(rule_region(cpu, bank), bytes, counter_slot, disposition);
-	count_verdict(ctx, cpu, bank, bytes, decision->reason, disposition);
-	if (disposition != DISPOSITION_PASS && line->events)
-		send_event(ctx, decision->rule, counter_slot, decision->reason, disposition);
-	return disposition == DISPOSITION_DROP ? XDP_DROP : XDP_PASS;
 }
 
 #endif

@@ -2,7 +2,8 @@
 /*
  * The pipeline: parse -> failsafe -> bans -> classify -> count.
  *
- * Two programs. `xdpgate` is what interfaces run; it only jumps to the program in policy_slot.
+ * Two programs. `xdpgate` is what interfaces run; it only jumps to the program in policy_slot. Where
+ * host.exit asks for more, `xdpgate_special` takes its place.
  * `xdpgate_policy` judges: one instance per generation of the policy, specialised for its shape
  * and bound to its own image. Replacing the one slot switches all interfaces at once; a packet
  * stays with the instance it entered, so it is judged by the old policy or by the new one.
@@ -27,10 +28,12 @@
 #include "bans.h"
 #include "events.h"
 #include "stats.h"
+#include "forward.h"
 #include "limit.h"
 #include "entries.h"
 #include "rules.h"
 #include "flows.h"
+#include "exit.h"
 
 /* Says what time it is in ticks: user space cannot see them, and expiry is measured in them. */
 SEC("xdp")
@@ -58,6 +61,21 @@ int xdpgate(struct xdp_md *ctx)
 		count_verdict(ctx, bpf_get_smp_processor_id(), read_bank(line), frame_bytes(ctx),
 			      REASON_NO_POLICY, DISPOSITION_PASS);
 	return XDP_PASS;
+}
+
+/* The same where there are bridges, or counters are added to in atomic steps. */
+SEC("xdp")
+int xdpgate_special(struct xdp_md *ctx)
+{
+	struct interface_entry *entry = find_interface(ctx->ingress_ifindex);
+	struct control *line = control_line();
+
+	if (!line)
+		return pass_on(ctx, entry); /* an array has its one element */
+	if (is_unfiltered(entry))
+		return pass_unjudged(ctx, line, entry, REASON_UNFILTERED);
+	bpf_tail_call(ctx, &policy_slot, 0);
+	return pass_unjudged(ctx, line, entry, REASON_NO_POLICY);
 }
 
 /*
@@ -117,8 +135,8 @@ int xdpgate_policy(struct xdp_md *ctx)
 	__u64 zero, known;
 	__u32 *record;
 
-	if (!line)
-		return XDP_PASS; /* an array has its one element */
+	if (!line) /* an array has its one element */
+		return host.exit ? pass_on(ctx, find_interface(ctx->ingress_ifindex)) : XDP_PASS;
 	zero = read_zero(line);
 	bank = read_bank(line);
 	new_packet(&packet);

@@ -64,15 +64,19 @@ mod verdict;
 pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
-    Applied, ApplyError, AttachError, AttachMode, Attachment, AutoAttach, AutoAttachError,
-    AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface, AutoStats, Ban, BanError, BanScope,
-    BuildInfo, Count, Decision, DetachReason, Disposition, EntryCountersError, EntryStats,
-    EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback, Family,
-    Firewall, Frags, Generation, IfIndex, Interface, InterfaceClass, InterfaceRates,
-    InterfaceStats, LoadError, Loader, ModePreference, NextError, OperState, Operation, PinError,
-    ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, Resync, RuleRates, RuleStats, Selector,
-    SelectorError, SkipReason, Stats, Transaction, TransactionError, TransactionOptions,
-    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, build_info, unpin,
+    Applied, ApplyError, AttachError, AttachMode, AttachedBy, Attachment, AutoAttach,
+    AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface, AutoStats, Ban,
+    BanError, BanScope, Bridge, BridgeError, BridgeInfo, BridgePort, BuildInfo, Channels, Count,
+    Decision, DetachReason, DeviceFacts, DirectionStats, Disposition, EntryCountersError,
+    EntryStats, EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback,
+    Family, Filter, Finding, FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError,
+    Holder, IfIndex, Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader,
+    ModePreference, NextError, OffloadState, OperState, Operation, Peer, PinError, Pinning,
+    Preflight, PreflightOptions, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome,
+    Restored, Resync, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError, Severity,
+    SkipReason, Stats, Transaction, TransactionError, TransactionOptions, VerdictCount,
+    VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, preflight,
+    restore_interfaces, unpin,
 };
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

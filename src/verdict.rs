@@ -27,11 +27,16 @@ pub enum Reason {
     Ban = 7,
     /// No policy was published when the frame came: passes.
     NoPolicy = 8,
+    /// Came in by a port of a bridge whose filter does not judge that direction:
+    /// passes on unjudged.
+    Unfiltered = 9,
+    /// The partner of the port is gone: there is nowhere to pass on to, so the frame is dropped.
+    NoPartner = 10,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Default,
         Self::Rule,
         Self::Failsafe,
@@ -41,6 +46,8 @@ impl Reason {
         Self::RateLimit,
         Self::Ban,
         Self::NoPolicy,
+        Self::Unfiltered,
+        Self::NoPartner,
     ];
 
     /// The name used in output and metrics.
@@ -55,6 +62,8 @@ impl Reason {
             Self::RateLimit => "rate_limit",
             Self::Ban => "ban",
             Self::NoPolicy => "no_policy",
+            Self::Unfiltered => "unfiltered",
+            Self::NoPartner => "no_partner",
         }
     }
 }

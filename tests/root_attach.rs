@@ -64,7 +64,9 @@ fn native_mode_on_a_veth() {
             .attach(index("a0"), ModePreference::BestAvailable)
             .unwrap();
         assert_eq!(attachment.mode, AttachMode::Native);
-        assert_eq!(attachment.fell_back, None);
+        assert_eq!(attachment.requested, ModePreference::BestAvailable);
+        assert_eq!(attachment.fallbacks, []);
+        assert_eq!(attachment.why(), None);
         assert_eq!(attachment.name, "a0");
         assert_eq!(attachment.program_id, program_on(index("a0")));
         assert!(
@@ -103,7 +105,9 @@ fn a_fallback_is_reported() {
 
         let attachment = firewall.attach(lo, ModePreference::BestAvailable).unwrap();
         assert_eq!(attachment.mode, AttachMode::Generic);
-        let fallback = attachment.fell_back.unwrap();
+        let [fallback] = &attachment.fallbacks[..] else {
+            panic!("{:?}", attachment.fallbacks)
+        };
         assert_eq!(
             (fallback.from, fallback.errno),
             (AttachMode::Native, nix::libc::EOPNOTSUPP)
@@ -123,60 +127,6 @@ fn a_fallback_is_reported() {
                 .starts_with("a0 cannot run XDP in offload mode"),
             "{error}"
         );
-    });
-}
-
-#[test]
-fn a_foreign_program_stays_and_is_named() {
-    if netns::skipped() {
-        return;
-    }
-    netns::run(|| {
-        veth("a0", "b0");
-        let (a0, b0) = (index("a0"), index("b0"));
-        let mine = loaded();
-
-        // By a link, as another daemon would do it.
-        let other = loaded();
-        let theirs = other
-            .attach(a0, ModePreference::BestAvailable)
-            .unwrap()
-            .program_id;
-        let error = mine.attach(a0, ModePreference::BestAvailable).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "a0 already runs the XDP program \"xdpgate\" (id {theirs}), of another owner: stop \
-                 its owner, or remove it with `ip link set dev a0 xdp off`"
-            )
-        );
-        assert_eq!(program_on(a0), theirs);
-        assert_eq!(mine.attachments(), []);
-
-        // By netlink, in the other mode than the one that would be tried first.
-        let their_program = ProgramHandle::from_prog_id(theirs).unwrap();
-        let xdp = Xdp::new(their_program.as_fd());
-        xdp.attach(b0.get() as i32, XdpFlags::SKB_MODE).unwrap();
-        for preference in [
-            ModePreference::BestAvailable,
-            ModePreference::Exactly(AttachMode::Native),
-            ModePreference::Exactly(AttachMode::Generic),
-        ] {
-            match mine.attach(b0, preference).unwrap_err() {
-                AttachError::Foreign {
-                    interface,
-                    program_id,
-                    program,
-                } => {
-                    let found = (interface.as_str(), program_id, program.as_str());
-                    assert_eq!(found, ("b0", theirs, "xdpgate"));
-                }
-                error => panic!("{error}"),
-            }
-        }
-        assert_eq!(program_on(b0), theirs);
-        drop(mine);
-        assert_eq!((program_on(a0), program_on(b0)), (theirs, theirs));
     });
 }
 

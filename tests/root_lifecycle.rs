@@ -36,7 +36,7 @@ fn policy(text: &str) -> Policy {
 }
 
 /// What a directory of pins holds, sorted.
-const PINS: [&str; 16] = [
+const PINS: [&str; 17] = [
     "bans",
     "control",
     "evaluation",
@@ -47,6 +47,7 @@ const PINS: [&str; 16] = [
     "interfaces",
     "layout",
     "policy_slot",
+    "ports",
     "rate_budgets",
     "rate_overflows",
     "rate_sources",

@@ -288,10 +288,9 @@ fn the_mode_can_be_demanded() {
     }
     let scene = Scene::new();
     let daemon = scene.daemon(&["--mode", "generic"]);
-    assert_eq!(
-        daemon.json(&["status"])["attachments"][0]["mode"],
-        "generic"
-    );
+    let attachment = &daemon.json(&["status"])["attachments"][0];
+    assert_eq!(attachment["mode"], "generic");
+    assert_eq!(attachment["requested"], "generic");
     drop(daemon);
     // `lo` has no native mode. With `best` the fall-back is said.
     let arguments = ["--interface", "lo", "--mode", "native"];
@@ -299,6 +298,7 @@ fn the_mode_can_be_demanded() {
     let daemon = Daemon::start(&scene.host, &scene.scratch, &["--interface", "lo"]);
     let attachment = &daemon.json(&["status"])["attachments"][0];
     assert_eq!(attachment["mode"], "generic");
+    assert_eq!(attachment["requested"], "best");
     assert!(
         attachment["fell_back"]
             .as_str()

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::backend::{Backend, XdpLink};
 use super::error::{AttachError, CAPABILITIES};
 use super::ifindex::IfIndex;
+use super::preflight::{self, Finding, FindingKind, Severity};
 
 /// Where in the receive path the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,7 +18,8 @@ pub enum AttachMode {
     Native,
     /// In the network stack: works on every interface, at a fraction of the speed.
     Generic,
-    /// On the device itself. No device can do it for this program yet: it jumps between programs.
+    /// On the device itself. No kernel up to now can do it for this program: it jumps between
+    /// programs, and the array for that is made on no device.
     Offload,
 }
 
@@ -41,8 +43,8 @@ impl fmt::Display for AttachMode {
 /// Which modes an attachment may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ModePreference {
-    /// Native; generic where the interface has no native mode, and said in
-    /// [`Attachment::fell_back`].
+    /// Offload where the device says that it can, then native, then generic. Why a better one was
+    /// not to be had is said in [`Attachment::fallbacks`].
     #[default]
     BestAvailable,
     /// This one or none.
@@ -50,17 +52,35 @@ pub enum ModePreference {
 }
 
 impl ModePreference {
-    fn modes(self) -> &'static [AttachMode] {
+    /// The name used in output: `best`, or that of the mode.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::BestAvailable => &[AttachMode::Native, AttachMode::Generic],
-            Self::Exactly(AttachMode::Native) => &[AttachMode::Native],
-            Self::Exactly(AttachMode::Generic) => &[AttachMode::Generic],
-            Self::Exactly(AttachMode::Offload) => &[AttachMode::Offload],
+            Self::BestAvailable => "best",
+            Self::Exactly(mode) => mode.as_str(),
+        }
+    }
+
+    /// The modes to be tried, in order. Few devices offer offload, so without their word it is
+    /// tried only if it is demanded; the word is there since Linux 6.3.
+    fn modes(self, offload: Option<bool>) -> &'static [AttachMode] {
+        use AttachMode::{Generic, Native, Offload};
+        match (self, offload) {
+            (Self::BestAvailable, Some(true)) => &[Offload, Native, Generic],
+            (Self::BestAvailable, _) => &[Native, Generic],
+            (Self::Exactly(Native), _) => &[Native],
+            (Self::Exactly(Generic), _) => &[Generic],
+            (Self::Exactly(Offload), _) => &[Offload],
         }
     }
 }
 
-/// An attached interface: what the kernel did, not what was asked for.
+impl fmt::Display for ModePreference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An attached interface: what was asked for, what the kernel did, and why it is not the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attachment {
@@ -68,26 +88,36 @@ pub struct Attachment {
     pub ifindex: IfIndex,
     /// Its name when it was attached.
     pub name: String,
+    /// What was asked for.
+    pub requested: ModePreference,
     /// The mode that the program runs in.
     pub mode: AttachMode,
-    /// The better mode that was tried first, and why it was not to be had.
-    pub fell_back: Option<Fallback>,
+    /// The better modes that were tried first, and why they were not to be had.
+    pub fallbacks: Vec<Fallback>,
     /// The number of the program, as in `bpftool prog`.
     pub program_id: u32,
     /// The number of the link, as in `bpftool link`.
     pub link_id: u32,
 }
 
+impl Attachment {
+    /// Why it is not in a better mode, in words; `None` if none was tried before.
+    pub fn why(&self) -> Option<String> {
+        let reasons: Vec<String> = self.fallbacks.iter().map(Fallback::to_string).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+}
+
 /// A mode that an interface does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fallback {
     /// The mode that was tried.
     pub from: AttachMode,
     /// The error number that the kernel gave.
     pub errno: i32,
-    /// What that means here.
-    pub reason: &'static str,
+    /// What that means here, and what mends it if that is known.
+    pub reason: String,
 }
 
 impl fmt::Display for Fallback {
@@ -98,7 +128,7 @@ impl fmt::Display for Fallback {
 }
 
 /// A link and the mode that it came to be in.
-pub(super) type Linked = (Box<dyn XdpLink>, AttachMode, Option<Fallback>);
+pub(super) type Linked = (Box<dyn XdpLink>, AttachMode, Vec<Fallback>);
 
 /// Tries the modes in order. Only an error that says "not in this mode" leads to the next one.
 pub(super) fn link(
@@ -107,17 +137,23 @@ pub(super) fn link(
     interface: &str,
     preference: ModePreference,
 ) -> Result<Linked, AttachError> {
-    let mut fell_back = None;
-    for mode in preference.modes() {
+    let offload = match preference {
+        ModePreference::BestAvailable => backend.xdp_features(ifindex).map(|xdp| xdp.offload),
+        ModePreference::Exactly(_) => None,
+    };
+    let modes = preference.modes(offload);
+    let mut fallbacks = Vec::new();
+    for mode in modes {
         let source = match backend.link(ifindex, *mode) {
-            Ok(link) => return Ok((link, *mode, fell_back)),
+            Ok(link) => return Ok((link, *mode, fallbacks)),
             Err(source) => source,
         };
         let errno = source.raw_os_error().unwrap_or(0);
-        let Some(reason) = unsupported(*mode, errno) else {
+        let Some(meaning) = unsupported(*mode, errno) else {
             return Err(refused(backend, ifindex, interface, source));
         };
-        if preference.modes().last() == Some(mode) {
+        let reason = reason(backend, ifindex, interface, *mode, meaning);
+        if modes.last() == Some(mode) {
             let (interface, mode) = (interface.to_owned(), *mode);
             return Err(AttachError::ModeUnsupported {
                 interface,
@@ -126,7 +162,7 @@ pub(super) fn link(
                 source,
             });
         }
-        fell_back = Some(Fallback {
+        fallbacks.push(Fallback {
             from: *mode,
             errno,
             reason,
@@ -138,23 +174,87 @@ pub(super) fn link(
 /// ENOTSUPP, which the kernel keeps to itself but some drivers return.
 const ENOTSUPP: i32 = 524;
 
-/// What an error number of an attachment says about the mode; `None` if it is about something else.
-fn unsupported(mode: AttachMode, errno: i32) -> Option<&'static str> {
+/// What an error number of an attachment says about the mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Meaning {
+    text: &'static str,
+    /// What may be behind it.
+    kinds: &'static [FindingKind],
+}
+
+/// `None` if the error is about something else than the mode.
+fn unsupported(mode: AttachMode, errno: i32) -> Option<Meaning> {
+    use FindingKind::{GroHw, Lro, Mtu, NoNative, Queues};
     if errno == ENOTSUPP {
         return unsupported(mode, Errno::EOPNOTSUPP as i32);
     }
-    match (mode, Errno::from_raw(errno)) {
+    let (text, kinds): (_, &[FindingKind]) = match (mode, Errno::from_raw(errno)) {
         (AttachMode::Offload, Errno::EINVAL | Errno::EOPNOTSUPP) => {
-            Some("the device cannot run this program itself")
+            ("the device cannot run this program itself", &[])
         }
-        (_, Errno::EOPNOTSUPP | Errno::ENOSYS) => Some("the driver does not offer it"),
-        (_, Errno::ERANGE) => Some("the MTU is larger than it allows"),
-        (AttachMode::Native, Errno::EINVAL) => {
-            Some("the driver refuses it as configured, often for MTU or offloads")
+        (_, Errno::EOPNOTSUPP | Errno::ENOSYS) => (
+            "the driver does not offer it",
+            &[NoNative, Queues, Mtu, Lro, GroHw],
+        ),
+        (_, Errno::ERANGE) => ("the MTU is larger than it allows", &[Mtu]),
+        (AttachMode::Native, Errno::EINVAL) => (
+            "the driver refuses it as configured, often for MTU or offloads",
+            &[Mtu, Queues, Lro, GroHw],
+        ),
+        (AttachMode::Native, Errno::ENOMEM | Errno::ENOSPC) => {
+            ("the device has not enough queues for it", &[Queues])
         }
-        (AttachMode::Native, Errno::ENOMEM) => Some("the device has not enough queues for it"),
-        _ => None,
+        (AttachMode::Native, Errno::ENOTCONN) => ("the other end is gone", &[]),
+        _ => return None,
+    };
+    Some(Meaning { text, kinds })
+}
+
+/// What the error number means on this device: the number alone does not tell which of several.
+fn reason(
+    backend: &dyn Backend,
+    ifindex: IfIndex,
+    interface: &str,
+    mode: AttachMode,
+    meaning: Meaning,
+) -> String {
+    let Meaning { text, kinds } = meaning;
+    if mode != AttachMode::Native || kinds.is_empty() {
+        return text.to_owned();
     }
+    let device = backend.device(ifindex);
+    let findings = preflight::findings(interface, &device, backend.takes_frags());
+    match likely(&findings, kinds) {
+        Some(finding) => explained(text, finding),
+        None => text.to_owned(),
+    }
+}
+
+/// The finding that is most likely behind an error: the gravest, of several the first kind.
+fn likely<'f>(findings: &'f [Finding], kinds: &[FindingKind]) -> Option<&'f Finding> {
+    let place = |finding: &Finding| kinds.iter().position(|kind| *kind == finding.kind);
+    findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Hint)
+        .filter_map(|finding| Some((finding, place(finding)?)))
+        .min_by_key(|(finding, place)| (std::cmp::Reverse(finding.severity), *place))
+        .map(|(finding, _)| finding)
+}
+
+fn explained(text: &str, finding: &Finding) -> String {
+    // Nothing to be added.
+    if finding.kind == FindingKind::NoNative {
+        return text.to_owned();
+    }
+    let likely = match finding.severity {
+        Severity::BlocksNative => "",
+        _ => "likely because ",
+    };
+    let mend = match &finding.mend {
+        Some(command) => format!("; mend it with `{command}`"),
+        None => String::new(),
+    };
+    format!("{text}: {likely}{}{mend}", finding.message)
 }
 
 fn refused(
@@ -166,11 +266,10 @@ fn refused(
     let name = interface.to_owned();
     match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
         Errno::EBUSY | Errno::EEXIST => {
-            if let Some(occupant) = backend.occupant(ifindex) {
+            if let Some(program) = backend.occupant(ifindex, interface) {
                 return AttachError::Foreign {
                     interface: name,
-                    program_id: occupant.program_id,
-                    program: occupant.name,
+                    program: Box::new(program),
                 };
             }
         }
@@ -193,6 +292,8 @@ fn refused(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::device::XdpFeatures;
+    use crate::kernel::recorder::Recorder;
 
     #[test]
     fn only_errors_about_the_mode_lead_to_a_fallback() {
@@ -202,6 +303,8 @@ mod tests {
             Errno::ERANGE,
             Errno::EINVAL,
             Errno::ENOMEM,
+            Errno::ENOSPC,
+            Errno::ENOTCONN,
         ] {
             assert!(native(errno).is_some(), "{errno}");
         }
@@ -210,5 +313,82 @@ mod tests {
         }
         assert!(unsupported(AttachMode::Generic, Errno::EINVAL as i32).is_none());
         assert!(unsupported(AttachMode::Native, ENOTSUPP).is_some());
+    }
+
+    #[test]
+    fn r50_offload_is_tried_where_the_device_offers_it() {
+        use AttachMode::{Generic, Native, Offload};
+        let best = ModePreference::BestAvailable;
+        assert_eq!(best.modes(Some(true)), [Offload, Native, Generic]);
+        assert_eq!(best.modes(Some(false)), [Native, Generic]);
+        // Before 6.3.
+        assert_eq!(best.modes(None), [Native, Generic]);
+        for mode in [Native, Generic, Offload] {
+            for offload in [None, Some(false), Some(true)] {
+                assert_eq!(ModePreference::Exactly(mode).modes(offload), [mode]);
+            }
+        }
+    }
+
+    #[test]
+    fn r50_a_device_that_offers_offload_and_refuses_it_goes_native() {
+        let mut offers = Recorder::default();
+        offers.device.xdp = Some(XdpFeatures {
+            native: true,
+            offload: true,
+            ..XdpFeatures::default()
+        });
+        let eth0 = IfIndex::new(7).unwrap();
+        let link = |backend: &Recorder| {
+            let linked = link(backend, eth0, "eth0", ModePreference::BestAvailable);
+            let (_, mode, fallbacks) = linked.unwrap();
+            (mode, fallbacks)
+        };
+        let (mode, fallbacks) = link(&offers);
+        assert_eq!(mode, AttachMode::Native);
+        assert_eq!(fallbacks.len(), 1);
+        assert_eq!(
+            fallbacks[0].to_string(),
+            "no offload mode: the device cannot run this program itself (Operation not supported \
+             (os error 95))"
+        );
+        assert_eq!(link(&Recorder::default()), (AttachMode::Native, vec![]));
+    }
+
+    fn finding(kind: FindingKind, severity: Severity) -> Finding {
+        Finding {
+            kind,
+            severity,
+            message: format!("{kind} is so"),
+            mend: Some(format!("mend {kind}")),
+        }
+    }
+
+    #[test]
+    fn r50_of_several_findings_the_gravest_explains_an_error() {
+        use FindingKind::{Lro, Mtu, NoNative, Queues, VlanTags};
+        let findings = [
+            finding(VlanTags, Severity::BlocksNative),
+            finding(Lro, Severity::MayBlockNative),
+            finding(Mtu, Severity::MayBlockNative),
+            finding(Queues, Severity::Hint),
+        ];
+        let meaning = |errno: Errno| unsupported(AttachMode::Native, errno as i32).unwrap();
+        let explain = |errno| {
+            let Meaning { text, kinds } = meaning(errno);
+            likely(&findings, kinds).map(|finding| explained(text, finding))
+        };
+        assert_eq!(
+            explain(Errno::EINVAL).unwrap(),
+            "the driver refuses it as configured, often for MTU or offloads: likely because mtu is \
+             so; mend it with `mend mtu`"
+        );
+        assert_eq!(explain(Errno::ENOSPC), None, "a hint is no reason");
+        let blocks = finding(Lro, Severity::BlocksNative);
+        let found = [finding(Mtu, Severity::MayBlockNative), blocks.clone()];
+        let kinds = meaning(Errno::EINVAL).kinds;
+        assert_eq!(likely(&found, kinds), Some(&blocks));
+        let nothing_new = finding(NoNative, Severity::BlocksNative);
+        assert_eq!(explained("the text", &nothing_new), "the text");
     }
 }

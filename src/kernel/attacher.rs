@@ -45,13 +45,18 @@ impl Attacher {
         interfaces: Arc<Mutex<Interfaces>>,
         events: Arc<Events>,
     ) -> Self {
+        // Those of a process that this one took over from.
+        let inherited = lock(&interfaces);
+        let automatic = inherited.automatic().map(|a| (a.ifindex, a.link_id));
+        let automatic = Mutex::new(automatic.collect());
+        drop(inherited);
         Self {
             backend,
             active,
             interfaces,
             events,
             namespace: Namespace::default(),
-            automatic: Mutex::default(),
+            automatic,
         }
     }
 
@@ -101,28 +106,44 @@ impl Attacher {
         if interfaces.attachment(ifindex).is_some() {
             return Err(AttachError::AlreadyAttached { interface: name });
         }
-        let reservation = match interfaces.reserve(backend, ifindex, &name) {
+        self.attach_as(&mut interfaces, ifindex, &name, preference, 0)
+    }
+
+    /// Attaches an interface that is not, with these flags in the table of interfaces. To be called in
+    /// the namespace.
+    pub(super) fn attach_as(
+        &self,
+        interfaces: &mut Interfaces,
+        ifindex: IfIndex,
+        name: &str,
+        preference: ModePreference,
+        flags: u16,
+    ) -> Result<Attachment, AttachError> {
+        let backend = &*self.backend;
+        let reservation = match interfaces.reserve(backend, ifindex, name) {
             Err(AttachError::Full { .. }) => {
                 interfaces.sweep();
-                interfaces.reserve(backend, ifindex, &name)?
+                interfaces.reserve(backend, ifindex, name)?
             }
             reserved => reserved?,
         };
-        self.set_scopes(&interfaces, reservation.slot());
-        self.events.name_interface(ifindex, &name);
-        let (link, mode, fell_back) = match attach::link(backend, ifindex, &name, preference) {
+        interfaces.set_flags(backend, ifindex, flags);
+        self.set_scopes(interfaces, reservation.slot());
+        self.events.name_interface(ifindex, name);
+        let (link, mode, fallbacks) = match attach::link(backend, ifindex, name, preference) {
             Ok(linked) => linked,
             Err(error) => {
                 let slot = reservation.slot();
+                interfaces.set_flags(backend, ifindex, 0);
                 interfaces.cancel(backend, reservation);
-                self.set_scopes(&interfaces, slot);
+                self.set_scopes(interfaces, slot);
                 return Err(error);
             }
         };
-        let attachment = interfaces.keep(reservation, link, mode, fell_back);
-        match &attachment.fell_back {
+        let attachment = interfaces.keep(reservation, link, preference, mode, fallbacks);
+        match attachment.why() {
             None => log::info!("{name}: attached in {mode} mode"),
-            Some(fallback) => log::warn!("{name}: attached in {mode} mode: {fallback}"),
+            Some(why) => log::warn!("{name}: attached in {mode} mode: {why}"),
         }
         Ok(attachment)
     }
@@ -135,6 +156,7 @@ impl Attacher {
     ) -> Result<Attachment, AttachError> {
         let attachment = self.attach(ifindex, preference)?;
         lock(&self.automatic).insert(ifindex, attachment.link_id);
+        lock(&self.interfaces).set_automatic(&*self.backend, ifindex, true);
         Ok(attachment)
     }
 
@@ -193,7 +215,7 @@ impl Attacher {
     /// the scopes of its new name.
     pub(super) fn rename(&self, ifindex: IfIndex, from: &str, to: &str) {
         let mut interfaces = lock(&self.interfaces);
-        if let Some(slot) = interfaces.rename(ifindex, from, to) {
+        if let Some(slot) = interfaces.rename(&*self.backend, ifindex, from, to) {
             self.set_scopes(&interfaces, slot);
             self.events.name_interface(ifindex, to);
         }

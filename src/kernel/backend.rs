@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use super::attach::AttachMode;
 use super::ban_table::BanMemory;
+use super::bridge::{BridgeError, PreparedPort};
+use super::device::{DeviceFacts, XdpFeatures};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::EventSource;
+use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 use super::layout::{
     BANKS, COUNTERS_PER_INTERFACE, EntryCounter, InterfaceEntry, RuleCounter, VerdictCounter,
 };
 use super::publish::Generation;
+use super::slot_memory::SlotMemory;
 use super::stats::ProgramFacts;
 use crate::abi::Line;
 use crate::compile::Clock;
@@ -72,8 +76,21 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// Writes one entry of the table from interface to counter slot.
     fn write_interface(&self, position: u32, entry: InterfaceEntry);
     fn link(&self, ifindex: IfIndex, mode: AttachMode) -> io::Result<Box<dyn XdpLink>>;
+    /// Saves the settings of an interface and prepares it to be a port of a bridge.
+    fn prepare_port(
+        &self,
+        ifindex: IfIndex,
+        name: &str,
+        state_dir: Option<&Path>,
+    ) -> Result<Box<dyn PreparedPort>, BridgeError>;
+    /// Says where the frames of a port go.
+    fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()>;
     /// The program that an interface runs now, whoever attached it.
-    fn occupant(&self, ifindex: IfIndex) -> Option<Occupant>;
+    fn occupant(&self, ifindex: IfIndex, interface: &str) -> Option<ForeignProgram>;
+    /// What can be known of a device.
+    fn device(&self, ifindex: IfIndex) -> DeviceFacts;
+    /// What its driver can do with XDP: a part of the same, for less.
+    fn xdp_features(&self, ifindex: IfIndex) -> Option<XdpFeatures>;
 
     /// The bank that packets count in which come in now.
     fn bank(&self) -> Bank;
@@ -102,9 +119,24 @@ pub(super) trait Backend: Debug + Send + Sync {
 
     fn events(&self) -> Arc<dyn EventSource>;
 
+    /// Where it is written which rule and interface counts in which slot, if that is to outlive this
+    /// process.
+    fn slot_memory(&self) -> Option<SlotMemory<'_>>;
+    /// To be called when all interfaces run the program of this process, and it has a policy: what an
+    /// earlier process left behind and nobody uses is removed.
+    fn settle(&self);
+    /// Removes all pins but those of links.
+    fn unpin(&self) -> Result<(), PinError>;
+    /// The directory where the pins are, if there are any.
+    fn pinned(&self) -> Option<&Path>;
+    /// The program that the data path judges by, as far as it can be known.
+    fn judging_program(&self) -> io::Result<Option<u32>>;
+
     fn entry_program(&self) -> ProgramFacts;
     /// Whether the programs take frames in several buffers.
     fn takes_frags(&self) -> bool;
+    /// Whether counters are added to in atomic steps.
+    fn counts_atomically(&self) -> bool;
     fn pin(&self, dir: &Path) -> Result<(), PinError>;
 }
 
@@ -142,17 +174,14 @@ pub(super) struct Answer {
     pub passed: Vec<u32>,
 }
 
-/// An attachment; dropping it detaches.
+/// An attachment; dropping it detaches, unless it is pinned.
 pub(super) trait XdpLink: Debug + Send + Sync {
     fn id(&self) -> u32;
     fn program_id(&self) -> u32;
     /// Whether its interface is still there.
     fn is_alive(&self) -> bool;
-}
-
-/// An XDP program found on an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Occupant {
-    pub program_id: u32,
-    pub name: String,
+    /// Lets it run the program of this process, if it still runs that of an earlier one.
+    fn succeed(&mut self) -> io::Result<()>;
+    /// Removes its pin, so that dropping it detaches.
+    fn unpin(&mut self);
 }

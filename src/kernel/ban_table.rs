@@ -4,7 +4,7 @@
 //! of it. There is one writer at a time. Keys lie as in the tables of an image, in a home line or in
 //! one other, but move in one direction only: a reader that goes from home to other finds them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -196,6 +196,51 @@ impl BanTable {
         }
     }
 
+    /// The table as an earlier process left it, whose last change may have been cut off.
+    ///
+    /// No packet finds a ban less meanwhile, because marks and lengths are only ever corrected to what
+    /// the bans need.
+    pub(super) fn recover(limit: u32, seed: [u64; 2], memory: BanMemory<'_>) -> Self {
+        Self::new(limit, seed).recovered(memory)
+    }
+
+    fn recovered(self, memory: BanMemory<'_>) -> Self {
+        let mut table = self;
+        let mut known = HashSet::new();
+        for place in table.places() {
+            let Some(found) = memory.read(place) else {
+                continue;
+            };
+            let (home, other) = table.home_and_other(found.key);
+            let is_reached = place.0 == home || place.0 == other;
+            // Twice: it was being moved.
+            if !is_reached || !known.insert(found.key) {
+                memory.clear(place);
+                continue;
+            }
+            if place.0 != home {
+                *table.elsewhere.entry(home).or_default() += 1;
+            }
+            let lengths = &mut table.lengths[found.key.kind];
+            *lengths.entry(found.key.host_bits).or_default() += 1;
+            table.count += 1;
+        }
+        for line in 0..table.lines {
+            memory.mark(line, table.elsewhere.contains_key(&line));
+        }
+        for kind in 0..BAN_KINDS {
+            table.publish_lengths(memory, kind);
+        }
+        table
+    }
+
+    /// The bans that a table of so many lines holds.
+    pub(super) fn in_force(memory: BanMemory<'_>, lines: u32, now: u64) -> Vec<Found> {
+        let places = (0..lines).flat_map(|line| (0..BAN_SLOTS).map(move |slot| (line, slot)));
+        let found = places.filter_map(|place| memory.read(place));
+        found.filter(|f| f.expires > now).collect()
+    }
+
     pub(super) fn limit(&self) -> u32 {
         self.limit
     }
@@ -257,6 +302,19 @@ impl BanTable {
     pub(super) fn get(&self, memory: BanMemory<'_>, key: BanKey, now: u64) -> Option<Found> {
         let found = memory.read(self.find(memory, key)?)?;
         (found.expires > now).then_some(found)
+    }
+
+    /// Takes over a ban of another table; `false` if there is no room.
+    pub(super) fn inherit(&mut self, memory: BanMemory<'_>, found: Found, now: u64) -> bool {
+        if self.insert(memory, found.key, found.expires, now).is_err() {
+            return false;
+        }
+        if let Some(place) = self.find(memory, found.key) {
+            memory
+                .word(place, HITS)
+                .fetch_add(found.hits, Ordering::SeqCst);
+        }
+        true
     }
 
     /// All bans in force, in no order. Gives up the places of those that are over.

@@ -4,13 +4,16 @@
 //! added once no packet is judged by it any more.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::backend::Backend;
 use super::error::EntryCountersError;
 use super::firewall::{Firewall, lock};
 use super::layout::EntryCounter;
 use super::publish::Active;
+use super::published::WORDS_PER_ENTRY;
 use super::stats::Count;
+use super::sys::SharedWords;
 use crate::policy::{Prefix, SetName};
 
 /// What rules matched by one entry of an address set.
@@ -67,6 +70,40 @@ impl Firewall {
     }
 }
 
+/// What entries counted by the policy of an earlier process.
+#[derive(Debug)]
+pub(super) struct InheritedEntries {
+    /// The hash of that policy: entries are numbered alike only in the same one.
+    pub policy: [u8; 32],
+    /// Packets and bytes by number.
+    pub counters: SharedWords<AtomicU64>,
+}
+
+impl InheritedEntries {
+    /// Adds them to those of the same policy, which has been put in force again.
+    pub(super) fn carry_over(&self, backend: &dyn Backend, active: &Active) {
+        let entries = &active.image.names.entries;
+        if entries.is_empty() || self.policy != *active.policy.hash().as_bytes() {
+            return;
+        }
+        wait(backend);
+        let numbers = entries.iter().flat_map(|(_, numbers)| numbers);
+        for number in numbers {
+            let counter = &self.counters.words()[*number as usize * WORDS_PER_ENTRY..];
+            let [packets, bytes] = [0, 1].map(|i| counter[i].load(Ordering::Relaxed));
+            active
+                .judge
+                .add_to_entry(*number, EntryCounter { packets, bytes });
+        }
+    }
+}
+
+fn wait(backend: &dyn Backend) {
+    if let Err(error) = backend.wait_for_readers() {
+        log::warn!("counters of entries may lack some packets: cannot wait for them: {error}");
+    }
+}
+
 /// Adds what entries of the policy before have counted to those of the one that has replaced it.
 pub(super) fn carry_over(backend: &dyn Backend, before: &Active, active: &Active) {
     let sets: Vec<_> = active
@@ -79,9 +116,7 @@ pub(super) fn carry_over(backend: &dyn Backend, before: &Active, active: &Active
     if sets.is_empty() {
         return;
     }
-    if let Err(error) = backend.wait_for_readers() {
-        log::warn!("counters of entries may lack some packets: cannot wait for them: {error}");
-    }
+    wait(backend);
     for (name, numbers, old_numbers) in sets {
         let old_entries = before.policy.sets()[name].iter().zip(old_numbers);
         let counted: HashMap<Prefix, EntryCounter> = old_entries

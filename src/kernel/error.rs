@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::attach::AttachMode;
+use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 use super::program::ProgramError;
 use super::publish::Generation;
@@ -78,6 +79,28 @@ pub enum LoadError {
         /// All that the verifier said.
         log: VerifierLog,
     },
+    /// The pins by which the firewall is to outlive this process cannot be made or taken over.
+    #[error("cannot pin: {0}")]
+    Pin(#[from] PinError),
+    /// An interface of an earlier process cannot be taken over.
+    #[error("taking over an interface: {0}")]
+    Attach(AttachError),
+    /// The directory where the policy is to be saved cannot be made.
+    #[error("state_dir: {}: {source}", .dir.display())]
+    StateDir {
+        /// The directory.
+        dir: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+    /// The policy of an earlier process cannot be put in force again.
+    #[error("{}: {source}; mend the file or remove it", .path.display())]
+    SavedPolicy {
+        /// The file where it was saved.
+        path: PathBuf,
+        /// What is wrong.
+        source: SavedPolicyError,
+    },
     /// Another system call failed.
     #[error("{call}: {source}")]
     Syscall {
@@ -86,6 +109,21 @@ pub enum LoadError {
         /// Its error.
         source: io::Error,
     },
+}
+
+/// Why a saved policy cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SavedPolicyError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(io::Error),
+    /// It is not a policy.
+    #[error(transparent)]
+    Policy(PolicyError),
+    /// The kernel does not take it.
+    #[error(transparent)]
+    Apply(ApplyError),
 }
 
 /// Why a policy was not applied; what was in force before is still in force.
@@ -144,21 +182,22 @@ pub enum AttachError {
         name: String,
     },
     /// Another XDP program runs on the interface; it is never replaced.
-    #[error(
-        "{interface} already runs the XDP program {program:?} (id {program_id}), of another owner: \
-         stop its owner, or remove it with `ip link set dev {interface} xdp off`"
-    )]
+    #[error("{interface} already runs {program}; {}", removal(.program))]
     Foreign {
         /// The interface.
         interface: String,
-        /// The number of the program there.
-        program_id: u32,
-        /// Its name; empty if it has none.
-        program: String,
+        /// The program there, and whose it is.
+        program: Box<ForeignProgram>,
     },
     /// This firewall is attached there already.
     #[error("{interface} is attached already; detach it first to change its mode")]
     AlreadyAttached {
+        /// The interface.
+        interface: String,
+    },
+    /// The interface is a port of a bridge, which is attached as a whole.
+    #[error("{interface} is a port of a bridge: take that down with unbridge first")]
+    InBridge {
         /// The interface.
         interface: String,
     },
@@ -172,8 +211,8 @@ pub enum AttachError {
         interface: String,
         /// The last mode that was tried.
         mode: AttachMode,
-        /// What the error of the kernel means here.
-        reason: &'static str,
+        /// What the error of the kernel means here, and what mends it if that is known.
+        reason: String,
         /// The error of the kernel.
         source: io::Error,
     },
@@ -200,6 +239,41 @@ pub enum AttachError {
     Syscall {
         /// The interface.
         interface: String,
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+}
+
+fn removal(program: &ForeignProgram) -> String {
+    match &program.removal {
+        Some(command) => format!("its owner can remove it with `{command}`"),
+        None => "stop its owner".to_owned(),
+    }
+}
+
+/// What is broken, so that packets pass unjudged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HealthError {
+    /// The program of the policy in force is not the one that is jumped to.
+    #[error(
+        "the policy in force does not judge: its program {expected} was taken out of the map \
+         policy_slot, which holds {}; apply the policy again", match .found {
+            Some(id) => format!("program {id}"),
+            None => "nothing, so that every packet passes".to_owned(),
+        }
+    )]
+    NotJudging {
+        /// The program that should judge.
+        expected: u32,
+        /// The one that does.
+        found: Option<u32>,
+    },
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Syscall {
         /// The call.
         call: &'static str,
         /// Its error.
@@ -341,6 +415,12 @@ pub enum PinError {
     /// The map by which pins are known as ours is not there, or is another one.
     #[error("{}: has no pin \"layout\" that xdpgate made: its pins are not ours", .dir.display())]
     NoLayout {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Another process has pinned its firewall there, and runs.
+    #[error("{}: another process uses these pins: stop it first, or choose another directory", .dir.display())]
+    InUse {
         /// The directory.
         dir: PathBuf,
     },

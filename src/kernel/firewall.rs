@@ -11,23 +11,28 @@ use super::attacher::Attacher;
 use super::auto::Watching;
 use super::backend::Backend;
 use super::ban_table::BanTable;
-use super::error::{AttachError, EvaluateError, PinError};
+use super::bridge::Bridges;
+use super::entry_counters::InheritedEntries;
+use super::error::{AttachError, EvaluateError, HealthError, PinError};
 use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
 use super::loader::Loader;
 use super::namespace::Namespace;
+use super::preflight::{self, Preflight};
 use super::publish::{Active, Generation};
 use super::rates::{Rates, Sampler};
 use super::scopes::Scopes;
 use super::slots::RuleSlots;
 use super::snapshot::Snapshots;
+use super::state_dir::StateDir;
 use super::stats::{ProgramInfo, Stats};
 use super::{build_info, evaluate};
 use crate::policy::Policy;
 use crate::verdict::Evaluation;
 
-/// A loaded firewall. Dropping it detaches all its interfaces.
+/// A loaded firewall. Dropping it detaches all its interfaces, unless it is pinned
+/// ([`Loader::pin`]): then they go on being judged, and the next process takes over.
 ///
 /// Every method takes `&self` and may be called from any thread. Interface numbers are those of
 /// the namespace given by [`Loader::namespace`], or else of the network namespace of the calling
@@ -47,6 +52,8 @@ use crate::verdict::Evaluation;
 pub struct Firewall {
     /// First, so that nobody attaches any more when the rest goes.
     pub(super) watching: Watching,
+    /// Next, because it detaches its ports and restores them while all else is there.
+    pub(super) bridges: Bridges,
     pub(super) attacher: Arc<Attacher>,
     pub(super) backend: Arc<dyn Backend>,
     /// The secret from which the seeds of the images come.
@@ -67,6 +74,21 @@ pub struct Firewall {
     pub(super) generations: AtomicU64,
     /// Held while counters of entries are read or go over from one generation to the next.
     pub(super) entry_turn: Mutex<()>,
+    /// What entries counted until there is a policy.
+    pub(super) inherited_entries: Mutex<Option<InheritedEntries>>,
+    /// Where the policy is saved.
+    pub(super) state_dir: Option<StateDir>,
+}
+
+/// What a firewall begins with: nothing, or what an earlier process left.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub secret: RandomState,
+    pub slots: RuleSlots,
+    pub interfaces: Interfaces,
+    pub bans: BanTable,
+    pub generation: u64,
+    pub entries: Option<InheritedEntries>,
 }
 
 impl Firewall {
@@ -77,18 +99,17 @@ impl Firewall {
 
     pub(super) fn new(
         backend: Arc<dyn Backend>,
-        secret: RandomState,
-        max_interfaces: u16,
-        max_rules: u32,
+        beginning: Beginning,
         rows_up_to: usize,
-        bans: BanTable,
         sample_every: Duration,
+        state_dir: Option<StateDir>,
     ) -> Self {
         let active = Arc::new(RwLock::new(None));
-        let interfaces = Arc::new(Mutex::new(Interfaces::new(max_interfaces)));
+        let interfaces = Arc::new(Mutex::new(beginning.interfaces));
         let events = Arc::new(Events::new(backend.events()));
         Self {
             watching: Watching::default(),
+            bridges: Bridges::new(Arc::clone(&backend), Arc::clone(&interfaces)),
             attacher: Arc::new(Attacher::new(
                 Arc::clone(&backend),
                 Arc::clone(&active),
@@ -102,23 +123,26 @@ impl Firewall {
                 Arc::clone(&interfaces),
             )),
             sampler: Mutex::new(None),
-            generations: AtomicU64::new(0),
+            generations: AtomicU64::new(beginning.generation),
             entry_turn: Mutex::new(()),
+            inherited_entries: Mutex::new(beginning.entries),
             sample_every,
             backend,
-            secret,
+            secret: beginning.secret,
             rows_up_to,
             active,
-            slots: Mutex::new(RuleSlots::new(max_rules)),
-            bans: Mutex::new(bans),
+            slots: Mutex::new(beginning.slots),
+            bans: Mutex::new(beginning.bans),
             interfaces,
+            state_dir,
         }
     }
 
     /// Works in another network namespace than that of the calling thread.
     pub(super) fn in_namespace(mut self, namespace: Namespace) -> Self {
         let attacher = Arc::get_mut(&mut self.attacher).expect("nobody watches yet");
-        attacher.namespace = namespace;
+        attacher.namespace = namespace.clone();
+        self.bridges.set_namespace(namespace);
         self
     }
 
@@ -132,6 +156,7 @@ impl Firewall {
         ifindex: IfIndex,
         preference: ModePreference,
     ) -> Result<Attachment, AttachError> {
+        let _no_port = self.bridges.keep_apart(ifindex)?;
         self.attacher.attach(ifindex, preference)
     }
 
@@ -143,11 +168,53 @@ impl Firewall {
         self.attacher.inside(name, || IfIndex::from_name(name))
     }
 
+    /// Looks at an interface without changing anything: what [`attach`](Self::attach) would come
+    /// to, and why, with the command that mends each finding. See [`preflight`](crate::preflight).
+    ///
+    /// The program of this firewall itself is no finding.
+    ///
+    /// ```no_run
+    /// # use xdpgate::{Firewall, IfIndex, ModePreference};
+    /// # let firewall = Firewall::loader().load()?;
+    /// let eth0 = IfIndex::from_name("eth0")?;
+    /// println!("{}", firewall.preflight(eth0, ModePreference::BestAvailable)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn preflight(
+        &self,
+        ifindex: IfIndex,
+        preference: ModePreference,
+    ) -> Result<Preflight, AttachError> {
+        let interface = format!("interface {ifindex}");
+        self.attacher.inside(interface, || {
+            let backend = &*self.backend;
+            let name = backend
+                .interface_name(ifindex)
+                .ok_or(AttachError::NoSuchInterface(ifindex))?;
+            let occupant = match self.attacher.is_attached(ifindex) {
+                true => None,
+                false => backend.occupant(ifindex, &name),
+            };
+            Ok(preflight::assess(
+                ifindex,
+                name,
+                backend.device(ifindex),
+                occupant.as_ref(),
+                preference,
+                backend.takes_frags(),
+            ))
+        })
+    }
+
     /// Detaches an interface: its frames pass unseen from now on. Its counters stay readable.
     ///
     /// # Errors
-    /// It was not attached by this firewall, or is gone.
+    /// It was not attached by this firewall, is gone, or is a port of a bridge.
     pub fn detach(&self, ifindex: IfIndex) -> Result<Attachment, AttachError> {
+        let _no_port = self.bridges.keep_apart(ifindex)?;
         self.attacher.detach(ifindex)
     }
 
@@ -266,6 +333,7 @@ impl Firewall {
             policy: self.active().map(|a| a.judge.program()),
             evaluator: self.active().and_then(|a| a.judge.evaluator()),
             frags: self.backend.takes_frags(),
+            atomic_counters: self.backend.counts_atomically(),
             clang: build_info().clang,
         }
     }
@@ -280,6 +348,48 @@ impl Firewall {
     /// Not on a BPF file system, or the directory holds something. Then nothing is pinned.
     pub fn pin(&self, dir: impl AsRef<Path>) -> Result<(), PinError> {
         self.backend.pin(dir.as_ref())
+    }
+
+    /// The directory where this firewall is pinned, so that it outlives the process; `None` if all ends
+    /// with the process.
+    pub fn pin_root(&self) -> Option<&Path> {
+        self.backend.pinned()
+    }
+
+    /// Detaches every interface and removes all pins: nothing is left of this firewall, and every
+    /// packet passes. Saved policies stay. This is for the end: afterwards nothing can be attached.
+    ///
+    /// # Errors
+    /// A pin cannot be removed. The interfaces are detached all the same.
+    pub fn uninstall(&self) -> Result<(), PinError> {
+        self.bridges.take_all_down();
+        lock(&self.interfaces).release_all();
+        self.backend.unpin()
+    }
+
+    /// Whether the policy in force is what judges. Costs one system call, and a few for each interface.
+    ///
+    /// Nothing but a mistake or another program can break it, by the maps of this one. Then packets
+    /// pass unjudged: [`Firewall::apply`] mends it.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn health(&self) -> Result<(), HealthError> {
+        let Some(active) = self.active() else {
+            return Ok(());
+        };
+        let expected = active.judge.program().id;
+        let judging = self.backend.judging_program();
+        let found = judging.map_err(|source| HealthError::Syscall {
+            call: "bpf(BPF_MAP_LOOKUP_ELEM) on policy_slot",
+            source,
+        })?;
+        // Another thread may just have applied another policy.
+        let is_current = self.active().is_some_and(|now| Arc::ptr_eq(&now, &active));
+        if is_current && found != Some(expected) {
+            return Err(HealthError::NotJudging { expected, found });
+        }
+        Ok(())
     }
 
     pub(super) fn active(&self) -> Option<Arc<Active>> {

@@ -8,14 +8,22 @@
 
 use std::mem;
 
-use super::attach::{Attachment, Fallback};
+use super::attach::{AttachMode, Attachment, Fallback, ModePreference};
 use super::backend::{Backend, VerdictCounters, XdpLink};
 use super::error::AttachError;
 use super::ifindex::IfIndex;
-use super::layout::{INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, InterfaceEntry};
+use super::inheritance::InheritedLink;
+use super::layout::{
+    COUNTERS_PER_INTERFACE, INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, INTERFACE_PORT,
+    InterfaceEntry, VerdictCounter,
+};
+use super::slot_memory::{InterfaceRecord, SlotMemory};
 
 /// Slot 0 counts the frames of interfaces that are not in the table.
 pub(super) const OTHER: u16 = 0;
+
+/// Of a slot that is in no place of the table.
+const NO_POSITION: u32 = u32::MAX;
 
 /// What is left in the place of an entry that was taken out.
 const GONE: InterfaceEntry = InterfaceEntry {
@@ -39,8 +47,12 @@ struct Slot {
     ifindex: IfIndex,
     name: String,
     position: u32,
+    /// `INTERFACE_PORT` and the like.
+    flags: u16,
     /// What was counted here before this interface had the slot.
     baseline: VerdictCounters,
+    /// Whether auto-attach attached it, who may also detach it.
+    automatic: bool,
     state: State,
 }
 
@@ -92,7 +104,7 @@ impl Slot {
         InterfaceEntry {
             ifindex: self.ifindex.get(),
             slot,
-            flags: 0,
+            flags: self.flags,
         }
     }
 
@@ -117,6 +129,110 @@ impl Interfaces {
             slots: Vec::new(),
             detachments: 0,
         }
+    }
+
+    /// The slots as an earlier process left them, all without an attachment.
+    pub(super) fn recover(backend: &dyn Backend, memory: SlotMemory<'_>) -> Self {
+        let mut table = Self::new(memory.interfaces);
+        let records: Vec<_> = (1..=memory.interfaces)
+            .map(|slot| memory.interface(slot))
+            .collect();
+        let used = records
+            .iter()
+            .rposition(Option::is_some)
+            .map_or(0, |i| i + 1);
+        for record in records.into_iter().take(used) {
+            // A slot whose last change was cut off: nobody's.
+            let record = record.unwrap_or_else(|| InterfaceRecord {
+                ifindex: IfIndex::new(INTERFACE_GONE).expect("not 0"),
+                name: String::new(),
+                position: NO_POSITION,
+                flags: 0,
+                baseline: [VerdictCounter::default(); COUNTERS_PER_INTERFACE],
+                automatic: false,
+            });
+            let slot = Slot {
+                ifindex: record.ifindex,
+                name: record.name,
+                position: record.position,
+                flags: record.flags,
+                baseline: record.baseline,
+                automatic: record.automatic,
+                state: State::Detached { since: 0 },
+            };
+            let number = number(table.slots.len());
+            write(backend, slot.position, slot.in_table(number));
+            table.slots.push(slot);
+        }
+        table
+    }
+
+    /// Takes over an attachment of an earlier process; `counted` is what its frames counted in other
+    /// slots.
+    pub(super) fn inherit(
+        &mut self,
+        backend: &dyn Backend,
+        inherited: InheritedLink,
+        counted: Option<&VerdictCounters>,
+    ) -> Result<(), AttachError> {
+        let InheritedLink {
+            link,
+            ifindex,
+            name,
+            mode,
+            automatic,
+            bridged,
+        } = inherited;
+        // Its link is that of then, so it is the same interface, whatever its name is now.
+        let mut automatic = automatic;
+        if let Some(slot) = self.slots.iter_mut().find(|s| s.ifindex == ifindex) {
+            slot.name.clone_from(&name);
+            automatic |= slot.automatic;
+        }
+        let reservation = self.reserve(backend, ifindex, &name)?;
+        if let Some(counted) = counted {
+            let index = usize::from(reservation.slot) - 1;
+            let slot = &mut self.slots[index];
+            for (baseline, counter) in slot.baseline.iter_mut().zip(counted) {
+                *baseline = baseline.since(*counter);
+            }
+            remember(backend, reservation.slot, &self.slots[index]);
+        }
+        self.keep(
+            reservation,
+            link,
+            ModePreference::BestAvailable,
+            mode,
+            Vec::new(),
+        );
+        self.set_automatic(backend, ifindex, automatic);
+        if let Some((flags, _)) = bridged {
+            self.set_flags(backend, ifindex, flags);
+        }
+        Ok(())
+    }
+
+    /// Lets interfaces run the program of this process that still run that of an earlier one; says
+    /// whether all do.
+    pub(super) fn succeed(&mut self) -> bool {
+        let mut done = true;
+        for slot in &mut self.slots {
+            let State::Attached { link, attachment } = &mut slot.state else {
+                continue;
+            };
+            match link.succeed() {
+                Ok(()) => attachment.program_id = link.program_id(),
+                Err(_) if !link.is_alive() => {}
+                Err(error) => {
+                    log::error!(
+                        "{}: still runs the program and the policy of the process before: {error}",
+                        slot.name
+                    );
+                    done = false;
+                }
+            }
+        }
+        done
     }
 
     /// The attachment of an interface, if it is there and attached.
@@ -167,7 +283,13 @@ impl Interfaces {
     }
 
     /// Gives the interface of a slot another name, if it has the old one; returns the slot.
-    pub(super) fn rename(&mut self, ifindex: IfIndex, from: &str, to: &str) -> Option<u16> {
+    pub(super) fn rename(
+        &mut self,
+        backend: &dyn Backend,
+        ifindex: IfIndex,
+        from: &str,
+        to: &str,
+    ) -> Option<u16> {
         let is_it = |s: &Slot| s.ifindex == ifindex && s.name == from;
         let index = self.slots.iter().position(is_it)?;
         let slot = &mut self.slots[index];
@@ -175,6 +297,7 @@ impl Interfaces {
         if let State::Attached { attachment, .. } = &mut slot.state {
             to.clone_into(&mut attachment.name);
         }
+        remember(backend, number(index), &self.slots[index]);
         Some(number(index))
     }
 
@@ -193,6 +316,7 @@ impl Interfaces {
         if let Some(index) = self.slots.iter().position(|s| s.ifindex == ifindex) {
             let slot = number(index);
             let mut before = Before::Same;
+            self.slots[index].automatic = false;
             if self.slots[index].name != name {
                 // The number went to another interface, whose counters start at zero.
                 backend.wait_for_readers().map_err(failed)?;
@@ -200,13 +324,16 @@ impl Interfaces {
                     ifindex,
                     name: name.to_owned(),
                     position: self.slots[index].position,
+                    flags: self.slots[index].flags,
                     baseline: backend.rested_verdicts(slot),
+                    automatic: false,
                     state: State::Detached {
                         since: self.detachments,
                     },
                 };
                 before = Before::Other(Box::new(mem::replace(&mut self.slots[index], entry)));
             }
+            remember(backend, slot, &self.slots[index]);
             return Ok(Reservation { slot, before });
         }
         let full = || AttachError::Full {
@@ -229,18 +356,21 @@ impl Interfaces {
         let position = position.expect("a free place or that of the slot taken over");
         if let Some(old) = self.slots.get(index) {
             backend.wait_for_readers().map_err(failed)?;
-            backend.write_interface(old.position, GONE);
+            write(backend, old.position, GONE);
         }
         let entry = Slot {
             ifindex,
             name: name.to_owned(),
             position,
+            flags: 0,
             baseline: backend.rested_verdicts(slot),
+            automatic: false,
             state: State::Detached {
                 since: self.detachments,
             },
         };
-        backend.write_interface(position, entry.in_table(slot));
+        remember(backend, slot, &entry);
+        write(backend, position, entry.in_table(slot));
         let before = match self.slots.get_mut(index) {
             Some(old) => Before::Other(Box::new(mem::replace(old, entry))),
             None => {
@@ -251,6 +381,23 @@ impl Interfaces {
         Ok(Reservation { slot, before })
     }
 
+    /// Sets the flags of an interface, if it has a slot.
+    pub(super) fn set_flags(&mut self, backend: &dyn Backend, ifindex: IfIndex, flags: u16) {
+        let found = self.slots.iter().position(|s| s.ifindex == ifindex);
+        if let Some(index) = found.filter(|index| self.slots[*index].flags != flags) {
+            self.slots[index].flags = flags;
+            remember(backend, number(index), &self.slots[index]);
+            let entry = self.slots[index].in_table(number(index));
+            write(backend, self.slots[index].position, entry);
+        }
+    }
+
+    /// Whether an interface is attached for another reason than that it is a port.
+    pub(super) fn stays_attached(&self, ifindex: IfIndex) -> bool {
+        let found = self.slots.iter().find(|s| s.ifindex == ifindex);
+        found.is_some_and(|s| s.is_attached() && (s.automatic || s.flags & INTERFACE_PORT == 0))
+    }
+
     /// Takes back what `reserve` did for an interface that could not be attached.
     pub(super) fn cancel(&mut self, backend: &dyn Backend, reservation: Reservation) {
         let Reservation { slot, before } = reservation;
@@ -258,15 +405,19 @@ impl Interfaces {
         match before {
             Before::Same => {}
             Before::Unused => {
-                backend.write_interface(reserved.position, GONE);
+                write(backend, reserved.position, GONE);
+                if let Some(memory) = backend.slot_memory() {
+                    memory.set_interface(slot, None);
+                }
                 // It was the last one.
                 self.slots.pop();
             }
             Before::Other(old) => {
                 if reserved.position != old.position {
-                    backend.write_interface(reserved.position, GONE);
+                    write(backend, reserved.position, GONE);
                 }
-                backend.write_interface(old.position, old.in_table(slot));
+                write(backend, old.position, old.in_table(slot));
+                remember(backend, slot, &old);
                 *reserved = *old;
             }
         }
@@ -277,15 +428,17 @@ impl Interfaces {
         &mut self,
         reservation: Reservation,
         link: Box<dyn XdpLink>,
-        mode: super::attach::AttachMode,
-        fell_back: Option<Fallback>,
+        requested: ModePreference,
+        mode: AttachMode,
+        fallbacks: Vec<Fallback>,
     ) -> Attachment {
         let slot = &mut self.slots[usize::from(reservation.slot) - 1];
         let attachment = Attachment {
             ifindex: slot.ifindex,
             name: slot.name.clone(),
+            requested,
             mode,
-            fell_back,
+            fallbacks,
             program_id: link.program_id(),
             link_id: link.id(),
         };
@@ -307,8 +460,39 @@ impl Interfaces {
             since: self.detachments,
         };
         match mem::replace(&mut slot.state, state) {
-            State::Attached { attachment, .. } => Some(attachment),
+            State::Attached {
+                mut link,
+                attachment,
+            } => {
+                link.unpin();
+                Some(attachment)
+            }
             State::Detached { .. } => None,
+        }
+    }
+
+    /// Notes whether it was auto-attach that attached an interface.
+    pub(super) fn set_automatic(&mut self, backend: &dyn Backend, ifindex: IfIndex, is: bool) {
+        let found = self.slots.iter().position(|s| s.ifindex == ifindex);
+        if let Some(index) = found {
+            self.slots[index].automatic = is;
+            remember(backend, number(index), &self.slots[index]);
+        }
+    }
+
+    /// The attachments of auto-attach.
+    pub(super) fn automatic(&self) -> impl Iterator<Item = &Attachment> {
+        self.slots.iter().filter_map(|slot| match &slot.state {
+            State::Attached { attachment, .. } if slot.automatic => Some(attachment),
+            _ => None,
+        })
+    }
+
+    /// Detaches all.
+    pub(super) fn release_all(&mut self) {
+        let attached: Vec<IfIndex> = self.attachments().map(|a| a.ifindex).collect();
+        for ifindex in attached {
+            self.release(ifindex);
         }
     }
 
@@ -336,6 +520,29 @@ impl Interfaces {
     }
 }
 
+/// Writes an entry of the table in the kernel.
+fn write(backend: &dyn Backend, position: u32, entry: InterfaceEntry) {
+    if position != NO_POSITION {
+        backend.write_interface(position, entry);
+    }
+}
+
+/// Writes down for a later process who counts in a slot.
+fn remember(backend: &dyn Backend, number: u16, slot: &Slot) {
+    let Some(memory) = backend.slot_memory() else {
+        return;
+    };
+    let record = InterfaceRecord {
+        ifindex: slot.ifindex,
+        name: slot.name.clone(),
+        position: slot.position,
+        flags: slot.flags,
+        baseline: slot.baseline,
+        automatic: slot.automatic,
+    };
+    memory.set_interface(number, Some(&record));
+}
+
 fn number(index: usize) -> u16 {
     u16::try_from(index + 1).expect("at most as many slots as max_interfaces, a u16")
 }
@@ -352,7 +559,6 @@ fn is_near(ifindex: IfIndex, position: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::attach::AttachMode;
     use crate::kernel::recorder::Recorder;
 
     fn index(number: u32) -> IfIndex {
@@ -363,7 +569,14 @@ mod tests {
         let reservation = table.reserve(backend, index(number), &format!("if{number}"))?;
         let slot = reservation.slot;
         let link = backend.link(index(number), AttachMode::Native).unwrap();
-        table.keep(reservation, link, AttachMode::Native, None);
+        let native = AttachMode::Native;
+        table.keep(
+            reservation,
+            link,
+            ModePreference::BestAvailable,
+            native,
+            vec![],
+        );
         Ok(slot)
     }
 

@@ -10,6 +10,16 @@ pub(super) const INTERFACE_ENTRIES: u32 = 4096;
 pub(super) const INTERFACE_HOPS: u32 = 8;
 /// An entry that was taken out: unlike a free one it does not end the search.
 pub(super) const INTERFACE_GONE: u32 = u32::MAX;
+/// A port of a bridge.
+pub(super) const INTERFACE_PORT: u16 = 1 << 0;
+/// A port whose frames are not judged.
+pub(super) const INTERFACE_UNFILTERED: u16 = 1 << 1;
+/// The program evaluates.
+pub(super) const EXIT_REPORT: u32 = 1 << 0;
+/// Some interfaces are ports of bridges.
+pub(super) const EXIT_FORWARD: u32 = 1 << 1;
+/// Counters are added to in atomic steps.
+pub(super) const EXIT_ATOMIC: u32 = 1 << 2;
 /// Budgets of sources in a line of `rate_sources`.
 pub(super) const SOURCE_SLOTS: u32 = 3;
 pub(super) const REASON_SLOTS: usize = 16;
@@ -47,6 +57,9 @@ pub(super) struct HostShape {
     pub ban_lines: u32,
     pub flow_lines: u32,
     pub tick_zero: u64,
+    /// `EXIT_*`.
+    pub exit: u32,
+    pub reserved: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]

@@ -1,7 +1,9 @@
-//! An attachment in the kernel: a `bpf_link`.
+//! An attachment in the kernel: a `bpf_link`, pinned or not.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
@@ -17,6 +19,10 @@ pub(super) struct Link {
     fd: OwnedFd,
     id: u32,
     program_id: u32,
+    /// Its name in a BPF file system, by which it outlives this process.
+    pin: Option<PathBuf>,
+    /// The program that is to take the place of the one that it still runs.
+    successor: Option<OwnedFd>,
 }
 
 impl Link {
@@ -30,13 +36,56 @@ impl Link {
             AttachMode::Generic => libbpf_sys::XDP_FLAGS_SKB_MODE,
             AttachMode::Offload => libbpf_sys::XDP_FLAGS_HW_MODE,
         };
+        if mode == AttachMode::Offload {
+            // Found out for real, so that it is noticed when a kernel can. EPERM says nothing about
+            // the device: making maps on one takes CAP_SYS_ADMIN, attaching does not.
+            match sys::offload_program_array(ifindex.get()) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                _ => {}
+            }
+        }
         let fd = sys::link_xdp(program, ifindex.get(), flags)?;
         let info = LinkInfo::from_fd(fd.as_fd()).map_err(|e| to_io(&e))?;
         Ok(Self {
             fd,
             id: info.id,
             program_id: info.prog_id,
+            pin: None,
+            successor: None,
         })
+    }
+
+    /// Takes over a pinned link, and the number of its interface; `None` if that is gone, or the pin
+    /// is of something else. It goes on with its program until [`XdpLink::succeed`].
+    pub(super) fn adopt(
+        pin: &Path,
+        successor: BorrowedFd<'_>,
+    ) -> io::Result<Option<(Self, IfIndex)>> {
+        let fd = sys::open_pin(pin)?;
+        let Ok(info) = LinkInfo::from_fd(fd.as_fd()) else {
+            return Ok(None);
+        };
+        let LinkTypeInfo::Xdp(xdp) = &info.info else {
+            return Ok(None);
+        };
+        let Some(ifindex) = IfIndex::new(xdp.ifindex) else {
+            return Ok(None);
+        };
+        let link = Self {
+            fd,
+            id: info.id,
+            program_id: info.prog_id,
+            pin: Some(pin.to_owned()),
+            successor: Some(successor.try_clone_to_owned()?),
+        };
+        Ok(Some((link, ifindex)))
+    }
+
+    /// Gives it a name, by which it outlives this process.
+    pub(super) fn pin(&mut self, pin: PathBuf) -> io::Result<()> {
+        sys::pin_object(self.fd.as_fd(), &pin)?;
+        self.pin = Some(pin);
+        Ok(())
     }
 }
 
@@ -55,10 +104,36 @@ impl XdpLink for Link {
             _ => true,
         }
     }
+
+    fn succeed(&mut self) -> io::Result<()> {
+        let Some(successor) = &self.successor else {
+            return Ok(());
+        };
+        sys::update_link(self.fd.as_fd(), successor.as_fd())?;
+        self.successor = None;
+        let info = LinkInfo::from_fd(self.fd.as_fd()).map_err(|e| to_io(&e))?;
+        self.program_id = info.prog_id;
+        Ok(())
+    }
+
+    fn unpin(&mut self) {
+        if let Some(pin) = self.pin.take()
+            && let Err(error) = fs::remove_file(&pin)
+        {
+            log::warn!("{}: cannot remove the pin: {error}", pin.display());
+        }
+    }
 }
 
 impl Drop for Link {
+    /// Detaches, unless a pin is to keep it.
     fn drop(&mut self) {
+        if self.pin.is_some() {
+            if self.is_alive() {
+                return;
+            }
+            self.unpin();
+        }
         if let Err(error) = sys::detach_link(self.fd.as_fd()) {
             log::debug!(
                 "XDP link {} was gone before it was detached: {error}",

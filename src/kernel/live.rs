@@ -1,33 +1,43 @@
 //! The backend that is the kernel.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use libbpf_rs::{ProgramHandle, Xdp, XdpFlags};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, ProgramHandle, Xdp, XdpFlags};
 
 use super::attach::AttachMode;
-use super::backend::{Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
+use super::backend::{Backend, Bank, Judge, VerdictCounters, XdpLink};
 use super::ban_table::BanMemory;
-use super::error::{ApplyError, PinError};
+use super::bridge::{BridgeError, Port, PreparedPort};
+use super::counters::Counters;
+use super::device::{self, DeviceFacts, XdpFeatures};
+use super::entry_counters::InheritedEntries;
+use super::error::{ApplyError, LoadError, PinError};
 use super::evaluate;
 use super::events::{EventSource, Ring};
 use super::firewall::lock;
+use super::foreign::{self, ForeignProgram};
 use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
+use super::inheritance::{Counted, Inheritance, InheritedLink, slot_memory_of, slot_words};
 use super::layout::{
-    BAN_KINDS, BANKS, COUNTERS_PER_INTERFACE, Control, EvaluationLine, HostShape,
-    INTERFACE_ENTRIES, InterfaceEntry, RateBudget, RuleCounter, VerdictCounter,
+    BAN_KINDS, BANKS, Control, EXIT_ATOMIC, EvaluationLine, HostShape, INTERFACE_ENTRIES,
+    InterfaceEntry, RateBudget, RuleCounter,
 };
 use super::link::Link;
-use super::pin;
+use super::pin::{self, Layout, Pinnable};
+use super::pin_root::{Legacy, PinRoot, Pinning};
 use super::program::{self, LoadedProgram, ProgramError, to_io};
 use super::publish::Generation;
-use super::published::{Published, Shared};
+use super::published::{self, Published, Shared};
+use super::shared_maps::SharedMaps;
+use super::slot_memory::SlotMemory;
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
 use crate::abi::{LIMIT_TIME_SHIFT, LINE_BYTES};
@@ -45,8 +55,7 @@ pub(super) struct Kernel {
     wide_control: SharedWords<AtomicU64>,
     bans: SharedWords<AtomicU64>,
     interfaces: SharedWords<AtomicU64>,
-    verdict_counters: SharedWords<AtomicU64>,
-    rule_counters: SharedWords<AtomicU64>,
+    counters: Counters,
     rate_budgets: SharedWords<AtomicU64>,
     rate_overflows: SharedWords<AtomicU64>,
     grace: GracePeriod,
@@ -54,16 +63,90 @@ pub(super) struct Kernel {
     /// A moment and its tick.
     anchor: Mutex<(Instant, u64)>,
     events: Arc<Ring>,
+    event_buffer: u32,
+    pins: Option<Pins>,
+    /// Switches of programs that interfaces may still run: they would be emptied with their last user.
+    held: Mutex<Vec<MapHandle>>,
+}
+
+/// What outlives this process.
+#[derive(Debug)]
+struct Pins {
+    root: PinRoot,
+    /// Where the maps are, in the root.
+    dir: PathBuf,
+    slots: SharedWords<AtomicU64>,
+    /// Whether all of it is of this process.
+    settled: AtomicBool,
 }
 
 impl Kernel {
-    /// `host.tick_zero` is found out here.
+    /// `host.tick_zero` is found out here, and with the maps of an earlier process its seed is kept.
     pub(super) fn load(
         host: HostShape,
         cpus: u32,
         event_buffer: u32,
+        pinning: Pinning,
+        root: Option<PinRoot>,
+    ) -> Result<(Self, Inheritance), LoadError> {
+        let wanted = Layout::new(host, cpus, event_buffer);
+        let legacy = root.as_ref().map(PinRoot::legacy).transpose()?.flatten();
+        let (existing, other) = match legacy {
+            Some(legacy) if legacy.layout.suits(&wanted) => (Some(legacy), None),
+            other => (None, other),
+        };
+        let host = existing.as_ref().map_or(host, |e| e.layout.host);
+        let (entry, clock, maps) =
+            program::load_entry(host, cpus, event_buffer, existing.as_ref().map(|e| &e.maps))?;
+        let mut kernel = Self::open(host, cpus, event_buffer, entry, clock, maps)?;
+        let mut inheritance = Inheritance {
+            has_maps: existing.is_some(),
+            dry_run: root.as_ref().and_then(PinRoot::dry_run),
+            ..Inheritance::default()
+        };
+        let Some(root) = root else {
+            return Ok((kernel, inheritance));
+        };
+        if let Some(other) = &other {
+            log::info!(
+                "{}: made for other sizes: counters and bans are taken over, rate state begins anew",
+                other.dir.display()
+            );
+            inheritance.counted =
+                Counted::read(other, kernel.ticks()).map_err(|source| LoadError::Syscall {
+                    call: "reading the counters of the process before",
+                    source,
+                })?;
+        }
+        inheritance.links = kernel.inherited_links(&root, &inheritance.counted)?;
+        *lock(&kernel.held) = root.policy_slots()?;
+        if pinning == Pinning::Off {
+            for inherited in &mut inheritance.links {
+                inherited.link.unpin();
+            }
+            root.remove()?;
+        } else {
+            kernel.pins = Some(kernel.make_pins(root, existing)?);
+            if inheritance.has_maps {
+                inheritance.entries = kernel.inherited_entries();
+            }
+        }
+        Ok((kernel, inheritance))
+    }
+
+    /// The seed of the tables that outlive a policy.
+    pub(super) fn seed(&self) -> [u64; 2] {
+        self.shared.host.seed
+    }
+
+    fn open(
+        host: HostShape,
+        cpus: u32,
+        event_buffer: u32,
+        entry: LoadedProgram,
+        clock: ProgramHandle,
+        maps: SharedMaps,
     ) -> Result<Self, ProgramError> {
-        let (entry, clock, maps) = program::load_entry(host, cpus, event_buffer)?;
         let mmap = |source| ProgramError::Syscall {
             call: "mmap",
             source,
@@ -71,17 +154,17 @@ impl Kernel {
         let cpus = cpus as usize;
         let evaluation =
             SharedWords::new(&maps.evaluation, words(size_of::<EvaluationLine>())).map_err(mmap)?;
-        let (ticks, nanoseconds) =
-            read_clock(&clock, &evaluation).map_err(|source| ProgramError::Syscall {
-                call: "bpf(BPF_PROG_TEST_RUN) of the clock",
-                source,
-            })?;
-        let since_zero = ticks.wrapping_mul(host.tick_ns.into());
-        let host = HostShape {
-            tick_zero: nanoseconds.wrapping_sub(since_zero) << LIMIT_TIME_SHIFT,
-            ..host
-        };
-        let verdicts = cpus * host.interface_slots as usize * COUNTERS_PER_INTERFACE * BANKS;
+        let mut host = host;
+        // Budgets that an earlier process left are counted from its zero.
+        if host.tick_zero == 0 {
+            let (ticks, nanoseconds) =
+                read_clock(&clock, &evaluation).map_err(|source| ProgramError::Syscall {
+                    call: "bpf(BPF_PROG_TEST_RUN) of the clock",
+                    source,
+                })?;
+            let since_zero = ticks.wrapping_mul(host.tick_ns.into());
+            host.tick_zero = nanoseconds.wrapping_sub(since_zero) << LIMIT_TIME_SHIFT;
+        }
         let rules = cpus * host.rule_slots as usize;
         let kernel = Self {
             control: SharedWords::new(&maps.control, words(LINE_BYTES)).map_err(mmap)?,
@@ -91,13 +174,7 @@ impl Kernel {
                 .map_err(mmap)?,
             interfaces: SharedWords::new(&maps.interfaces, INTERFACE_ENTRIES as usize)
                 .map_err(mmap)?,
-            verdict_counters: SharedWords::new(
-                &maps.verdict_counters,
-                verdicts * WORDS_PER_VERDICT,
-            )
-            .map_err(mmap)?,
-            rule_counters: SharedWords::new(&maps.rule_counters, rules * BANKS * WORDS_PER_RULE)
-                .map_err(mmap)?,
+            counters: Counters::new(&maps, host, cpus).map_err(mmap)?,
             rate_budgets: SharedWords::new(
                 &maps.rate_budgets,
                 host.rule_slots as usize * WORDS_PER_BUDGET,
@@ -106,6 +183,9 @@ impl Kernel {
             rate_overflows: SharedWords::new(&maps.rate_overflows, rules).map_err(mmap)?,
             grace: GracePeriod::new().map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE)"))?,
             events: Arc::new(Ring::new(&maps, cpus)?),
+            event_buffer,
+            pins: None,
+            held: Mutex::default(),
             entry,
             clock,
             anchor: Mutex::new((Instant::now(), 0)),
@@ -123,6 +203,100 @@ impl Kernel {
                 source,
             })?;
         Ok(kernel)
+    }
+
+    /// Pins the maps, unless they are those of an earlier process.
+    fn make_pins(&self, root: PinRoot, existing: Option<Legacy>) -> Result<Pins, LoadError> {
+        let words = slot_words(self.shared.host);
+        let (dir, slots) = match existing {
+            Some(legacy) => (legacy.dir, legacy.slots),
+            None => {
+                let slots = published::mmapable_array(pin::SLOTS, size_of::<u64>(), words as u32)
+                    .map_err(ProgramError::syscall("bpf(BPF_MAP_CREATE) of the slots"))?;
+                let dir = root.next_dir()?;
+                pin::pin(&dir, &self.pinnable(Some(&slots)))?;
+                (dir, slots)
+            }
+        };
+        let slots = SharedWords::new(&slots, words).map_err(|source| LoadError::Syscall {
+            call: "mmap of the slots",
+            source,
+        })?;
+        Ok(Pins {
+            root,
+            dir,
+            slots,
+            settled: AtomicBool::new(false),
+        })
+    }
+
+    fn pinnable<'p>(&'p self, slots: Option<&'p MapHandle>) -> Pinnable<'p> {
+        Pinnable {
+            entry: &self.entry.handle,
+            maps: &self.shared.maps,
+            slots,
+            layout: Layout::new(self.shared.host, self.cpus as u32, self.event_buffer),
+        }
+    }
+
+    /// The attachments of an earlier process, which run its program.
+    fn inherited_links(
+        &self,
+        root: &PinRoot,
+        counted: &Counted,
+    ) -> Result<Vec<InheritedLink>, PinError> {
+        let links = root.links(self.entry.handle.as_fd())?.into_iter();
+        let inherited = links.filter_map(|(link, ifindex)| {
+            let name = self.interface_name(ifindex)?;
+            let mode = self.mode_on(ifindex, link.program_id())?;
+            Some(InheritedLink {
+                link: Box::new(link),
+                ifindex,
+                name,
+                mode,
+                automatic: counted.automatic.contains(&ifindex),
+                bridged: counted.bridged.get(&ifindex).copied(),
+            })
+        });
+        Ok(inherited.collect())
+    }
+
+    /// The counters of entries of the program that judges, which is of an earlier process.
+    fn inherited_entries(&self) -> Option<InheritedEntries> {
+        let id = self.judging_program().ok()??;
+        let program = ProgramHandle::from_prog_id(id).ok()?;
+        let maps = sys::program_maps(program.as_fd()).ok()?.into_iter();
+        let maps: Vec<MapHandle> = maps
+            .filter_map(|id| MapHandle::from_map_id(id).ok())
+            .collect();
+        let named = |end: &str| {
+            let mut found = maps
+                .iter()
+                .filter(|m| m.name().to_string_lossy().ends_with(end));
+            found.next()
+        };
+        let rodata = named(".rodata")?.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+        let generation = program::generation_in(&rodata.ok()??)?;
+        let counters = named("entry_counters")?;
+        let words = counters.max_entries() as usize * published::WORDS_PER_ENTRY;
+        Some(InheritedEntries {
+            policy: self.slot_memory()?.policy(generation)?,
+            counters: SharedWords::new(counters, words).ok()?,
+        })
+    }
+
+    /// In which mode an interface runs a program.
+    fn mode_on(&self, ifindex: IfIndex, program_id: u32) -> Option<AttachMode> {
+        let found = Xdp::new(self.entry.handle.as_fd())
+            .query(ifindex.get().try_into().ok()?, XdpFlags::NONE)
+            .ok()?;
+        let modes = [
+            (found.hw_prog_id, AttachMode::Offload),
+            (found.drv_prog_id, AttachMode::Native),
+            (found.skb_prog_id, AttachMode::Generic),
+        ];
+        let mut running = modes.into_iter().filter(|(id, _)| *id == program_id);
+        running.next().map(|(_, mode)| mode)
     }
 
     /// What each CPU counted of the packets that [`Backend::rate_overflow`] sums up.
@@ -171,11 +345,10 @@ fn read_clock(
 const ANCHOR_LIFE: Duration = Duration::from_secs(10);
 const ANCHOR_TRIES: u32 = 10;
 
-const WORDS_PER_VERDICT: usize = size_of::<VerdictCounter>() / size_of::<u64>();
-const WORDS_PER_LINE: usize = LINE_BYTES / size_of::<u64>();
+pub(super) const WORDS_PER_LINE: usize = LINE_BYTES / size_of::<u64>();
 /// The place of `ban_lengths` in `struct control`.
-const BAN_LENGTHS_WORD: usize = std::mem::offset_of!(Control, ban_lengths) / size_of::<u64>();
-const WORDS_PER_RULE: usize = size_of::<RuleCounter>() / size_of::<u64>();
+pub(super) const BAN_LENGTHS_WORD: usize =
+    std::mem::offset_of!(Control, ban_lengths) / size_of::<u64>();
 const WORDS_PER_BUDGET: usize = size_of::<RateBudget>() / size_of::<u64>();
 /// The place of `dry_run` in `struct control`.
 const DRY_RUN: usize = 0;
@@ -261,28 +434,48 @@ impl Backend for Kernel {
     }
 
     fn link(&self, ifindex: IfIndex, mode: AttachMode) -> io::Result<Box<dyn XdpLink>> {
-        Ok(Box::new(Link::new(
-            self.entry.handle.as_fd(),
-            ifindex,
-            mode,
-        )?))
+        let mut link = Link::new(self.entry.handle.as_fd(), ifindex, mode)?;
+        if let Some(pins) = &self.pins {
+            let path = pins.root.link_path(ifindex);
+            // Of an interface that had the number before; one that is there is known since the start.
+            let _ = fs::remove_file(&path);
+            link.pin(path)?;
+        }
+        Ok(Box::new(link))
     }
 
-    fn occupant(&self, ifindex: IfIndex) -> Option<Occupant> {
-        let found = Xdp::new(self.entry.handle.as_fd())
-            .query(ifindex.get().try_into().ok()?, XdpFlags::NONE)
-            .ok()?;
-        let ids = [
-            found.prog_id,
-            found.drv_prog_id,
-            found.skb_prog_id,
-            found.hw_prog_id,
-        ];
-        let program_id = ids.into_iter().find(|id| *id != 0)?;
-        let name = ProgramHandle::from_prog_id(program_id)
-            .map(|p| p.name().to_string_lossy().into_owned())
-            .unwrap_or_default();
-        Some(Occupant { program_id, name })
+    fn prepare_port(
+        &self,
+        ifindex: IfIndex,
+        name: &str,
+        state_dir: Option<&Path>,
+    ) -> Result<Box<dyn PreparedPort>, BridgeError> {
+        Ok(Box::new(Port::prepare(ifindex, name, state_dir)?))
+    }
+
+    fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()> {
+        let (ports, key) = (&self.shared.maps.ports, port.get().to_ne_bytes());
+        let done = match partner {
+            Some(partner) => ports.update(&key, &partner.get().to_ne_bytes(), MapFlags::ANY),
+            None => ports.delete(&key),
+        };
+        match done {
+            // With its interface the kernel takes an entry out by itself.
+            Err(error) if partner.is_none() && error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.map_err(|e| to_io(&e)),
+        }
+    }
+
+    fn occupant(&self, ifindex: IfIndex, interface: &str) -> Option<ForeignProgram> {
+        foreign::on(ifindex, interface)
+    }
+
+    fn device(&self, ifindex: IfIndex) -> DeviceFacts {
+        device::gather(ifindex)
+    }
+
+    fn xdp_features(&self, ifindex: IfIndex) -> Option<XdpFeatures> {
+        device::xdp_features(ifindex)
     }
 
     fn bank(&self) -> Bank {
@@ -294,39 +487,11 @@ impl Backend for Kernel {
     }
 
     fn verdict_counters(&self, slot: u16, bank: Bank) -> VerdictCounters {
-        let mut sums = [VerdictCounter::default(); COUNTERS_PER_INTERFACE];
-        let words = self.verdict_counters.words();
-        for cpu in 0..self.cpus {
-            let region = cpu * self.shared.host.interface_slots as usize + usize::from(slot);
-            let first = region * COUNTERS_PER_INTERFACE * BANKS + bank as usize;
-            let pairs = words[first * WORDS_PER_VERDICT..]
-                .chunks(WORDS_PER_VERDICT)
-                .step_by(BANKS);
-            for (sum, pair) in sums.iter_mut().zip(pairs) {
-                let [packets, bytes] = [0, 1].map(|i| pair[i].load(Ordering::Relaxed));
-                sum.add(VerdictCounter { packets, bytes });
-            }
-        }
-        sums
+        self.counters.verdicts(slot, bank)
     }
 
     fn rule_counter(&self, slot: u32, bank: Bank) -> RuleCounter {
-        let mut sum = RuleCounter::default();
-        let words = self.rule_counters.words();
-        for cpu in 0..self.cpus {
-            let rule = cpu * self.shared.host.rule_slots as usize + slot as usize;
-            let index = rule * BANKS + bank as usize;
-            let counter = &words[index * WORDS_PER_RULE..][..WORDS_PER_RULE];
-            let [packets, bytes, dropped_packets, would_drop_packets] =
-                [0, 1, 2, 3].map(|i| counter[i].load(Ordering::Relaxed));
-            sum.add(RuleCounter {
-                packets,
-                bytes,
-                dropped_packets,
-                would_drop_packets,
-            });
-        }
-        sum
+        self.counters.rule(slot, bank)
     }
 
     fn rate_overflow(&self, slot: u32) -> u64 {
@@ -357,14 +522,51 @@ impl Backend for Kernel {
         self.shared.host.frags != 0
     }
 
+    fn slot_memory(&self) -> Option<SlotMemory<'_>> {
+        let pins = self.pins.as_ref()?;
+        Some(slot_memory_of(&pins.slots, self.shared.host))
+    }
+
+    fn settle(&self) {
+        lock(&self.held).clear();
+        let Some(pins) = &self.pins else { return };
+        if pins.settled.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (root, dir) = (&pins.root, &pins.dir);
+        let settled = root
+            .replace_entry(dir, &self.entry.handle)
+            .and_then(|()| root.remove_others(dir));
+        if let Err(error) = settled {
+            log::warn!("pins of an earlier process are left: {error}");
+        }
+    }
+
+    fn unpin(&self) -> Result<(), PinError> {
+        match &self.pins {
+            Some(pins) => pins.root.remove(),
+            None => Ok(()),
+        }
+    }
+
+    fn pinned(&self) -> Option<&Path> {
+        Some(&self.pins.as_ref()?.root.dir)
+    }
+
+    fn judging_program(&self) -> io::Result<Option<u32>> {
+        let slot = &self.shared.maps.policy_slot;
+        let value = slot
+            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|e| to_io(&e))?;
+        let id = value.and_then(|v| Some(u32::from_ne_bytes(v.try_into().ok()?)));
+        Ok(id.filter(|id| *id != 0))
+    }
+
+    fn counts_atomically(&self) -> bool {
+        self.shared.host.exit & EXIT_ATOMIC != 0
+    }
+
     fn pin(&self, dir: &Path) -> Result<(), PinError> {
-        let host = self.shared.host;
-        pin::pin(
-            dir,
-            &self.entry.handle,
-            &self.shared.maps,
-            host,
-            self.cpus as u32,
-        )
+        pin::pin(dir, &self.pinnable(None))
     }
 }

@@ -15,15 +15,23 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use super::backend::Backend;
 use super::ban_table::{self, BanTable};
-use super::error::LoadError;
-use super::firewall::Firewall;
+use super::error::{LoadError, SavedPolicyError};
+use super::firewall::{Beginning, Firewall};
 use super::frags::Frags;
-use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, SOURCE_SLOTS};
+use super::inheritance::Inheritance;
+use super::interfaces::Interfaces;
+use super::layout::{
+    BANKS, COUNTERS_PER_INTERFACE, EXIT_ATOMIC, EXIT_FORWARD, HostShape, SOURCE_SLOTS,
+};
 use super::live::Kernel;
 use super::namespace::Namespace;
+use super::pin_root::{PinRoot, Pinning};
 use super::probe;
-use super::program::{ProgramError, to_io};
+use super::program::to_io;
+use super::realtime::is_realtime;
 use super::recorder::{Recorder, Rehearsal};
+use super::slots::RuleSlots;
+use super::state_dir::StateDir;
 use crate::compile::ROWS_UP_TO;
 
 /// Settings of a [`Firewall`] before it is loaded.
@@ -37,7 +45,7 @@ use crate::compile::ROWS_UP_TO;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "settings do nothing before `load`"]
 pub struct Loader {
-    dry_run: bool,
+    dry_run: Option<bool>,
     max_interfaces: u16,
     max_rules: u32,
     rows_up_to: usize,
@@ -47,13 +55,19 @@ pub struct Loader {
     flow_lines: Option<u32>,
     event_buffer: u32,
     sample_every: Duration,
+    pinning: Option<Pinning>,
+    pin_root: PathBuf,
+    mount_bpffs: bool,
+    state_dir: Option<PathBuf>,
     namespace: Option<PathBuf>,
+    fast_forward: bool,
+    atomic_counters: Option<bool>,
 }
 
 impl Default for Loader {
     fn default() -> Self {
         Self {
-            dry_run: true,
+            dry_run: None,
             max_interfaces: 256,
             max_rules: 16_384,
             rows_up_to: ROWS_UP_TO,
@@ -63,16 +77,86 @@ impl Default for Loader {
             flow_lines: None,
             event_buffer: 1 << 20,
             sample_every: Duration::from_secs(1),
+            pinning: None,
+            pin_root: PathBuf::from(PIN_ROOT),
+            mount_bpffs: true,
+            state_dir: None,
             namespace: None,
+            fast_forward: false,
+            atomic_counters: None,
         }
     }
 }
 
 impl Loader {
     /// Whether frames are only judged and counted, and never dropped: `true` unless set, so that a
-    /// first start harms nobody. [`Firewall::set_dry_run`] changes it later.
+    /// first start harms nobody, or as it was in the process whose pins are taken over.
+    /// [`Firewall::set_dry_run`] changes it later.
     pub fn dry_run(self, dry_run: bool) -> Self {
-        Self { dry_run, ..self }
+        Self {
+            dry_run: Some(dry_run),
+            ..self
+        }
+    }
+
+    /// Whether the firewall outlives this process, by pins in a BPF file system; unless set it does
+    /// not, and nothing of an earlier process is looked for.
+    ///
+    /// A process that finds the pins of an earlier one, which ended in whatever way, takes over its
+    /// interfaces without a gap: they run the old program, by the old policy, until this process has a
+    /// policy, and then the new program takes its place in the same link. Counters of rules (by their
+    /// id) and of interfaces, bans, rate limits and dry run go on. After an update of xdpgate that
+    /// lays out its maps in another way they begin anew, except for dry run, and there is no gap
+    /// either; after a change of sizes such as [`Loader::max_rules`] counters and bans go on.
+    ///
+    /// One process at a time may use a [`pin_root`](Loader::pin_root).
+    ///
+    /// ```no_run
+    /// use xdpgate::{Firewall, Pinning};
+    ///
+    /// let firewall = Firewall::loader()
+    ///     .pin(Pinning::Auto)
+    ///     .state_dir("/var/lib/xdpgate")
+    ///     .load()?;
+    /// # Ok::<(), xdpgate::LoadError>(())
+    /// ```
+    pub fn pin(self, pinning: Pinning) -> Self {
+        Self {
+            pinning: Some(pinning),
+            ..self
+        }
+    }
+
+    /// The directory for the pins, in a BPF file system; `/sys/fs/bpf/xdpgate` unless set. Each
+    /// firewall needs its own.
+    pub fn pin_root(self, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            pin_root: dir.into(),
+            ..self
+        }
+    }
+
+    /// Whether a BPF file system may be mounted at `/sys/fs/bpf` if pins are to be there and none is;
+    /// it may unless set. The mount stays.
+    pub fn mount_bpffs(self, allowed: bool) -> Self {
+        Self {
+            mount_bpffs: allowed,
+            ..self
+        }
+    }
+
+    /// A directory for what must outlive the process and the machine's next start; none unless set. It
+    /// is made if need be.
+    ///
+    /// Each policy that comes in force is saved there as `policy.yaml` before [`Firewall::apply`]
+    /// returns, in canonical form, and put in force again by [`Loader::load`]: so a restart needs
+    /// nobody who knows the policy. What cannot be saved is in force all the same:
+    /// [`Applied::not_saved`](crate::Applied::not_saved) says why.
+    pub fn state_dir(self, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: Some(dir.into()),
+            ..self
+        }
     }
 
     /// How many interfaces may be attached at one time; 256 unless set. Takes 2 KiB of memory per
@@ -177,6 +261,39 @@ impl Loader {
         }
     }
 
+    /// Whether [bridges](Firewall::bridge) can be made; not unless set. Without it the programs have
+    /// not one instruction for them.
+    pub fn fast_forward(self, fast_forward: bool) -> Self {
+        Self {
+            fast_forward,
+            ..self
+        }
+    }
+
+    /// Whether counters are added to in atomic steps, which costs some nanoseconds a packet; on
+    /// PREEMPT_RT kernels unless set. There two packets may be judged by turns on one CPU, and
+    /// plain counters would lose some of them. [`ProgramInfo::atomic_counters`] says what came of it.
+    ///
+    /// [`ProgramInfo::atomic_counters`]: crate::ProgramInfo::atomic_counters
+    pub fn atomic_counters(self, atomic_counters: bool) -> Self {
+        Self {
+            atomic_counters: Some(atomic_counters),
+            ..self
+        }
+    }
+
+    /// What the programs do at their end that is not the plain case.
+    fn exit(&self) -> u32 {
+        let mut exit = 0;
+        if self.fast_forward {
+            exit |= EXIT_FORWARD;
+        }
+        if self.atomic_counters.unwrap_or_else(is_realtime) {
+            exit |= EXIT_ATOMIC;
+        }
+        exit
+    }
+
     fn flow_lines(&self, cpus: u32) -> u32 {
         let default = FLOWS_PER_CPU.saturating_mul(cpus).min(MOST_DEFAULT_FLOWS);
         self.flow_lines.unwrap_or(default)
@@ -191,8 +308,9 @@ impl Loader {
     /// therefore not done here.
     ///
     /// # Errors
-    /// Missing capabilities, a size out of range, [`Frags::Require`] on a kernel without, or what
-    /// the kernel refused.
+    /// Missing capabilities, a size out of range, [`Frags::Require`] on a kernel without, pins that
+    /// cannot be made or are in use, a saved policy that cannot be put in force, or what the kernel
+    /// refused. Interfaces of an earlier process stay attached, and are judged by its policy.
     pub fn load(self) -> Result<Firewall, LoadError> {
         probe::check_capabilities()?;
         let namespace = self.enter_namespace()?;
@@ -202,14 +320,40 @@ impl Loader {
             frags: self.frags.resolve()?.into(),
             ..self.host_shape(cpus, &secret)?
         };
-        let kernel = Kernel::load(host, cpus, self.event_buffer)
-            .map_err(|error: ProgramError| LoadError::from(error))?;
-        let firewall = self.finish(Arc::new(kernel), secret, host.seed);
-        Ok(firewall.in_namespace(namespace))
+        let state_dir = self.state_dir.as_deref().map(StateDir::open).transpose()?;
+        let pinning = self.pinning.unwrap_or(Pinning::Off);
+        let root = match self.pinning {
+            Some(pinning) => PinRoot::open(pinning, &self.pin_root, self.mount_bpffs)?,
+            None => None,
+        };
+        let saved = state_dir.clone();
+        // In the namespace: interfaces may be taken over.
+        let load = || {
+            let event_buffer = self.event_buffer;
+            let (kernel, inheritance) = Kernel::load(host, cpus, event_buffer, pinning, root)?;
+            let host_seed = kernel.seed();
+            self.finish(Arc::new(kernel), secret, host_seed, inheritance, state_dir)
+        };
+        let firewall = namespace.run(load).map_err(|source| LoadError::Syscall {
+            call: "setns",
+            source,
+        })??;
+        let firewall = firewall.in_namespace(namespace);
+        if let Some(saved) = saved {
+            let failed = |source| LoadError::SavedPolicy {
+                path: saved.policy_path(),
+                source,
+            };
+            if let Some(policy) = saved.policy().map_err(failed)? {
+                let applied = firewall.apply(&policy);
+                applied.map_err(|error| failed(SavedPolicyError::Apply(error)))?;
+            }
+        }
+        Ok(firewall)
     }
 
     /// A firewall that touches no kernel and needs no privileges, and what it does, written down:
-    /// for tests of programs that embed one, and to see what they would do.
+    /// for tests of programs that embed one, and to see what they would do. Nothing is pinned or saved.
     ///
     /// Policies are compiled as ever and [`Firewall::evaluate`] judges by the compiled image. Every
     /// interface index exists, and nothing is ever counted.
@@ -219,7 +363,15 @@ impl Loader {
         let takes_frags = self.frags != Frags::Off;
         let recorder = Recorder::new(takes_frags, ban_table::lines(self.max_bans), seed);
         let rehearsal = recorder.rehearsal();
-        (self.finish(Arc::new(recorder), secret, seed), rehearsal)
+        let firewall = self.finish(
+            Arc::new(recorder),
+            secret,
+            seed,
+            Inheritance::default(),
+            None,
+        );
+        let firewall = firewall.expect("there is nothing to take over");
+        (firewall, rehearsal)
     }
 
     fn finish(
@@ -227,18 +379,76 @@ impl Loader {
         backend: Arc<dyn Backend>,
         secret: RandomState,
         host_seed: [u64; 2],
-    ) -> Firewall {
-        backend.set_dry_run(self.dry_run);
-        let bans = BanTable::new(self.max_bans, host_seed);
-        Firewall::new(
-            backend,
+        inheritance: Inheritance,
+        state_dir: Option<StateDir>,
+    ) -> Result<Firewall, LoadError> {
+        let Inheritance {
+            links,
+            has_maps,
+            counted,
+            dry_run,
+            entries,
+        } = inheritance;
+        // Of whoever read events before: nobody does now.
+        backend.events().set_budget(None);
+        backend.set_dry_run(self.dry_run.or(dry_run).unwrap_or(true));
+        let memory = backend.slot_memory().filter(|_| has_maps);
+        let mut beginning = Beginning {
             secret,
-            self.max_interfaces,
-            self.max_rules,
+            slots: memory.map_or_else(|| RuleSlots::new(self.max_rules), RuleSlots::recover),
+            interfaces: match memory {
+                Some(memory) => Interfaces::recover(&*backend, memory),
+                None => Interfaces::new(self.max_interfaces),
+            },
+            bans: match has_maps {
+                true => BanTable::recover(self.max_bans, host_seed, backend.bans()),
+                false => BanTable::new(self.max_bans, host_seed),
+            },
+            generation: memory.map_or(0, |memory| memory.generation()),
+            entries,
+        };
+        beginning.slots.inherit(counted.rules);
+        let lost = counted
+            .bans
+            .into_iter()
+            .filter(|ban| {
+                !beginning
+                    .bans
+                    .inherit(backend.bans(), *ban, backend.ticks())
+            })
+            .count();
+        if lost > 0 {
+            log::error!("{lost} bans of the process before were lost: max_bans is too small");
+        }
+        for inherited in links {
+            let key = (inherited.ifindex, inherited.name.clone());
+            let counted = counted.interfaces.get(&key);
+            let (mode, program) = (inherited.mode, inherited.link.program_id());
+            if let Some((_, partner)) = inherited.bridged.filter(|_| self.fast_forward)
+                && let Err(error) = backend.set_partner(inherited.ifindex, Some(partner))
+            {
+                log::error!("{}: is no port any more: {error}", key.1);
+            }
+            beginning
+                .interfaces
+                .inherit(&*backend, inherited, counted)
+                .map_err(LoadError::Attach)?;
+            log::info!(
+                "{}: taken over in {mode} mode, with program {program}",
+                key.1
+            );
+        }
+        let mut firewall = Firewall::new(
+            backend,
+            beginning,
             self.rows_up_to,
-            bans,
             self.sample_every,
-        )
+            state_dir,
+        );
+        firewall
+            .bridges
+            .configure(self.fast_forward, self.state_dir);
+        Ok(firewall)
     }
 
     fn enter_namespace(&self) -> Result<Namespace, LoadError> {
@@ -302,9 +512,14 @@ impl Loader {
             ban_lines: ban_table::lines(self.max_bans),
             flow_lines: self.flow_lines(cpus),
             tick_zero: 0,
+            exit: self.exit(),
+            reserved: 0,
         })
     }
 }
+
+/// Where pins are unless something else is said.
+const PIN_ROOT: &str = "/sys/fs/bpf/xdpgate";
 
 /// 5.10 makes no array of 4 GiB.
 const MAX_RATE_SOURCES: u32 = 200_000_000;

@@ -11,14 +11,19 @@ mod auto;
 mod backend;
 mod ban_table;
 mod bans;
+mod bridge;
+mod counters;
+mod device;
 mod entry_counters;
 mod error;
 mod evaluate;
 mod events;
 mod firewall;
+mod foreign;
 mod frags;
 mod grace;
 mod ifindex;
+mod inheritance;
 mod interfaces;
 mod layout;
 mod link;
@@ -26,16 +31,22 @@ mod live;
 mod loader;
 mod namespace;
 mod pin;
+mod pin_root;
+mod preflight;
 mod probe;
 mod program;
 mod publish;
 mod published;
 mod rates;
+mod realtime;
 mod recorder;
 mod scopes;
+mod shared_maps;
 mod skeleton;
+mod slot_memory;
 mod slots;
 mod snapshot;
+mod state_dir;
 mod stats;
 mod sys;
 mod transact;
@@ -47,19 +58,27 @@ pub use auto::{
     Selector, SelectorError, SkipReason,
 };
 pub use bans::{Ban, BanScope};
+pub use bridge::{
+    Bridge, BridgeError, BridgeInfo, BridgePort, DirectionStats, Filter, RestoreOutcome, Restored,
+    restore_interfaces,
+};
+pub use device::{Channels, DeviceFacts, OffloadState, Peer, XdpFeatures};
 pub use entry_counters::EntryStats;
 pub use error::{
-    ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, LoadError,
-    PinError, TransactionError, VerifierLog,
+    ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,
+    LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
 #[cfg(feature = "pcap")]
 pub use events::PcapngWriter;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
 pub use firewall::Firewall;
+pub use foreign::{AttachedBy, ForeignProgram, Holder};
 pub use frags::Frags;
 pub use ifindex::IfIndex;
 pub use loader::Loader;
 pub use pin::unpin;
+pub use pin_root::Pinning;
+pub use preflight::{Finding, FindingKind, Preflight, PreflightOptions, Severity, preflight};
 pub use publish::{Applied, Generation};
 pub use rates::{InterfaceRates, Rate, Rates, RuleRates, VerdictRates};
 pub use recorder::{Operation, Rehearsal};

@@ -4,57 +4,106 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytemuck::{Pod, Zeroable};
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, MapType, ProgramHandle, libbpf_sys};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::PinError;
 use super::layout::HostShape;
-use super::program::{SharedMaps, to_io};
+use super::pin_root;
+use super::program::to_io;
+use super::shared_maps::SharedMaps;
+use super::slot_memory;
 use crate::abi::IMAGE_LAYOUT;
 
 /// The name of the pin of the entry program.
-const ENTRY: &str = "xdpgate";
+pub(super) const ENTRY: &str = "xdpgate";
 /// The name of the pin of a map that says how the counters are laid out.
-const LAYOUT: &str = "layout";
-/// All that a directory of pins may hold.
-const NAMES: [&str; 16] = [
-    ENTRY,
-    "policy_slot",
-    "control",
-    "bans",
-    "interfaces",
-    "verdict_counters",
-    "rule_counters",
-    "rate_budgets",
-    "rate_sources",
-    "rate_overflows",
-    "flows",
-    "events",
-    "event_budgets",
-    "event_counters",
-    "evaluation",
-    LAYOUT,
-];
+pub(super) const LAYOUT: &str = "layout";
+/// The name of the pin of a map that says who counts where: [`slot_memory`].
+pub(super) const SLOTS: &str = "slots";
+
 /// The first word of the layout map, by which it is known as ours: "XDPG".
 const MAGIC: u32 = u32::from_be_bytes(*b"XDPG");
-/// The words of the layout map: magic, layout version, CPUs, interface slots, rule slots,
-/// lines of `rate_sources`.
-type Layout = [u32; 6];
+
+/// What the layout map holds. Its first word never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Layout {
+    magic: u32,
+    image_layout: u32,
+    pub cpus: u32,
+    interface_slots: u32,
+    rule_slots: u32,
+    source_lines: u32,
+    pub event_buffer: u32,
+    slots_version: u32,
+    /// A hash of the structs and maps in `bpf/`: programs built from others do not share maps.
+    abi: u64,
+    /// The rest of what the programs were specialised for.
+    pub host: HostShape,
+}
+
+impl Layout {
+    pub(super) fn new(host: HostShape, cpus: u32, event_buffer: u32) -> Self {
+        Self {
+            magic: MAGIC,
+            image_layout: IMAGE_LAYOUT,
+            cpus,
+            interface_slots: host.interface_slots,
+            rule_slots: host.rule_slots,
+            source_lines: host.source_lines,
+            event_buffer,
+            slots_version: slot_memory::VERSION,
+            abi: abi(),
+            host,
+        }
+    }
+
+    /// Whether this library understands what lies beside it.
+    pub(super) fn is_known(&self) -> bool {
+        let ours = Self::new(self.host, self.cpus, self.event_buffer);
+        *self == ours
+    }
+
+    /// Whether programs that were specialised for `other` can use what lies beside it, if they take
+    /// over what only the first process could choose.
+    pub(super) fn suits(&self, other: &Self) -> bool {
+        let host = HostShape {
+            seed: self.host.seed,
+            tick_zero: self.host.tick_zero,
+            ..other.host
+        };
+        self.is_known() && *self == Self { host, ..*other }
+    }
+}
+
+/// A hash of `bpf/abi.h` and `bpf/maps.h`, from the build.
+fn abi() -> u64 {
+    u64::from_str_radix(env!("XDPGATE_ABI"), 16).expect("written by build.rs")
+}
+
+/// Whether a directory may hold a pin of this name.
+fn is_ours(name: &str) -> bool {
+    [ENTRY, LAYOUT, SLOTS].contains(&name) || SharedMaps::NAMES.contains(&name)
+}
+
+/// What is pinned.
+pub(super) struct Pinnable<'p> {
+    pub entry: &'p ProgramHandle,
+    pub maps: &'p SharedMaps,
+    pub slots: Option<&'p MapHandle>,
+    pub layout: Layout,
+}
 
 /// Pins the entry program and what belongs to it; all or nothing.
 ///
 /// `policy_slot` is among it because the kernel empties a map of programs when its last user is
 /// gone, a program that jumps through it notwithstanding.
-pub(super) fn pin(
-    dir: &Path,
-    entry: &ProgramHandle,
-    maps: &SharedMaps,
-    host: HostShape,
-    cpus: u32,
-) -> Result<(), PinError> {
+pub(super) fn pin(dir: &Path, what: &Pinnable<'_>) -> Result<(), PinError> {
     let made = prepare(dir)?;
     let mut pinned = Vec::new();
-    let result = pin_all(dir, entry, maps, host, cpus, &mut pinned);
+    let result = pin_all(dir, what, &mut pinned);
     if result.is_err() {
         // The other way round, so that the layout goes last, as `unpin` does it.
         for path in pinned.iter().rev() {
@@ -68,14 +117,7 @@ pub(super) fn pin(
 }
 
 /// What was pinned is in `pinned`, also on error.
-fn pin_all(
-    dir: &Path,
-    entry: &ProgramHandle,
-    maps: &SharedMaps,
-    host: HostShape,
-    cpus: u32,
-    pinned: &mut Vec<PathBuf>,
-) -> Result<(), PinError> {
+fn pin_all(dir: &Path, what: &Pinnable<'_>, pinned: &mut Vec<PathBuf>) -> Result<(), PinError> {
     let failed = |name: &str, error: libbpf_rs::Error| PinError::Syscall {
         path: dir.join(name),
         source: to_io(&error),
@@ -88,43 +130,22 @@ fn pin_all(
         Ok(())
     };
     // First: with it `unpin` removes what is left if this process is killed here.
-    pin_map(LAYOUT, layout_map(host, cpus))?;
-    for (name, map) in [
-        ("policy_slot", &maps.policy_slot),
-        ("control", &maps.control),
-        ("bans", &maps.bans),
-        ("interfaces", &maps.interfaces),
-        ("verdict_counters", &maps.verdict_counters),
-        ("rule_counters", &maps.rule_counters),
-        ("rate_budgets", &maps.rate_budgets),
-        ("rate_sources", &maps.rate_sources),
-        ("rate_overflows", &maps.rate_overflows),
-        ("flows", &maps.flows),
-        ("events", &maps.events),
-        ("event_budgets", &maps.event_budgets),
-        ("event_counters", &maps.event_counters),
-        ("evaluation", &maps.evaluation),
-    ] {
+    pin_map(LAYOUT, layout_map(&what.layout))?;
+    let slots = what.slots.map(|map| (SLOTS, map));
+    for (name, map) in slots.into_iter().chain(what.maps.all()) {
         pin_map(name, MapHandle::try_from(map))?;
     }
     // Last: where this pin is, the others are.
-    entry.pin(dir.join(ENTRY)).map_err(|e| failed(ENTRY, e))
+    let path = dir.join(ENTRY);
+    what.entry.pin(path).map_err(|e| failed(ENTRY, e))
 }
 
-fn layout_map(host: HostShape, cpus: u32) -> libbpf_rs::Result<MapHandle> {
-    let numbers: Layout = [
-        MAGIC,
-        IMAGE_LAYOUT,
-        cpus,
-        host.interface_slots,
-        host.rule_slots,
-        host.source_lines,
-    ];
+fn layout_map(layout: &Layout) -> libbpf_rs::Result<MapHandle> {
     let options = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
         ..Default::default()
     };
-    let (key_size, value_size) = (size_of::<u32>() as u32, size_of_val(&numbers) as u32);
+    let (key_size, value_size) = (size_of::<u32>() as u32, size_of::<Layout>() as u32);
     let map = MapHandle::create(
         MapType::Array,
         Some(LAYOUT),
@@ -133,29 +154,26 @@ fn layout_map(host: HostShape, cpus: u32) -> libbpf_rs::Result<MapHandle> {
         1,
         &options,
     )?;
-    map.update(
-        &0u32.to_ne_bytes(),
-        bytemuck::bytes_of(&numbers),
-        MapFlags::ANY,
-    )?;
+    let value = bytemuck::bytes_of(layout);
+    map.update(&0u32.to_ne_bytes(), value, MapFlags::ANY)?;
     map.freeze()?;
     Ok(map)
 }
 
-/// Whether a directory has the pin of a layout map, and it is one that `layout_map` made.
-fn has_layout(dir: &Path) -> Result<bool, PinError> {
+/// What the pinned layout map of a directory holds; `None` if there is none of ours.
+fn read_layout(dir: &Path) -> Result<Option<Vec<u8>>, PinError> {
     let path = dir.join(LAYOUT);
-    let read = || -> libbpf_rs::Result<bool> {
+    let read = || -> libbpf_rs::Result<Option<Vec<u8>>> {
         let map = MapHandle::from_pinned_path(&path)?;
         let is_alike = map.name() == LAYOUT
             && map.map_type() == MapType::Array
             && map.key_size() as usize == size_of::<u32>()
-            && map.value_size() as usize == size_of::<Layout>();
+            && map.value_size() as usize >= size_of::<u32>();
         if !is_alike {
-            return Ok(false);
+            return Ok(None);
         }
         let value = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?;
-        Ok(value.is_some_and(|v| v.starts_with(&MAGIC.to_ne_bytes())))
+        Ok(value.filter(|v| v.starts_with(&MAGIC.to_ne_bytes())))
     };
     match read() {
         Ok(found) => Ok(found),
@@ -164,11 +182,22 @@ fn has_layout(dir: &Path) -> Result<bool, PinError> {
             source: to_io(&error),
         }),
         // Not there, or no map at all.
-        Err(_) => Ok(false),
+        Err(_) => Ok(None),
     }
 }
 
-/// Removes what [`Firewall::pin`](crate::Firewall::pin) made in a directory, and the directory.
+/// The layout of the pins in a directory, if this library understands it.
+pub(super) fn known_layout(dir: &Path) -> Result<Option<Layout>, PinError> {
+    let Some(bytes) = read_layout(dir)? else {
+        return Ok(None);
+    };
+    let layout = bytemuck::try_pod_read_unaligned::<Layout>(&bytes).ok();
+    Ok(layout.filter(Layout::is_known))
+}
+
+/// Removes what [`Firewall::pin`](crate::Firewall::pin) made in a directory, and the directory. Of a
+/// directory that [`Loader::pin_root`](crate::Loader::pin_root) names it removes all: interfaces that
+/// an earlier process left attached are detached.
 ///
 /// Nothing else is ever removed: a directory that holds anything else, or in which the map `layout`
 /// of [`Firewall::pin`](crate::Firewall::pin) is missing, stays as it is.
@@ -179,8 +208,8 @@ fn has_layout(dir: &Path) -> Result<bool, PinError> {
 /// kernel with the last that uses it. While that process lives, the program judges as before.
 ///
 /// # Errors
-/// The directory is not there, not on a BPF file system, holds something that is not ours, or has
-/// no `layout` of ours. Then nothing is removed. Or a pin cannot be read or removed.
+/// The directory is not there, not on a BPF file system, holds something that is not ours, has no
+/// `layout` of ours, or a process uses it. Then nothing is removed. Or a pin cannot be read or removed.
 pub fn unpin(dir: impl AsRef<Path>) -> Result<(), PinError> {
     let dir = dir.as_ref();
     let syscall = |path: &Path, source| PinError::Syscall {
@@ -188,26 +217,29 @@ pub fn unpin(dir: impl AsRef<Path>) -> Result<(), PinError> {
         source,
     };
     check_bpffs(dir, dir)?;
+    if pin_root::is_root(dir) {
+        return pin_root::remove_root(dir);
+    }
     let names = entries(dir)?;
-    if let Some(name) = names.iter().find(|n| !NAMES.contains(&n.as_str())) {
+    if let Some(name) = names.iter().find(|n| !is_ours(n)) {
         return Err(PinError::Foreign {
             dir: dir.to_owned(),
             name: name.clone(),
         });
     }
-    if !has_layout(dir)? {
+    if read_layout(dir)?.is_none() {
         return Err(PinError::NoLayout {
             dir: dir.to_owned(),
         });
     }
     // The entry program first: nobody finds it without what it needs. The layout last: what an
     // error leaves behind is still known as ours.
-    for name in NAMES
-        .iter()
-        .filter(|n| names.iter().any(|found| found == *n))
-    {
-        let path = dir.join(name);
-        fs::remove_file(&path).map_err(|e| syscall(&path, e))?;
+    let maps = SharedMaps::NAMES.iter().copied();
+    for name in [ENTRY].into_iter().chain(maps).chain([SLOTS, LAYOUT]) {
+        if names.iter().any(|found| found == name) {
+            let path = dir.join(name);
+            fs::remove_file(&path).map_err(|e| syscall(&path, e))?;
+        }
     }
     fs::remove_dir(dir).map_err(|e| syscall(dir, e))
 }
@@ -229,7 +261,7 @@ fn prepare(dir: &Path) -> Result<bool, PinError> {
     check_bpffs(dir, dir)?;
     match entries(dir)?.into_iter().next() {
         None => Ok(false),
-        Some(name) if NAMES.contains(&name.as_str()) => Err(PinError::Exists {
+        Some(name) if is_ours(&name) => Err(PinError::Exists {
             dir: dir.to_owned(),
         }),
         Some(name) => Err(PinError::Foreign {
@@ -240,7 +272,7 @@ fn prepare(dir: &Path) -> Result<bool, PinError> {
 }
 
 /// `path` is `dir`, or its parent if `dir` is not there yet.
-fn check_bpffs(path: &Path, dir: &Path) -> Result<(), PinError> {
+pub(super) fn check_bpffs(path: &Path, dir: &Path) -> Result<(), PinError> {
     match statfs(path) {
         Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => Ok(()),
         Ok(_) => Err(PinError::NotBpffs {
@@ -257,7 +289,7 @@ fn check_bpffs(path: &Path, dir: &Path) -> Result<(), PinError> {
 }
 
 /// The names in a directory, sorted.
-fn entries(dir: &Path) -> Result<Vec<String>, PinError> {
+pub(super) fn entries(dir: &Path) -> Result<Vec<String>, PinError> {
     let read = || -> io::Result<Vec<String>> {
         fs::read_dir(dir)?
             .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))

@@ -10,30 +10,12 @@ use libbpf_rs::skel::SkelBuilder;
 use libbpf_rs::{ErrorKind, MapHandle, ProgramHandle, libbpf_sys};
 
 use super::error::VerifierLog;
-use super::layout::{BANKS, COUNTERS_PER_INTERFACE, HostShape, REASON_SLOTS};
+use super::layout::{BANKS, COUNTERS_PER_INTERFACE, EXIT_FORWARD, HostShape, REASON_SLOTS};
+use super::shared_maps::SharedMaps;
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel, XdpgateSkelBuilder, types};
 use super::stats::ProgramFacts;
 use super::sys;
 use crate::abi::Shape;
-
-/// The maps that all generations share.
-#[derive(Debug)]
-pub(super) struct SharedMaps {
-    pub policy_slot: MapHandle,
-    pub control: MapHandle,
-    pub bans: MapHandle,
-    pub interfaces: MapHandle,
-    pub verdict_counters: MapHandle,
-    pub rule_counters: MapHandle,
-    pub rate_budgets: MapHandle,
-    pub rate_sources: MapHandle,
-    pub rate_overflows: MapHandle,
-    pub flows: MapHandle,
-    pub events: MapHandle,
-    pub event_budgets: MapHandle,
-    pub event_counters: MapHandle,
-    pub evaluation: MapHandle,
-}
 
 /// The maps that each generation has for itself.
 #[derive(Debug, Clone, Copy)]
@@ -85,62 +67,62 @@ pub(super) fn to_io(error: &libbpf_rs::Error) -> io::Error {
     io::Error::new(kind, error.to_string())
 }
 
-/// Loads the entry program and the one that tells the time, and makes the maps that all generations share.
+/// Loads the entry program and the one that tells the time, and makes the maps that all generations
+/// share, unless those of an earlier process are to be used.
 pub(super) fn load_entry(
     host: HostShape,
     cpus: u32,
     event_buffer: u32,
+    existing: Option<&SharedMaps>,
 ) -> Result<(LoadedProgram, ProgramHandle, SharedMaps), ProgramError> {
-    let verdicts = cpus * host.interface_slots * (COUNTERS_PER_INTERFACE * BANKS) as u32;
-    let rules = cpus * host.rule_slots * BANKS as u32;
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate_policy.set_autoload(false);
         open.progs.xdpgate.set_flags(flags(host));
+        open.progs.xdpgate_special.set_flags(flags(host));
+        open.progs.xdpgate.set_autoload(host.exit == 0);
+        open.progs.xdpgate_special.set_autoload(host.exit != 0);
         open.maps.image.set_autocreate(false)?;
         open.maps.scopes.set_autocreate(false)?;
         open.maps.entry_counters.set_autocreate(false)?;
-        open.maps.verdict_counters.set_max_entries(verdicts)?;
-        open.maps.rule_counters.set_max_entries(rules)?;
-        open.maps.rate_budgets.set_max_entries(host.rule_slots)?;
-        open.maps.rate_sources.set_max_entries(host.source_lines)?;
-        open.maps
-            .rate_overflows
-            .set_max_entries(cpus * host.rule_slots)?;
-        // An array has at least one element.
-        open.maps.bans.set_max_entries(host.ban_lines.max(1))?;
-        open.maps.flows.set_max_entries(host.flow_lines.max(1))?;
-        open.maps.events.set_max_entries(event_buffer)?;
-        open.maps
-            .event_budgets
-            .set_max_entries(event_budgets(host))?;
-        open.maps.event_counters.set_max_entries(cpus)?;
+        match existing {
+            Some(maps) => maps.lend_to_entry(open)?,
+            None => size_maps(open, host, cpus, event_buffer)?,
+        }
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         Ok(())
     };
     load(open, |skeleton| {
-        let maps = SharedMaps {
-            policy_slot: MapHandle::try_from(&skeleton.maps.policy_slot)?,
-            control: MapHandle::try_from(&skeleton.maps.control)?,
-            bans: MapHandle::try_from(&skeleton.maps.bans)?,
-            interfaces: MapHandle::try_from(&skeleton.maps.interfaces)?,
-            verdict_counters: MapHandle::try_from(&skeleton.maps.verdict_counters)?,
-            rule_counters: MapHandle::try_from(&skeleton.maps.rule_counters)?,
-            rate_budgets: MapHandle::try_from(&skeleton.maps.rate_budgets)?,
-            rate_sources: MapHandle::try_from(&skeleton.maps.rate_sources)?,
-            rate_overflows: MapHandle::try_from(&skeleton.maps.rate_overflows)?,
-            flows: MapHandle::try_from(&skeleton.maps.flows)?,
-            events: MapHandle::try_from(&skeleton.maps.events)?,
-            event_budgets: MapHandle::try_from(&skeleton.maps.event_budgets)?,
-            event_counters: MapHandle::try_from(&skeleton.maps.event_counters)?,
-            evaluation: MapHandle::try_from(&skeleton.maps.evaluation)?,
-        };
         let clock = ProgramHandle::try_from(&skeleton.progs.xdpgate_clock)?;
-        Ok((
-            ProgramHandle::try_from(&skeleton.progs.xdpgate)?,
-            (clock, maps),
-        ))
+        let entry = match host.exit {
+            0 => ProgramHandle::try_from(&skeleton.progs.xdpgate)?,
+            _ => ProgramHandle::try_from(&skeleton.progs.xdpgate_special)?,
+        };
+        Ok((entry, (clock, SharedMaps::of(skeleton)?)))
     })
     .map(|(entry, (clock, maps))| (entry, clock, maps))
+}
+
+fn size_maps(
+    open: &mut OpenXdpgateSkel<'_>,
+    host: HostShape,
+    cpus: u32,
+    event_buffer: u32,
+) -> libbpf_rs::Result<()> {
+    let verdicts = cpus * host.interface_slots * (COUNTERS_PER_INTERFACE * BANKS) as u32;
+    let rules = cpus * host.rule_slots;
+    let maps = &mut open.maps;
+    maps.verdict_counters.set_max_entries(verdicts)?;
+    maps.rule_counters.set_max_entries(rules * BANKS as u32)?;
+    maps.rate_budgets.set_max_entries(host.rule_slots)?;
+    maps.rate_sources.set_max_entries(host.source_lines)?;
+    maps.rate_overflows.set_max_entries(rules)?;
+    // An array has at least one element.
+    maps.bans.set_max_entries(host.ban_lines.max(1))?;
+    maps.flows.set_max_entries(host.flow_lines.max(1))?;
+    maps.events.set_max_entries(event_buffer)?;
+    maps.event_budgets.set_max_entries(event_budgets(host))?;
+    maps.event_counters.set_max_entries(cpus)?;
+    maps.ports.set_max_entries(ports(host))
 }
 
 /// Loads an instance of the judging program, specialised for an image.
@@ -153,41 +135,15 @@ pub(super) fn load_policy(
 ) -> Result<LoadedProgram, ProgramError> {
     let open = |open: &mut OpenXdpgateSkel<'_>| {
         open.progs.xdpgate.set_autoload(false);
+        open.progs.xdpgate_special.set_autoload(false);
         open.progs.xdpgate_clock.set_autoload(false);
         open.progs.xdpgate_policy.set_flags(flags(host));
-        open.maps.policy_slot.set_autocreate(false)?;
         open.maps.image.reuse_fd(own.image.as_fd())?;
         open.maps.scopes.reuse_fd(own.scopes.as_fd())?;
         open.maps
             .entry_counters
             .reuse_fd(own.entry_counters.as_fd())?;
-        open.maps.control.reuse_fd(shared.control.as_fd())?;
-        open.maps.bans.reuse_fd(shared.bans.as_fd())?;
-        open.maps.interfaces.reuse_fd(shared.interfaces.as_fd())?;
-        open.maps
-            .verdict_counters
-            .reuse_fd(shared.verdict_counters.as_fd())?;
-        open.maps
-            .rule_counters
-            .reuse_fd(shared.rule_counters.as_fd())?;
-        open.maps
-            .rate_budgets
-            .reuse_fd(shared.rate_budgets.as_fd())?;
-        open.maps
-            .rate_sources
-            .reuse_fd(shared.rate_sources.as_fd())?;
-        open.maps
-            .rate_overflows
-            .reuse_fd(shared.rate_overflows.as_fd())?;
-        open.maps.flows.reuse_fd(shared.flows.as_fd())?;
-        open.maps.events.reuse_fd(shared.events.as_fd())?;
-        open.maps
-            .event_budgets
-            .reuse_fd(shared.event_budgets.as_fd())?;
-        open.maps
-            .event_counters
-            .reuse_fd(shared.event_counters.as_fd())?;
-        open.maps.evaluation.reuse_fd(shared.evaluation.as_fd())?;
+        shared.lend_to_policy(open)?;
         write_rodata(open, offset_of!(types::rodata, host), bytes_of(&host));
         write_rodata(open, offset_of!(types::rodata, shape), bytes_of(shape));
         let at = offset_of!(types::rodata, generation);
@@ -208,6 +164,14 @@ fn flags(host: HostShape) -> u32 {
     }
 }
 
+/// Every interface may be a port. A map has at least one element.
+fn ports(host: HostShape) -> u32 {
+    match host.exit & EXIT_FORWARD {
+        0 => 1,
+        _ => host.interface_slots,
+    }
+}
+
 /// A budget for each rule slot, for each reason without a rule, and for all events.
 fn event_budgets(host: HostShape) -> u32 {
     host.rule_slots + REASON_SLOTS as u32 + 1
@@ -220,6 +184,13 @@ fn write_rodata(open: &mut OpenXdpgateSkel<'_>, offset: usize, bytes: &[u8]) {
         .initial_value_mut()
         .expect("rodata has a value before load");
     rodata[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+/// The generation of a program that judges, in a copy of its rodata.
+pub(super) fn generation_in(rodata: &[u8]) -> Option<u64> {
+    let at = offset_of!(types::rodata, generation);
+    let bytes = rodata.get(at..at + size_of::<u64>())?;
+    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
 }
 
 /// BPF_LOG_STATS: how many instructions were verified, also where the kernel keeps no such number.

@@ -76,6 +76,9 @@ pub struct Applied {
     pub entries: usize,
     /// How many instructions the kernel's verifier walked.
     pub verified_insns: Option<u32>,
+    /// Why the policy was not saved, if it was to be: it is in force all the same, and the one before
+    /// comes back with the next process.
+    pub not_saved: Option<String>,
 }
 
 impl Firewall {
@@ -126,12 +129,15 @@ impl Firewall {
         let compiled = Instant::now();
         // Never given twice: what is known of flows goes by it.
         let generation = Generation(self.generations.fetch_add(1, Ordering::SeqCst) + 1);
+        if let Some(memory) = self.backend.slot_memory() {
+            memory.announce(generation.get(), entries_hash(&image, &policy));
+        }
         // Before its program can send an event.
         self.events.announce(generation, Arc::clone(&rules));
         // Until what was counted so far is carried over nobody reads that of single entries.
         let counting = lock(&self.entry_turn);
         // From here to the switch no interface comes or goes.
-        let interfaces = lock(&self.interfaces);
+        let mut interfaces = lock(&self.interfaces);
         let scopes = Scopes::new(image.scopes());
         let by_slot: Vec<(u16, u64)> = interfaces
             .names()
@@ -140,7 +146,7 @@ impl Firewall {
         let judge = self.backend.publish(&image, generation, &by_slot)?;
         let published = Instant::now();
 
-        let applied = Applied {
+        let mut applied = Applied {
             generation,
             compile: compiled - started,
             publish: published - compiled,
@@ -148,6 +154,7 @@ impl Firewall {
             changed_hosts,
             entries: entries(&policy),
             verified_insns: judge.program().verified_insns,
+            not_saved: None,
         };
         let active = Active {
             generation: applied.generation,
@@ -161,13 +168,25 @@ impl Firewall {
         let mut in_force = self.active.write().unwrap_or_else(PoisonError::into_inner);
         let before = in_force.replace(Arc::clone(&active));
         drop(in_force);
+        // What still ran by the policy of an earlier process.
+        if interfaces.succeed() {
+            self.backend.settle();
+        }
         drop(interfaces);
-        if let Some(before) = &before {
-            entry_counters::carry_over(&*self.backend, before, &active);
+        match (&before, lock(&self.inherited_entries).take()) {
+            (Some(before), _) => entry_counters::carry_over(&*self.backend, before, &active),
+            (None, Some(inherited)) => inherited.carry_over(&*self.backend, &active),
+            (None, None) => {}
         }
         drop(counting);
-        slots.commit(assignment);
+        slots.commit(&*self.backend, assignment);
         drop(before);
+        if let Some(state) = &self.state_dir
+            && let Err(error) = state.save(&active.policy)
+        {
+            log::error!("the policy is in force, but not saved: {error}");
+            applied.not_saved = Some(error.to_string());
+        }
         log::info!(
             "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
             applied.generation,
@@ -213,6 +232,15 @@ impl Firewall {
             rows_up_to: self.rows_up_to,
         };
         Ok(compile(policy, &options)?)
+    }
+}
+
+/// By what a later process knows the policy again whose entries were counted; nothing if none are,
+/// because to hash a large policy takes long.
+fn entries_hash(image: &Image, policy: &Policy) -> [u8; 32] {
+    match image.names.entries.is_empty() {
+        true => [0; 32],
+        false => *policy.hash().as_bytes(),
     }
 }
 

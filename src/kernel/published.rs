@@ -11,9 +11,10 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::backend::{Answer, Judge};
 use super::error::EvaluateError;
-use super::layout::{EntryCounter, EvaluationLine, HostShape};
-use super::program::{self, LoadedProgram, OwnMaps, ProgramError, SharedMaps};
+use super::layout::{EXIT_REPORT, EntryCounter, EvaluationLine, HostShape};
+use super::program::{self, LoadedProgram, OwnMaps, ProgramError};
 use super::publish::Generation;
+use super::shared_maps::SharedMaps;
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
 use crate::abi::{LINE_BYTES, Line, MAX_WALK, Shape};
@@ -98,6 +99,7 @@ impl Published {
         }
         let host = HostShape {
             evaluate: 1,
+            exit: EXIT_REPORT,
             ..self.shared.host
         };
         let own = OwnMaps {
@@ -171,7 +173,7 @@ impl Judge for Published {
 /// The only slot of `policy_slot`.
 const SLOT: u32 = 0;
 
-const WORDS_PER_ENTRY: usize = size_of::<EntryCounter>() / size_of::<u64>();
+pub(super) const WORDS_PER_ENTRY: usize = size_of::<EntryCounter>() / size_of::<u64>();
 
 /// Makes a table of so many words per entry, all 0, that is written while it is in use.
 fn shared_map(
@@ -190,7 +192,11 @@ fn shared_map(
     Ok((map, words))
 }
 
-fn mmapable_array(name: &str, value_size: usize, entries: u32) -> libbpf_rs::Result<MapHandle> {
+pub(super) fn mmapable_array(
+    name: &str,
+    value_size: usize,
+    entries: u32,
+) -> libbpf_rs::Result<MapHandle> {
     let options = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
         map_flags: BPF_F_MMAPABLE,

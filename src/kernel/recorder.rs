@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::attach::AttachMode;
-use super::backend::{Answer, Backend, Bank, Judge, Occupant, VerdictCounters, XdpLink};
+use super::backend::{Answer, Backend, Bank, Judge, VerdictCounters, XdpLink};
 use super::ban_table::{self, BanMemory};
+use super::bridge::{BridgeError, PreparedPort};
+use super::device::{DeviceFacts, XdpFeatures};
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::{EventSource, NoEvents};
+use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 #[cfg(test)]
 use super::layout::BANKS;
@@ -19,6 +22,7 @@ use super::layout::{
     BAN_KINDS, COUNTERS_PER_INTERFACE, EntryCounter, InterfaceEntry, RuleCounter, VerdictCounter,
 };
 use super::publish::Generation;
+use super::slot_memory::SlotMemory;
 use super::stats::ProgramFacts;
 use crate::abi::{LINE_BYTES, Line, NO_RULE};
 use crate::compile::Clock;
@@ -48,6 +52,23 @@ pub enum Operation {
     Detach {
         /// The interface.
         ifindex: IfIndex,
+    },
+    /// An interface would have been prepared to be a port of a bridge.
+    Prepare {
+        /// The interface.
+        ifindex: IfIndex,
+    },
+    /// It would have been put back as it was.
+    Restore {
+        /// The interface.
+        ifindex: IfIndex,
+    },
+    /// What comes in by a port would go to a partner from now on, or no longer.
+    Forward {
+        /// The port.
+        ifindex: IfIndex,
+        /// Its partner.
+        partner: Option<IfIndex>,
     },
     /// Dry run would have been switched.
     DryRun(bool),
@@ -88,6 +109,9 @@ pub(super) struct Recorder {
     bank: AtomicU32,
     #[cfg(test)]
     pub(super) traffic: Traffic,
+    /// What a test lets all devices have.
+    #[cfg(test)]
+    pub(super) device: DeviceFacts,
 }
 
 /// Frames that a test lets be counted, all for one reason.
@@ -210,8 +234,35 @@ impl Backend for Recorder {
         }))
     }
 
-    fn occupant(&self, _: IfIndex) -> Option<Occupant> {
+    fn prepare_port(
+        &self,
+        ifindex: IfIndex,
+        _: &str,
+        _: Option<&Path>,
+    ) -> Result<Box<dyn PreparedPort>, BridgeError> {
+        self.rehearsal.push(Operation::Prepare { ifindex });
+        let rehearsal = self.rehearsal();
+        Ok(Box::new(RecordedPort { ifindex, rehearsal }))
+    }
+
+    fn set_partner(&self, ifindex: IfIndex, partner: Option<IfIndex>) -> io::Result<()> {
+        self.rehearsal.push(Operation::Forward { ifindex, partner });
+        Ok(())
+    }
+
+    fn occupant(&self, _: IfIndex, _: &str) -> Option<ForeignProgram> {
         None
+    }
+
+    fn device(&self, _: IfIndex) -> DeviceFacts {
+        #[cfg(test)]
+        return self.device.clone();
+        #[cfg(not(test))]
+        DeviceFacts::default()
+    }
+
+    fn xdp_features(&self, ifindex: IfIndex) -> Option<XdpFeatures> {
+        self.device(ifindex).xdp
     }
 
     fn bank(&self) -> Bank {
@@ -259,6 +310,28 @@ impl Backend for Recorder {
         self.takes_frags
     }
 
+    fn slot_memory(&self) -> Option<SlotMemory<'_>> {
+        None
+    }
+
+    fn settle(&self) {}
+
+    fn unpin(&self) -> Result<(), PinError> {
+        Ok(())
+    }
+
+    fn pinned(&self) -> Option<&Path> {
+        None
+    }
+
+    fn judging_program(&self) -> io::Result<Option<u32>> {
+        Ok(Some(ProgramFacts::default().id))
+    }
+
+    fn counts_atomically(&self) -> bool {
+        false
+    }
+
     fn pin(&self, dir: &Path) -> Result<(), PinError> {
         self.rehearsal.push(Operation::Pin(dir.to_owned()));
         Ok(())
@@ -284,6 +357,12 @@ impl XdpLink for Link {
     fn is_alive(&self) -> bool {
         true
     }
+
+    fn succeed(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn unpin(&mut self) {}
 }
 
 impl Drop for Link {
@@ -291,6 +370,28 @@ impl Drop for Link {
         self.rehearsal.push(Operation::Detach {
             ifindex: self.ifindex,
         });
+    }
+}
+
+#[derive(Debug)]
+struct RecordedPort {
+    ifindex: IfIndex,
+    rehearsal: Rehearsal,
+}
+
+impl PreparedPort for RecordedPort {
+    fn prepare_generic(&self) -> Result<(), BridgeError> {
+        Ok(())
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        None
+    }
+
+    fn restore(self: Box<Self>, _: bool) -> Result<(), BridgeError> {
+        let ifindex = self.ifindex;
+        self.rehearsal.push(Operation::Restore { ifindex });
+        Ok(())
     }
 }
 

@@ -94,7 +94,8 @@ assert_mirror!(
     tick_zero,
     source_lines,
     ban_lines,
-    flow_lines
+    flow_lines,
+    exit
 );
 assert_mirror!(layout::RateBudget, rate_budget, limit);
 assert_mirror!(

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::backend::Backend;
 use super::error::ApplyError;
 use super::layout::RuleCounter;
+use super::slot_memory::{RuleRecord, SlotMemory};
 use crate::policy::RuleId;
 
 /// The rules that have a slot.
@@ -22,6 +23,8 @@ pub(super) struct RuleSlots {
     resting: VecDeque<u32>,
     /// Slots from this one on were never used.
     unused: u32,
+    /// What rules of an earlier process counted, until they have a slot of their own.
+    inherited: HashMap<RuleId, RuleCounter>,
 }
 
 /// A slot and what had been counted there before.
@@ -52,7 +55,35 @@ impl RuleSlots {
             taken: HashMap::new(),
             resting: VecDeque::new(),
             unused: 0,
+            inherited: HashMap::new(),
         }
+    }
+
+    /// The slots as an earlier process left them.
+    pub(super) fn recover(memory: SlotMemory<'_>) -> Self {
+        let mut slots = Self::new(memory.rules);
+        for number in 0..memory.rules {
+            match memory.rule(number) {
+                RuleRecord::Unused => continue,
+                RuleRecord::Rests => slots.resting.push_back(number),
+                RuleRecord::Taken(id, baseline) => {
+                    let slot = RuleSlot { number, baseline };
+                    // Its last change was cut off, so that the rule has two.
+                    if let Some(other) = slots.taken.insert(id, slot) {
+                        slots.resting.push_back(other.number);
+                    }
+                }
+            }
+            // Those that were passed over rest: a rule was about to have them.
+            slots.resting.extend(slots.unused..number);
+            slots.unused = number + 1;
+        }
+        slots
+    }
+
+    /// Lets rules go on counting from what they counted in other slots.
+    pub(super) fn inherit(&mut self, counted: HashMap<RuleId, RuleCounter>) {
+        self.inherited = counted;
     }
 
     /// Finds a slot for every rule of a policy. Nothing changes before [`RuleSlots::commit`].
@@ -94,7 +125,17 @@ impl RuleSlots {
                 baseline: backend.rested_rule(number),
             }
         });
-        slots.extend(new.into_iter().cloned().zip(unused.chain(rested)));
+        let memory = backend.slot_memory();
+        for (rule, mut slot) in new.into_iter().zip(unused.chain(rested)) {
+            if let Some(counted) = self.inherited.get(rule) {
+                slot.baseline = slot.baseline.since(*counted);
+            }
+            // Before it counts there: this process may be gone by then.
+            if let Some(memory) = memory {
+                memory.take_rule(slot.number, rule, slot.baseline);
+            }
+            slots.insert(rule.clone(), slot);
+        }
         Ok(Assignment {
             slots,
             from_resting,
@@ -124,7 +165,8 @@ impl RuleSlots {
     }
 
     /// Makes an assignment the one in force, once its policy is.
-    pub(super) fn commit(&mut self, assignment: Assignment) {
+    pub(super) fn commit(&mut self, backend: &dyn Backend, assignment: Assignment) {
+        self.inherited.clear();
         self.resting.drain(..assignment.from_resting);
         self.unused += assignment.from_unused;
         let before = std::mem::replace(&mut self.taken, assignment.slots);
@@ -133,7 +175,12 @@ impl RuleSlots {
             .into_values()
             .map(|s| s.number)
             .filter(|n| !kept.contains(n));
-        self.resting.extend(freed);
+        for number in freed {
+            if let Some(memory) = backend.slot_memory() {
+                memory.free_rule(number);
+            }
+            self.resting.push_back(number);
+        }
     }
 }
 
@@ -144,9 +191,10 @@ mod tests {
 
     fn apply(slots: &mut RuleSlots, rules: &[&str]) -> Result<Vec<u32>, ApplyError> {
         let ids: Vec<RuleId> = rules.iter().map(|r| RuleId::new(r).unwrap()).collect();
-        let assignment = slots.assign(&Recorder::default(), ids.iter())?;
+        let backend = Recorder::default();
+        let assignment = slots.assign(&backend, ids.iter())?;
         let numbers = ids.iter().map(|id| assignment.slot(id).number).collect();
-        slots.commit(assignment);
+        slots.commit(&backend, assignment);
         Ok(numbers)
     }
 

@@ -232,6 +232,9 @@ pub struct ProgramInfo {
     pub evaluator: Option<ProgramFacts>,
     /// Whether they take frames in several buffers; see [`Frags`](crate::Frags).
     pub frags: bool,
+    /// Whether they add to counters in atomic steps; see
+    /// [`Loader::atomic_counters`](crate::Loader::atomic_counters).
+    pub atomic_counters: bool,
     /// The version of the clang that compiled them.
     pub clang: &'static str,
 }

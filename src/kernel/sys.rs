@@ -2,10 +2,13 @@
 
 #![allow(unsafe_code, reason = "the one module that may")]
 
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::OpenSkel;
@@ -13,6 +16,7 @@ use libbpf_rs::{AsRawLibbpf, OpenProgramMut};
 use memmap2::{MmapOptions, MmapRaw};
 use neli::socket::synchronous::NlSocketHandle;
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 
 use super::skeleton::{OpenXdpgateSkel, XdpgateSkel};
 use crate::abi::Line;
@@ -31,6 +35,7 @@ pub(super) fn load_logged<'o>(
     for program in [
         &mut open.progs.xdpgate_clock,
         &mut open.progs.xdpgate,
+        &mut open.progs.xdpgate_special,
         &mut open.progs.xdpgate_policy,
     ] {
         if program.autoload() {
@@ -90,6 +95,38 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(-error)),
     }
+}
+
+/// Lets an attached link run another program, in one step: no packet is without one. Since Linux 5.9.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let (link, program) = (link.as_raw_fd(), program.as_raw_fd());
+    // SAFETY: takes numbers only; no options.
+    match unsafe { libbpf_sys::bpf_link_update(link, program, std::ptr::null()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Gives something of BPF a name in a BPF file system.
+pub(super) fn pin_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that outlives the call, which does not keep it.
+    match unsafe { libbpf_sys::bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Opens what is pinned at a path of a BPF file system: a map, a program or a link.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that outlives the call, which does not keep it.
+    let fd = unsafe { libbpf_sys::bpf_obj_get(path.as_ptr()) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: a new file descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Runs a program once over a frame (`BPF_PROG_TEST_RUN`); returns its return value.
@@ -165,6 +202,72 @@ pub(super) fn probe_frags() -> io::Result<()> {
     Ok(())
 }
 
+/// The driver of a network interface, as `ethtool -i` shows it.
+pub(super) fn interface_driver(name: &str) -> io::Result<String> {
+    /// `ETHTOOL_GDRVINFO` of `include/uapi/linux/ethtool.h`.
+    const GDRVINFO: u32 = 3;
+    let socket = nix::sys::socket::socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: std::ptr::null_mut(),
+        },
+    };
+    // The last byte stays zero.
+    for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1]
+        .iter_mut()
+        .zip(name.bytes())
+    {
+        *to = from as libc::c_char;
+    }
+    // `struct ethtool_drvinfo`: the command, then the driver in 32 bytes, 196 bytes in all.
+    let mut info = [0u8; 196];
+    info[..4].copy_from_slice(&GDRVINFO.to_ne_bytes());
+    request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
+    // SAFETY: the request and what it points to outlive the call; the kernel writes no more than a
+    // `struct ethtool_drvinfo`, which is as long as `info`.
+    let ret = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &mut request) };
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let driver = info[4..36].split(|byte| *byte == 0).next();
+    Ok(String::from_utf8_lossy(driver.unwrap_or_default()).into_owned())
+}
+
+/// Whether a device can hold an array of programs, which the programs of xdpgate jump through.
+///
+/// The kernel makes only arrays and hashes on a device (`bpf_map_offload_map_alloc`,
+/// `kernel/bpf/offload.c`), so the answer has been "no" so far.
+pub(super) fn offload_program_array(ifindex: u32) -> io::Result<()> {
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        map_ifindex: ifindex,
+        ..Default::default()
+    };
+    // SAFETY: name and options outlive the call, which does not keep them.
+    let fd = unsafe {
+        libbpf_sys::bpf_map_create(
+            libbpf_sys::BPF_MAP_TYPE_PROG_ARRAY,
+            c"xdpgate_probe".as_ptr(),
+            size_of::<u32>() as u32,
+            size_of::<u32>() as u32,
+            1,
+            &options,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: a new file descriptor that nobody else owns.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
 /// What the kernel tells of a loaded program; fields that it does not know stay 0.
 pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<libbpf_sys::bpf_prog_info> {
     let mut info = libbpf_sys::bpf_prog_info::default();
@@ -175,6 +278,28 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<libbpf_sys::bp
         libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut length)
     } {
         0 => Ok(info),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// The numbers of the maps that a program uses.
+pub(super) fn program_maps(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0u32; program_info(program)?.nr_map_ids as usize];
+    let mut info = libbpf_sys::bpf_prog_info {
+        nr_map_ids: ids.len() as u32,
+        map_ids: ids.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is as long as `length` says; its one pointer that is not null is to as many
+    // numbers as is said, which outlive the call.
+    let ret =
+        unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut length) };
+    match ret {
+        0 => {
+            ids.truncate(info.nr_map_ids as usize);
+            Ok(ids)
+        }
         error => Err(io::Error::from_raw_os_error(-error)),
     }
 }
@@ -242,6 +367,12 @@ pub(super) fn read_lines(map: impl AsFd, lines: usize) -> io::Result<Vec<Line>> 
     // SAFETY: the mapping is page-aligned, readable and as long as the slice, and lives until it is
     // copied. All bit patterns are lines.
     Ok(unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<Line>(), lines) }.to_vec())
+}
+
+/// The first word of an mmapable array map.
+pub(super) fn first_word(map: impl AsFd) -> io::Result<u32> {
+    let words = SharedWords::<AtomicU32>::new(map, 1)?;
+    Ok(words.words()[0].load(Ordering::SeqCst))
 }
 
 /// Memory shared with the kernel: the values of an mmapable array map.

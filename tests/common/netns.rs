@@ -153,6 +153,58 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// Like [`Wire::receive`], but with the outermost VLAN tag in its place: the kernel takes it out
+    /// of a frame before packet sockets see it, and tells it beside.
+    pub fn receive_whole(&self) -> Option<Vec<u8>> {
+        let on: libc::c_int = 1;
+        // SAFETY: the option's value is an int that outlives the call.
+        let set = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_AUXDATA,
+                (&raw const on).cast(),
+                size_of_val(&on) as libc::socklen_t,
+            )
+        };
+        assert_eq!(set, 0, "PACKET_AUXDATA");
+        let (mut buffer, mut control) = (vec![0u8; 9216], [0u64; 16]);
+        let mut part = libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        };
+        // SAFETY: all zero is a valid msghdr.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (&mut part, 1);
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        // SAFETY: both buffers outlive the call and are as long as is said.
+        let length = unsafe { libc::recvmsg(self.0.as_raw_fd(), &mut message, 0) };
+        if length < 0 {
+            let error = Errno::last();
+            assert!(error == Errno::EAGAIN || error == Errno::EINTR, "{error}");
+            return None;
+        }
+        buffer.truncate(length as usize);
+        // SAFETY: the kernel filled the message; the first header is null or whole.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&message).as_ref() };
+        let Some(header) = header.filter(|h| h.cmsg_type == libc::PACKET_AUXDATA) else {
+            return Some(buffer);
+        };
+        // SAFETY: what follows this header is a tpacket_auxdata, at any alignment.
+        let beside = unsafe {
+            let data = libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>();
+            data.read_unaligned()
+        };
+        if beside.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
+            let tag = [beside.tp_vlan_tpid, beside.tp_vlan_tci].map(u16::to_be_bytes);
+            buffer.splice(12..12, tag.concat());
+        }
+        Some(buffer)
+    }
+}
+
 fn bind(socket: &OwnedFd, interface: &str) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,

@@ -3,57 +3,80 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use serde::Deserialize;
 use xdpgate::{AttachMode, ModePreference};
 
+use super::config::PinMode;
 use crate::endpoint::Endpoint;
 
 /// Keeps an XDP firewall on network interfaces and serves its API.
 ///
 /// Without --enforce this is a dry run: every frame is judged and counted, none is dropped. What
 /// would have been dropped is in `xdpgate stats` as would_drop.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "xdpgated", version, after_help = HELP)]
 pub(super) struct Args {
-    /// An interface to filter; repeat it for more. All are attached, or none
-    #[arg(long = "interface", value_name = "NAME", required = true)]
+    /// The configuration file; without one all is as its defaults have it
+    #[arg(long, value_name = "FILE", env = "XDPGATED_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// An interface to filter, in place of those that the configuration selects; repeat it for more.
+    /// All are attached, or none
+    #[arg(long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
-    /// The policy to start with; without one everything passes until `xdpgate policy apply`
+    /// The policy for as long as none is saved; without one everything passes until `xdpgate policy
+    /// apply`
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
     /// Drop for real
     #[arg(long)]
     pub enforce: bool,
-    /// Where in the receive path to run
-    #[arg(long, value_enum, default_value_t = Mode::Best)]
-    pub mode: Mode,
+    /// Where in the receive path to run [default: best]
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
     /// Where to serve the API: unix:PATH (only its owner may use it) or a loopback ADDRESS:PORT
-    /// (every user of this host may)
-    #[arg(long, value_name = "WHERE", default_value = Endpoint::DEFAULT)]
-    pub listen: Endpoint,
-    /// How many rules a policy may have, together with the one that it replaces
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    /// (every user of this host may) [default: unix:/run/xdpgate/xdpgated.sock]
+    #[arg(long, value_name = "WHERE")]
+    pub listen: Option<Endpoint>,
+    /// Whether the filter outlives the daemon, by pins [default: auto]
+    #[arg(long, value_enum, value_name = "WHETHER", env = "XDPGATED_PIN")]
+    pub pin: Option<PinMode>,
+    /// The directory of the pins [default: /sys/fs/bpf/xdpgate]
+    #[arg(long, value_name = "DIR", env = "XDPGATED_PIN_ROOT")]
+    pub pin_root: Option<PathBuf>,
+    /// Where the policy is saved [default: /var/lib/xdpgate]
+    #[arg(long, value_name = "DIR", env = "XDPGATED_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// How many rules a policy may have, together with the one that it replaces [default: 16384]
+    #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_rules: u32,
+    pub max_rules: Option<u32>,
     /// What to log on stderr; RUST_LOG says it in more detail
     #[arg(long, value_name = "LEVEL", value_parser = log_level, default_value = "info")]
     pub log_level: log::LevelFilter,
 }
 
 const HELP: &str = "\
-It runs until SIGINT or SIGTERM, and then leaves nothing behind.
-Exit codes: 0 stopped by a signal, 1 it did not work, 2 wrong use or bad policy. When it cannot start
-nothing has changed.
+Without --interface it attaches all physical interfaces, and those that appear later, or as the
+configuration file says. Flags come before the file.
+
+It runs until SIGINT, SIGTERM or `xdpgate stop`. What is pinned goes on judging then, as after a crash,
+and the next xdpgated takes over without a gap. `xdpgate stop --detach` leaves nothing behind.
+Exit codes: 0 stopped, 1 it did not work, 2 wrong use, bad configuration or bad policy. When it cannot
+start nothing has changed.
 
 Examples:
-  xdpgated --interface eth0 --policy policy.yaml
+  xdpgated                                       all physical interfaces, dry run
+  xdpgate interfaces                             which are they, and in which mode?
+  xdpgate policy apply policy.yaml
   xdpgate stats                                  what would have been dropped?
-  xdpgated --interface eth0 --policy policy.yaml --enforce
-  xdpgated --interface eth0 --interface eth1 --mode native --listen 127.0.0.1:50051";
+  xdpgated --enforce
+  xdpgated --interface eth0 --policy policy.yaml --mode native --listen 127.0.0.1:50051";
 
 /// Where in the receive path the program may run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Mode {
-    /// Native where the driver can, else generic
+    /// The best that the interface has: offload, native, generic
     Best,
     /// In the driver, or not at all
     Native,

@@ -17,6 +17,8 @@ pub(super) fn status(firewall: &lib::Firewall, uptime: Duration) -> v1::GetStatu
         attachments: firewall.attachments().into_iter().map(attachment).collect(),
         entry_program: Some(program(programs.entry)),
         policy_program: programs.policy.map(program),
+        pin_root: firewall.pin_root().map(|dir| dir.display().to_string()),
+        broken: firewall.health().err().map(|error| error.to_string()),
     }
 }
 
@@ -30,20 +32,95 @@ fn summary(policy: &Policy, generation: lib::Generation) -> v1::PolicySummary {
     }
 }
 
-fn attachment(attachment: lib::Attachment) -> v1::Attachment {
+pub(super) fn attachment(attachment: lib::Attachment) -> v1::Attachment {
     v1::Attachment {
         ifindex: attachment.ifindex.get(),
+        mode: attach_mode(attachment.mode).into(),
+        fell_back: attachment.why(),
         name: attachment.name,
-        mode: match attachment.mode {
-            lib::AttachMode::Generic => v1::AttachMode::Generic,
-            lib::AttachMode::Native => v1::AttachMode::Native,
-            lib::AttachMode::Offload => v1::AttachMode::Offload,
-            _ => v1::AttachMode::Unspecified,
-        }
-        .into(),
-        fell_back: attachment.fell_back.map(|why| why.to_string()),
         program_id: attachment.program_id,
         link_id: attachment.link_id,
+        requested: requested(attachment.requested).into(),
+    }
+}
+
+pub(super) fn attach_mode(mode: lib::AttachMode) -> v1::AttachMode {
+    match mode {
+        lib::AttachMode::Generic => v1::AttachMode::Generic,
+        lib::AttachMode::Native => v1::AttachMode::Native,
+        lib::AttachMode::Offload => v1::AttachMode::Offload,
+        _ => v1::AttachMode::Unspecified,
+    }
+}
+
+fn requested(preference: lib::ModePreference) -> v1::ModePreference {
+    match preference {
+        lib::ModePreference::BestAvailable => v1::ModePreference::BestAvailable,
+        lib::ModePreference::Exactly(lib::AttachMode::Native) => v1::ModePreference::Native,
+        lib::ModePreference::Exactly(lib::AttachMode::Generic) => v1::ModePreference::Generic,
+        lib::ModePreference::Exactly(lib::AttachMode::Offload) => v1::ModePreference::Offload,
+        _ => v1::ModePreference::Unspecified,
+    }
+}
+
+pub(super) fn preference(preference: v1::ModePreference) -> lib::ModePreference {
+    match preference {
+        v1::ModePreference::Unspecified | v1::ModePreference::BestAvailable => {
+            lib::ModePreference::BestAvailable
+        }
+        v1::ModePreference::Native => lib::ModePreference::Exactly(lib::AttachMode::Native),
+        v1::ModePreference::Generic => lib::ModePreference::Exactly(lib::AttachMode::Generic),
+        v1::ModePreference::Offload => lib::ModePreference::Exactly(lib::AttachMode::Offload),
+    }
+}
+
+pub(super) fn preflight(preflight: lib::Preflight) -> v1::InterfacePreflight {
+    let finding = |finding: &lib::Finding| v1::Finding {
+        kind: finding.kind.to_string(),
+        severity: match finding.severity {
+            lib::Severity::Hint => v1::Severity::Hint,
+            lib::Severity::Degrades => v1::Severity::Degrades,
+            lib::Severity::MayBlockNative => v1::Severity::MayBlockNative,
+            lib::Severity::BlocksNative => v1::Severity::BlocksNative,
+            lib::Severity::BlocksAttach => v1::Severity::BlocksAttach,
+            _ => v1::Severity::Unspecified,
+        }
+        .into(),
+        message: finding.message.clone(),
+        mend: finding.mend.clone(),
+    };
+    v1::InterfacePreflight {
+        ifindex: preflight.ifindex.get(),
+        expected_mode: preflight.expected_mode().map(|m| attach_mode(m).into()),
+        findings: preflight.findings.iter().map(finding).collect(),
+        name: preflight.name,
+    }
+}
+
+pub(super) fn bridge(bridge: lib::BridgeInfo) -> v1::Bridge {
+    let direction = |stats: lib::DirectionStats| v1::Direction {
+        forwarded_packets: stats.forwarded.packets,
+        forwarded_bytes: stats.forwarded.bytes,
+        dropped_packets: stats.dropped.packets,
+        dropped_bytes: stats.dropped.bytes,
+    };
+    v1::Bridge {
+        outer: bridge.outer.attachment.name,
+        inner: bridge.inner.attachment.name,
+        filter: bridge.filter.to_string(),
+        inbound: Some(direction(bridge.inbound)),
+        outbound: Some(direction(bridge.outbound)),
+    }
+}
+
+pub(super) fn watch(stats: lib::AutoStats) -> v1::WatchStats {
+    v1::WatchStats {
+        messages: stats.messages,
+        overruns: stats.overruns,
+        rescans: stats.rescans,
+        attached: stats.attached,
+        detached: stats.detached,
+        failed: stats.failed,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
-use xdpgate::{ApplyError, EvaluateError, PolicyError};
+use xdpgate::{ApplyError, AttachError, EvaluateError, PolicyError};
 
 /// A policy that was not planned or applied.
 pub(super) fn apply(error: &ApplyError) -> Status {
@@ -29,6 +29,23 @@ pub(super) fn apply_message(error: &ApplyError) -> String {
         ),
         _ => error.to_string(),
     }
+}
+
+/// An interface that was not attached or detached.
+pub(super) fn attach(error: &AttachError) -> Status {
+    let code = match error {
+        AttachError::NoSuchInterface(_)
+        | AttachError::NoSuchName { .. }
+        | AttachError::NotAttached(_) => Code::NotFound,
+        AttachError::AlreadyAttached { .. } => Code::AlreadyExists,
+        AttachError::Foreign { .. }
+        | AttachError::ModeUnsupported { .. }
+        | AttachError::InBridge { .. } => Code::FailedPrecondition,
+        AttachError::Full { .. } => Code::ResourceExhausted,
+        AttachError::Capability { .. } => Code::PermissionDenied,
+        _ => Code::Internal,
+    };
+    Status::new(code, error.to_string())
 }
 
 /// A policy that is wrong, with the field at fault among the details.

@@ -1,17 +1,19 @@
 //! The daemon `xdpgated`: one firewall, its interfaces, and the gRPC API over it.
 //!
-//! The order of a start: read the policy, load the program, apply, attach every interface, open the
-//! API. When a step fails, what was done before it is undone.
+//! The order of a start: read configuration and policy, load the program, put the policy in force that
+//! was saved, attach, open the API. When a step fails, what was done before it is undone.
 
 mod args;
+mod config;
 mod convert;
 mod fault;
+mod interfaces;
 mod listen;
 mod serve;
 mod service;
 mod start;
 
-pub use service::FirewallService;
+pub use service::{FirewallService, Stop};
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -34,9 +36,19 @@ fn run(args: &Args) -> Result<(), Failure> {
     libbpf::print_to_log();
     let plan = start::Plan::new(args)?;
     // Before anything is changed: another daemon may be there. It is served from later.
-    let listener = Listener::bind(&args.listen)?;
-    let firewall = plan.carry_out()?;
-    serve::until_signal(firewall, listener)
+    let listener = Listener::bind(&plan.listen)?;
+    let started = plan.carry_out()?;
+    serve::until_stopped(started, listener)
+}
+
+fn log_applied(applied: &xdpgate::Applied) {
+    log::info!(
+        "policy generation {}: {} entries, compiled in {:.1?}, published in {:.1?}",
+        applied.generation,
+        applied.entries,
+        applied.compile,
+        applied.publish
+    );
 }
 
 /// The library's own report of each step is left to `debug`: the daemon says it when all is done.

@@ -1,4 +1,4 @@
-//! Serving the API until a signal comes.
+//! Serving the API until a signal comes, or the call to stop.
 
 use std::future::Future;
 use std::io;
@@ -7,37 +7,62 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server;
-use xdpgate::Firewall;
+use tonic_health::server::HealthReporter;
+use xdpgate::{AutoAttach, Firewall};
 use xdpgate_api::MAX_MESSAGE;
 use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
 use super::listen::Listener;
-use super::service::FirewallService;
+use super::service::{FirewallService, Stop};
+use super::start::Started;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
-/// Serves, says `ready`, and detaches everything when SIGINT or SIGTERM comes.
-pub(super) fn until_signal(firewall: Firewall, listener: Listener) -> Result<(), Failure> {
-    let firewall = Arc::new(firewall);
+/// Serves, says `ready`, and ends when SIGINT, SIGTERM or the call `Stop` comes. What is pinned goes on
+/// then, unless that call said otherwise.
+pub(super) fn until_stopped(started: Started, listener: Listener) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::operation)?;
-    let served = runtime.block_on(serve(Arc::clone(&firewall), listener));
-    for attachment in firewall.attachments() {
-        match firewall.detach(attachment.ifindex) {
-            Ok(attachment) => log::info!("{}: detached", attachment.name),
-            Err(e) => log::warn!("{}: {e}", attachment.name),
+    let Started { firewall, auto } = started;
+    let served = runtime.block_on(serve(&firewall, auto, listener));
+    let stop = served.as_ref().copied().unwrap_or_default();
+    match (stop, firewall.pin_root()) {
+        (Stop::Detach, _) => {
+            if let Err(error) = firewall.uninstall() {
+                log::error!("pins are left: {error}");
+            }
+            log::info!("all interfaces are detached");
+        }
+        (Stop::Leave, Some(dir)) => log::info!(
+            "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
+            dir.display()
+        ),
+        (Stop::Leave, None) => {
+            for attachment in firewall.attachments() {
+                // Ports of bridges are detached with the firewall.
+                if let Ok(attachment) = firewall.detach(attachment.ifindex) {
+                    log::info!("{}: detached", attachment.name);
+                }
+            }
         }
     }
     runtime.shutdown_timeout(DRAIN);
-    served.map_err(|e| Failure::operation(format!("serving the API: {e}")))
+    match served {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Failure::operation(format!("serving the API: {e}"))),
+    }
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-async fn serve(firewall: Arc<Firewall>, listener: Listener) -> Result<(), Error> {
+async fn serve(
+    firewall: &Arc<Firewall>,
+    auto: Option<Arc<AutoAttach>>,
+    listener: Listener,
+) -> Result<Stop, Error> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (stop, stopped) = watch::channel(false);
@@ -48,7 +73,12 @@ async fn serve(firewall: Arc<Firewall>, listener: Listener) -> Result<(), Error>
     };
 
     let (health, health_server) = tonic_health::server::health_reporter();
-    let service = FirewallServer::new(FirewallService::new(firewall))
+    let (asked, mut asks) = mpsc::channel(1);
+    let mut service = FirewallService::new(Arc::clone(firewall)).stopped_by(asked);
+    if let Some(auto) = auto {
+        service = service.watching(auto);
+    }
+    let service = FirewallServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let reflection = tonic_reflection::server::Builder::configure()
@@ -84,10 +114,13 @@ async fn serve(firewall: Arc<Firewall>, listener: Listener) -> Result<(), Error>
         Incoming::Tcp(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
     };
     tokio::pin!(serving);
-    let name = tokio::select! {
-        ended = &mut serving => return Ok(ended?),
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
+    let watch = watch_health(Arc::clone(firewall), health.clone());
+    let (name, how) = tokio::select! {
+        ended = &mut serving => return Ok(ended.map(|()| Stop::Leave)?),
+        () = watch => unreachable!("health is watched for ever"),
+        _ = interrupt.recv() => ("SIGINT", Stop::Leave),
+        _ = terminate.recv() => ("SIGTERM", Stop::Leave),
+        how = asks.recv() => ("asked to", how.unwrap_or_default()),
     };
     log::info!("stopping: {name}");
     health
@@ -95,13 +128,42 @@ async fn serve(firewall: Arc<Firewall>, listener: Listener) -> Result<(), Error>
         .await;
     stop.send(true).map_err(io::Error::other)?;
     match tokio::time::timeout(DRAIN, serving).await {
-        Ok(ended) => Ok(ended?),
-        Err(_) => {
-            log::warn!("connections that were still open after {DRAIN:?} are cut");
-            Ok(())
+        Ok(ended) => ended?,
+        Err(_) => log::warn!("connections that were still open after {DRAIN:?} are cut"),
+    }
+    Ok(how)
+}
+
+/// Says in the health service and in the log when packets pass unjudged.
+async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
+    let mut was_well = true;
+    loop {
+        tokio::time::sleep(HEALTH_EVERY).await;
+        let asked = Arc::clone(&firewall);
+        let Ok(found) = tokio::task::spawn_blocking(move || asked.health()).await else {
+            continue;
+        };
+        match found {
+            Err(error) if was_well => {
+                log::error!("{error}");
+                health
+                    .set_not_serving::<FirewallServer<FirewallService>>()
+                    .await;
+                was_well = false;
+            }
+            Ok(()) if !was_well => {
+                log::info!("the policy judges again");
+                health
+                    .set_serving::<FirewallServer<FirewallService>>()
+                    .await;
+                was_well = true;
+            }
+            _ => {}
         }
     }
 }
+
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 enum Incoming {
     Unix(UnixListenerStream),

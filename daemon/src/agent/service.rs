@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
-use xdpgate::{Firewall, Policy};
+use xdpgate::{AutoAttach, Firewall, Policy};
 use xdpgate_api::v1::{self, firewall_server};
 
-use super::{convert, fault};
+use super::{convert, fault, interfaces};
 
 /// A [`Firewall`] as the service `xdpgate.v1.Firewall`.
 ///
@@ -28,9 +29,23 @@ use super::{convert, fault};
 #[derive(Debug, Clone)]
 pub struct FirewallService(Arc<Shared>);
 
+/// How a process ends that serves a firewall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
+pub enum Stop {
+    /// What is pinned goes on.
+    #[default]
+    Leave,
+    /// Everything is detached, and nothing is left.
+    Detach,
+}
+
 #[derive(Debug)]
 struct Shared {
     firewall: Arc<Firewall>,
+    auto: Option<Arc<AutoAttach>>,
+    /// Who ends the process.
+    stop: Option<mpsc::Sender<Stop>>,
     started: Instant,
     /// Held from plan to apply, so that what was planned is what is applied.
     change: Mutex<()>,
@@ -41,9 +56,30 @@ impl FirewallService {
     pub fn new(firewall: Arc<Firewall>) -> Self {
         Self(Arc::new(Shared {
             firewall,
+            auto: None,
+            stop: None,
             started: Instant::now(),
             change: Mutex::new(()),
         }))
+    }
+
+    /// Says in `ListInterfaces` what is watched and why. To be called before the service is used.
+    #[must_use]
+    pub fn watching(mut self, auto: Arc<AutoAttach>) -> Self {
+        self.shared_mut().auto = Some(auto);
+        self
+    }
+
+    /// Who ends the process when `Stop` is called; without one that call is refused. To be called
+    /// before the service is used.
+    #[must_use]
+    pub fn stopped_by(mut self, stop: mpsc::Sender<Stop>) -> Self {
+        self.shared_mut().stop = Some(stop);
+        self
+    }
+
+    fn shared_mut(&mut self) -> &mut Shared {
+        Arc::get_mut(&mut self.0).expect("the service is not used yet")
     }
 
     /// Runs a call where it may take its time.
@@ -89,13 +125,7 @@ impl firewall_server::Firewall for FirewallService {
                         .firewall
                         .apply(&policy)
                         .map_err(|e| fault::apply(&e))?;
-                    log::info!(
-                        "policy generation {}: {} entries, compiled in {:.1?}, published in {:.1?}",
-                        applied.generation,
-                        applied.entries,
-                        applied.compile,
-                        applied.publish
-                    );
+                    super::log_applied(&applied);
                     Some(convert::applied(&applied))
                 }
             };
@@ -127,6 +157,59 @@ impl firewall_server::Firewall for FirewallService {
             })
         })
         .await
+    }
+
+    async fn list_interfaces(
+        &self,
+        _: Request<v1::ListInterfacesRequest>,
+    ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
+        self.run(|shared| interfaces::list(&shared.firewall, shared.auto.as_deref()))
+            .await
+    }
+
+    async fn attach_interface(
+        &self,
+        request: Request<v1::AttachInterfaceRequest>,
+    ) -> Result<Response<v1::AttachInterfaceResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| interfaces::attach(&shared.firewall, &request))
+            .await
+    }
+
+    async fn detach_interface(
+        &self,
+        request: Request<v1::DetachInterfaceRequest>,
+    ) -> Result<Response<v1::DetachInterfaceResponse>, Status> {
+        let name = request.into_inner().name;
+        self.run(move |shared| interfaces::detach(&shared.firewall, &name))
+            .await
+    }
+
+    async fn preflight(
+        &self,
+        request: Request<v1::PreflightRequest>,
+    ) -> Result<Response<v1::PreflightResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| {
+            interfaces::preflight(&shared.firewall, shared.auto.as_deref(), &request)
+        })
+        .await
+    }
+
+    async fn stop(
+        &self,
+        request: Request<v1::StopRequest>,
+    ) -> Result<Response<v1::StopResponse>, Status> {
+        let detach = request.into_inner().detach;
+        let refused = || Status::failed_precondition("this process is not ended over the API");
+        let stop = self.0.stop.as_ref().ok_or_else(refused)?;
+        log::info!("asked to stop{}", if detach { " and detach" } else { "" });
+        let how = if detach { Stop::Detach } else { Stop::Leave };
+        stop.send(how)
+            .await
+            .map_err(|_| Status::unavailable("it is stopping already"))?;
+        let goes_on = !detach && self.0.firewall.pin_root().is_some();
+        Ok(Response::new(v1::StopResponse { goes_on }))
     }
 
     async fn get_stats(

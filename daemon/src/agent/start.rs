@@ -1,31 +1,71 @@
-//! From the command line to a firewall that is attached, or to nothing at all.
+//! From configuration and command line to a firewall that is attached, or to nothing new at all.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use xdpgate::{Attachment, Firewall, IfIndex, ModePreference, Policy};
+use xdpgate::{
+    Applied, AutoAttach, Bridge, Firewall, IfIndex, ModePreference, Policy, RestoreOutcome,
+    restore_interfaces,
+};
 
 use super::args::Args;
+use super::config::Config;
 use super::fault;
+use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
-/// What is to be done, from arguments that were all checked.
+/// What is to be done, from arguments and a file that were all checked.
 #[derive(Debug)]
 pub(super) struct Plan {
+    config: Config,
     policy: Option<(PathBuf, Policy)>,
+    /// In place of those that the configuration selects.
     interfaces: Vec<IfIndex>,
-    mode: ModePreference,
-    enforce: bool,
-    max_rules: u32,
+    bridges: Vec<Bridge>,
+    pub listen: Endpoint,
+}
+
+/// A firewall that is up.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub firewall: Arc<Firewall>,
+    /// `None` if the interfaces were named.
+    pub auto: Option<Arc<AutoAttach>>,
 }
 
 impl Plan {
-    /// Reads the policy and finds the interfaces. Changes nothing.
+    /// Reads configuration and policy and finds the interfaces. Changes nothing.
     pub(super) fn new(args: &Args) -> Result<Self, Failure> {
-        let policy = match &args.policy {
+        let mut config = match &args.config {
+            Some(file) => Config::read(file)?,
+            None => Config::default(),
+        };
+        config.enforce |= args.enforce;
+        let overridden = args.clone();
+        if let Some(mode) = overridden.mode {
+            config.interfaces.mode = mode;
+        }
+        if let Some(pin) = overridden.pin {
+            config.pins.pinning = pin;
+        }
+        if let Some(max_rules) = overridden.max_rules {
+            config.max_rules = max_rules;
+        }
+        config.pins.root = overridden.pin_root.unwrap_or(config.pins.root);
+        config.state_dir = overridden.state_dir.unwrap_or(config.state_dir);
+        config.policy = overridden.policy.or(config.policy);
+        let policy = match &config.policy {
             None => None,
             Some(file) => {
                 let policy = Policy::from_file(file).map_err(|e| Failure::policy(file, &e))?;
                 Some((file.clone(), policy))
+            }
+        };
+        let listen = match (overridden.listen, &config.listen) {
+            (Some(endpoint), _) => endpoint,
+            (None, listen) => {
+                let text = listen.as_deref().unwrap_or(Endpoint::DEFAULT);
+                text.parse().map_err(|e| Failure::input("listen", e))?
             }
         };
         let mut interfaces = Vec::new();
@@ -39,57 +79,152 @@ impl Plan {
             }
             interfaces.push(ifindex);
         }
+        let bridges = config.bridge.iter().map(|pair| {
+            let port = |name: &String| IfIndex::from_name(name).map_err(Failure::operation);
+            let bridge = Bridge::new(port(&pair.outer)?, port(&pair.inner)?);
+            Ok(bridge
+                .filter(pair.filter.into())
+                .mode(config.interfaces.mode.into()))
+        });
         Ok(Self {
+            bridges: bridges.collect::<Result<_, Failure>>()?,
+            config,
             policy,
             interfaces,
-            mode: args.mode.into(),
-            enforce: args.enforce,
-            max_rules: args.max_rules,
+            listen,
         })
     }
 
-    /// Loads, applies and attaches. On error all of it is undone: dropping the firewall detaches.
-    pub(super) fn carry_out(self) -> Result<Firewall, Failure> {
+    /// Loads, applies and attaches. On error what was done is undone; what an earlier daemon left goes
+    /// on.
+    pub(super) fn carry_out(self) -> Result<Started, Failure> {
+        let config = &self.config;
+        let most = u16::try_from(self.interfaces.len()).unwrap_or(u16::MAX);
         let firewall = Firewall::loader()
-            .dry_run(!self.enforce)
-            .max_interfaces(INTERFACES.max(self.interfaces.len() as u16))
-            .max_rules(self.max_rules)
+            .dry_run(!config.enforce)
+            .max_interfaces(config.max_interfaces.max(most))
+            .max_rules(config.max_rules)
+            .fast_forward(!self.bridges.is_empty())
+            .pin(config.pins.pinning.into())
+            .pin_root(&config.pins.root)
+            .mount_bpffs(config.pins.mount_bpffs)
+            .state_dir(&config.state_dir)
             .load()
             .map_err(Failure::operation)?;
-        let applied = match &self.policy {
-            None => None,
-            Some((file, policy)) => Some(firewall.apply(policy).map_err(|e| match e {
+        let inherited = firewall.attachments();
+        match self.bring_up(&firewall) {
+            Ok((applied, auto)) => {
+                self.report(&firewall, applied);
+                Ok(Started {
+                    firewall: Arc::new(firewall),
+                    auto: auto.map(Arc::new),
+                })
+            }
+            Err(failure) => {
+                undo(&firewall, &inherited);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Says nothing: either all is reported, or why it failed.
+    fn bring_up(
+        &self,
+        firewall: &Firewall,
+    ) -> Result<(Option<Applied>, Option<AutoAttach>), Failure> {
+        let mut applied = None;
+        if let (Some((file, policy)), None) = (&self.policy, firewall.policy()) {
+            applied = Some(firewall.apply(policy).map_err(|e| match e {
                 xdpgate::ApplyError::Policy(e) => Failure::policy(file, &e),
                 e => Failure::operation(fault::apply_message(&e)),
-            })?),
-        };
-        let attachments = self
-            .interfaces
-            .iter()
-            .map(|ifindex| firewall.attach(*ifindex, self.mode))
-            .collect::<Result<Vec<Attachment>, _>>()
-            .map_err(Failure::operation)?;
-
-        match applied {
-            Some(applied) => log::info!(
-                "policy generation {}: {} entries, compiled in {:.1?}, published in {:.1?}",
-                applied.generation,
-                applied.entries,
-                applied.compile,
-                applied.publish
-            ),
-            None => log::info!("no policy yet: everything passes until one is applied"),
+            })?);
         }
+        for bridge in &self.bridges {
+            firewall
+                .bridge(bridge.clone())
+                .map_err(Failure::operation)?;
+        }
+        self.restore_former_ports();
+        let mode = ModePreference::from(self.config.interfaces.mode);
+        let attached = firewall.attachments();
+        for ifindex in &self.interfaces {
+            if attached.iter().all(|a| a.ifindex != *ifindex) {
+                firewall
+                    .attach(*ifindex, mode)
+                    .map_err(Failure::operation)?;
+            }
+        }
+        if !self.interfaces.is_empty() {
+            return Ok((applied, None));
+        }
+        let interfaces = &self.config.interfaces;
+        let selector = interfaces
+            .selector()
+            .map_err(|e| Failure::input("configuration", e))?;
+        let auto = firewall
+            .auto_attach_with(selector, interfaces.options())
+            .map_err(Failure::operation)?;
+        Ok((applied, Some(auto)))
+    }
+
+    /// Ports of bridges that an earlier daemon made and that are none any more.
+    fn restore_former_ports(&self) {
+        match restore_interfaces(&self.config.state_dir) {
+            Ok(restored) => {
+                for port in restored {
+                    match port.outcome {
+                        RestoreOutcome::InUse => {}
+                        outcome => log::info!("{}: settings: {outcome:?}", port.name),
+                    }
+                }
+            }
+            Err(error) => log::warn!("settings of former ports: {error}"),
+        }
+    }
+
+    fn report(&self, firewall: &Firewall, applied: Option<Applied>) {
+        match (applied, &self.policy, firewall.policy()) {
+            (Some(applied), _, _) => super::log_applied(&applied),
+            (None, Some((file, policy)), Some(saved)) if *policy != *saved => log::warn!(
+                "the policy that was saved is in force; {} differs from it: `xdpgate policy apply` \
+                 puts it in force",
+                file.display()
+            ),
+            (None, _, Some(_)) => log::info!("the policy that was saved is in force"),
+            (None, _, None) => log::info!("no policy yet: everything passes until one is applied"),
+        }
+        let attachments = firewall.attachments();
         for attachment in &attachments {
             // Why it fell back, the library has said.
             log::info!("{}: attached in {} mode", attachment.name, attachment.mode);
         }
-        if !self.enforce {
+        if attachments.is_empty() {
+            log::warn!("no interface is attached yet; `xdpgate interfaces` says why");
+        }
+        if !self.config.enforce {
             log::info!("dry run: nothing is dropped; --enforce drops");
         }
-        Ok(firewall)
+        match firewall.pin_root() {
+            Some(dir) => log::info!("pinned at {}: outlives this process", dir.display()),
+            None => log::info!("not pinned: all ends with this process"),
+        }
     }
 }
 
-/// Room for this many interfaces at least.
-const INTERFACES: u16 = 256;
+/// Leaves what was there before: nothing, or what an earlier daemon left.
+fn undo(firewall: &Firewall, inherited: &[xdpgate::Attachment]) {
+    let failed = |what: &str, error: &dyn std::error::Error| log::error!("{what}: {error}");
+    if inherited.is_empty() {
+        if let Err(error) = firewall.uninstall() {
+            failed("undoing the start", &error);
+        }
+        return;
+    }
+    for attachment in firewall.attachments() {
+        if inherited.iter().all(|a| a.ifindex != attachment.ifindex)
+            && let Err(error) = firewall.detach(attachment.ifindex)
+        {
+            failed(&attachment.name, &error);
+        }
+    }
+}

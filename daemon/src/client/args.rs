@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use xdpgate_api::v1::ModePreference;
 
 use crate::endpoint::Endpoint;
 
@@ -22,6 +23,8 @@ Examples:
   xdpgate policy check policy.yaml            is it right?
   xdpgate policy apply policy.yaml --plan     what would it change?
   xdpgate policy apply policy.yaml
+  xdpgate interfaces                          what is attached, and how
+  xdpgate preflight eth0                      what stands in the way of native mode?
   xdpgate stats                               what passed, what dropped, by which rule
   xdpgate eval --policy policy.yaml --pcap traffic.pcap --oracle   try it, without root";
 
@@ -31,6 +34,16 @@ pub(super) enum Command {
     Status(Remote),
     /// Show the counters: verdicts by interface and reason, hits by rule
     Stats(Remote),
+    /// Show the interfaces: what is attached and how, and why the others are not
+    Interfaces(Remote),
+    /// Attach an interface, beside those that the daemon's configuration selects
+    Attach(Attach),
+    /// Detach an interface; it stays so until it is attached again or the daemon is started anew
+    Detach(Detach),
+    /// Say what attaching would come to, what stands in its way, and what mends it; changes nothing
+    Preflight(Preflight),
+    /// End the daemon; what is pinned goes on judging without it, unless --detach is given
+    Stop(Stop),
     /// Check, apply or read back a policy
     #[command(subcommand)]
     Policy(Policy),
@@ -38,7 +51,7 @@ pub(super) enum Command {
     Eval(Eval),
     /// Load the program with a policy and pin it, attached to nothing (root)
     Load(Load),
-    /// Remove what `load` has pinned (root)
+    /// Remove what `load` or a daemon that is gone has pinned; detaches its interfaces (root)
     Unload(Unload),
 }
 
@@ -51,6 +64,73 @@ pub(super) struct Remote {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where in the receive path the program may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// The best that the interface has: offload, native, generic
+    Best,
+    /// In the driver, or not at all
+    Native,
+    /// In the network stack: slower
+    Generic,
+    /// On the network card, or not at all
+    Offload,
+}
+
+impl From<Mode> for ModePreference {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Best => Self::BestAvailable,
+            Mode::Native => Self::Native,
+            Mode::Generic => Self::Generic,
+            Mode::Offload => Self::Offload,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Attach {
+    /// The interface
+    pub name: String,
+    /// Which modes it may have
+    #[arg(long, value_enum, default_value_t = Mode::Best)]
+    pub mode: Mode,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// The interface
+    pub name: String,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xdpgate preflight                       those that are attached or selected
+  xdpgate preflight eth0 --mode native")]
+pub(super) struct Preflight {
+    /// Interfaces; without any those that are attached or selected
+    pub names: Vec<String>,
+    /// Which modes they may have
+    #[arg(long, value_enum, default_value_t = Mode::Best)]
+    pub mode: Mode,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Stop {
+    /// Detach every interface and remove all pins: every packet passes, and nothing is left
+    #[arg(long)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub remote: Remote,
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,7 +229,7 @@ pub(super) struct Load {
 
 #[derive(Debug, Args)]
 pub(super) struct Unload {
-    /// The directory that was given to `load`
+    /// The directory that was given to `load`, or of the daemon: /sys/fs/bpf/xdpgate
     #[arg(long, value_name = "DIR")]
     pub pin: PathBuf,
 }

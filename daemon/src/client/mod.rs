@@ -3,6 +3,7 @@
 mod args;
 mod capture;
 mod eval;
+mod interfaces;
 mod pins;
 mod policy;
 mod remote;
@@ -31,6 +32,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Status(remote) => remote::status(&remote),
         Command::Stats(remote) => remote::stats(&remote),
+        Command::Interfaces(remote) => interfaces::list(&remote),
+        Command::Attach(args) => interfaces::attach(&args),
+        Command::Detach(args) => interfaces::detach(&args),
+        Command::Preflight(args) => interfaces::preflight(&args),
+        Command::Stop(args) => interfaces::stop(&args),
         Command::Policy(Policy::Check(args)) => policy::check(&args),
         Command::Policy(Policy::Apply(args)) => policy::apply(&args),
         Command::Policy(Policy::Get(remote)) => policy::get(&remote),

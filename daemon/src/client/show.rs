@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use xdpgate_api::v1::{
-    AttachMode, Disposition, GetStatsResponse, GetStatusResponse, Program, RuleStats, Verdict,
-    VerdictCount,
+    AttachMode, Attachment, Disposition, GetStatsResponse, GetStatusResponse, ModePreference,
+    Program, RuleStats, Verdict, VerdictCount,
 };
 
 use super::table::{Align, Table};
@@ -37,6 +37,12 @@ pub(super) fn status_text(status: &GetStatusResponse) -> String {
             Some(count) => format!(", {count} instructions verified\n"),
             None => "\n".to_owned(),
         };
+    }
+    if let Some(dir) = &status.pin_root {
+        text += &format!("pinned    at {dir}: outlives the daemon\n");
+    }
+    if let Some(broken) = &status.broken {
+        text += &format!("BROKEN    {broken}\n");
     }
     let mut table = Table::new(&[
         ("INTERFACE", Align::Left),
@@ -78,16 +84,23 @@ pub(super) fn status_json(status: &GetStatusResponse) -> Value {
             "set_entries": policy.set_entries,
             "default": verdict_name(policy.default_verdict()),
         })),
-        "attachments": status.attachments.iter().map(|a| json!({
-            "ifindex": a.ifindex,
-            "name": a.name,
-            "mode": mode_name(a.mode()),
-            "fell_back": a.fell_back,
-            "program_id": a.program_id,
-            "link_id": a.link_id,
-        })).collect::<Vec<_>>(),
+        "pin_root": status.pin_root,
+        "broken": status.broken,
+        "attachments": status.attachments.iter().map(attachment_json).collect::<Vec<_>>(),
         "entry_program": status.entry_program.as_ref().map(program),
         "policy_program": status.policy_program.as_ref().map(program),
+    })
+}
+
+pub(super) fn attachment_json(attachment: &Attachment) -> Value {
+    json!({
+        "ifindex": attachment.ifindex,
+        "name": attachment.name,
+        "requested": preference_name(attachment.requested()),
+        "mode": mode_name(attachment.mode()),
+        "fell_back": attachment.fell_back,
+        "program_id": attachment.program_id,
+        "link_id": attachment.link_id,
     })
 }
 
@@ -182,12 +195,21 @@ fn verdict_name(verdict: Verdict) -> &'static str {
     }
 }
 
-fn mode_name(mode: AttachMode) -> &'static str {
+pub(super) fn mode_name(mode: AttachMode) -> &'static str {
     match mode {
         AttachMode::Unspecified => "unknown",
         AttachMode::Generic => "generic",
         AttachMode::Native => "native",
         AttachMode::Offload => "offload",
+    }
+}
+
+pub(super) fn preference_name(preference: ModePreference) -> &'static str {
+    match preference {
+        ModePreference::Unspecified | ModePreference::BestAvailable => "best",
+        ModePreference::Native => "native",
+        ModePreference::Generic => "generic",
+        ModePreference::Offload => "offload",
     }
 }
 

@@ -1,6 +1,8 @@
 //! A running `xdpgated`.
 
+use std::env;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -84,10 +86,22 @@ impl Drop for Daemon {
     }
 }
 
-/// The command that starts a daemon.
+/// The command that starts a daemon. What outlives it is in the directory of its socket, and it pins
+/// nothing unless told to.
 pub fn daemon(server: &str, arguments: &[&str]) -> Command {
     let mut command = command(XDPGATED);
-    command.args(["--listen", server]).args(arguments);
+    let socket = server.strip_prefix("unix:").map(Path::new);
+    let dir = match socket.and_then(Path::parent) {
+        Some(dir) => dir.to_owned(),
+        None => env::temp_dir().join(format!("xdpgate-state-{}", std::process::id())),
+    };
+    command
+        .env_remove("XDPGATED_CONFIG")
+        .env("XDPGATED_PIN", "off")
+        .env("XDPGATED_PIN_ROOT", dir.join("pins"))
+        .env("XDPGATED_STATE_DIR", dir.join("state"))
+        .args(["--listen", server])
+        .args(arguments);
     command
 }
 

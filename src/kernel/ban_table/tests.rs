@@ -383,3 +383,65 @@ fn a_reader_misses_no_ban_and_invents_none() {
     assert!(moves > 5);
     bans.check();
 }
+
+/// Whoever writes may be killed after any store. The next process counts what is there, and finds
+/// every ban that was not just being made or lifted.
+#[test]
+fn what_was_cut_off_is_recovered() {
+    let mut bans = Bans::new(12);
+    bans.writer.lines = 7;
+    bans.table.truncate(7 * BAN_SLOTS * WORDS);
+    let empty = || {
+        let mut table = BanTable::new(12, SEED);
+        table.lines = 7;
+        table
+    };
+    let (mut state, mut cut_off, mut moves) = (7, 0, 0);
+    for turn in 0..400 {
+        let (memory, writer) = bans.split();
+        let words = || memory.table.iter().chain(memory.lengths);
+        let found = |number: &u32| {
+            let address = Ipv4Addr::from_bits(*number).into();
+            is_banned(memory, SEED, address, false, 20)
+        };
+        let all: Vec<u32> = (0..20).collect();
+        let before: Vec<u64> = words().map(|w| w.load(Ordering::SeqCst)).collect();
+        let banned_before: Vec<bool> = all.iter().map(found).collect();
+        let homes = writer.elsewhere.clone();
+        let key = host((next(&mut state) % 20) as u32);
+        STEPS.with_borrow_mut(|steps| steps.written = Some(Vec::new()));
+        if next(&mut state).is_multiple_of(3) {
+            writer.remove(memory, key, 20);
+        } else {
+            let _ = writer.insert(memory, key, 100 + turn, 20);
+        }
+        moves += usize::from(writer.elsewhere != homes);
+        let log = STEPS.take().written.expect("recorded");
+        let after: Vec<u64> = words().map(|w| w.load(Ordering::SeqCst)).collect();
+        let banned_after: Vec<bool> = all.iter().map(found).collect();
+        for some in 0..=log.len() {
+            for (word, value) in words().zip(&before) {
+                word.store(*value, Ordering::SeqCst);
+            }
+            for (address, value) in &log[..some] {
+                let mut same = words().filter(|w| std::ptr::from_ref(*w).addr() == *address);
+                same.next().expect("a word").store(*value, Ordering::SeqCst);
+            }
+            let mut recovered = empty().recovered(memory);
+            for (place, number) in all.iter().enumerate() {
+                if banned_before[place] == banned_after[place] {
+                    assert_eq!(found(number), banned_before[place], "{number} at {some}");
+                }
+            }
+            let _ = recovered.insert(memory, host(99), 100, 20);
+            cut_off += 1;
+        }
+        for (word, value) in words().zip(&after) {
+            word.store(*value, Ordering::SeqCst);
+        }
+    }
+    println!("{cut_off} cuts, {moves} operations moved keys");
+    assert!(moves > 5);
+    bans.writer = empty().recovered(bans.split().0);
+    bans.check();
+}

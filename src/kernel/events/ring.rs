@@ -15,7 +15,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::source::{Budget, EventSource, EventStats, Reading, Sink};
 use crate::kernel::layout::{Control, EventCounter};
-use crate::kernel::program::{ProgramError, SharedMaps, to_io};
+use crate::kernel::program::{ProgramError, to_io};
+use crate::kernel::shared_maps::SharedMaps;
 use crate::kernel::sys::SharedWords;
 
 /// The ring buffer of a loaded firewall.

@@ -1,0 +1,306 @@
+//! The directory of pins by which a firewall outlives its process.
+//!
+//! ```text
+//! ROOT/links/IFINDEX   the attachments
+//! ROOT/1/              the maps, what they are for, and the program that interfaces run
+//! ROOT/2/              the same for a later process, which could not use those of 1
+//! ```
+//!
+//! The links are what makes a restart free of gaps: each runs the program of the process before until
+//! that of the next one has a policy. Only then directories that nobody uses any more are removed. So
+//! whoever is killed in between leaves a filter that judges, and everything for the next to go on.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::{MapHandle, ProgramHandle};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+
+use super::error::{LoadError, PinError};
+use super::ifindex::IfIndex;
+use super::link::Link;
+use super::pin::{self, ENTRY, LAYOUT, Layout, SLOTS};
+use super::program::to_io;
+use super::shared_maps::SharedMaps;
+use super::sys;
+
+/// Whether a firewall is to outlive its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pinning {
+    /// If there is a BPF file system, or one can be mounted; a warning in the log says if not.
+    Auto,
+    /// Or not load at all.
+    Require,
+    /// No. What an earlier process left pinned is taken over without a gap, and is gone with this one.
+    Off,
+}
+
+/// Where BPF file systems are mounted, and the one place where this library mounts one.
+const BPFFS: &str = "/sys/fs/bpf";
+/// The folder of the pinned links.
+const LINKS: &str = "links";
+/// The name of an entry program that is about to take the place of another.
+const NEXT_ENTRY: &str = "xdpgate_next";
+
+/// The directory, locked: two processes would attach to the same interfaces.
+#[derive(Debug)]
+pub(super) struct PinRoot {
+    pub dir: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// The maps that an earlier process left.
+pub(super) struct Legacy {
+    pub dir: PathBuf,
+    pub layout: Layout,
+    pub maps: SharedMaps,
+    pub slots: MapHandle,
+}
+
+impl PinRoot {
+    /// Opens or makes the directory; `None` if nothing is to be pinned or can be.
+    pub(super) fn open(
+        pinning: Pinning,
+        dir: &Path,
+        may_mount: bool,
+    ) -> Result<Option<Self>, LoadError> {
+        if may_mount && pinning != Pinning::Off {
+            mount_bpffs(dir);
+        }
+        let there = dir.ancestors().find(|d| d.exists());
+        if let Err(error) = pin::check_bpffs(there.unwrap_or(dir), dir) {
+            return match pinning {
+                Pinning::Require => Err(error.into()),
+                Pinning::Auto => {
+                    log::warn!("nothing is pinned, and all ends with this process: {error}");
+                    Ok(None)
+                }
+                Pinning::Off => Ok(None),
+            };
+        }
+        if pinning == Pinning::Off && !dir.exists() {
+            return Ok(None);
+        }
+        let links = dir.join(LINKS);
+        let failed = |path: &Path, source| PinError::Syscall {
+            path: path.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&links)
+            .map_err(|e| failed(&links, e))?;
+        let root = Self {
+            _lock: lock(dir)?,
+            dir: dir.to_owned(),
+        };
+        let names = pin::entries(dir)?;
+        if let Some(name) = names
+            .into_iter()
+            .find(|n| n != LINKS && number(n).is_none())
+        {
+            let dir = dir.to_owned();
+            return Err(PinError::Foreign { dir, name }.into());
+        }
+        Ok(Some(root))
+    }
+
+    /// The numbered directories, the newest first.
+    fn numbered(&self) -> Result<Vec<(u32, PathBuf)>, PinError> {
+        let names = pin::entries(&self.dir)?.into_iter();
+        let mut found: Vec<_> = names
+            .filter_map(|name| Some((number(&name)?, self.dir.join(name))))
+            .collect();
+        found.sort_by(|a, b| b.cmp(a));
+        Ok(found)
+    }
+
+    /// The newest maps that this library understands.
+    pub(super) fn legacy(&self) -> Result<Option<Legacy>, PinError> {
+        for (_, dir) in self.numbered()? {
+            // What was pinned last is there, so all is.
+            if !dir.join(ENTRY).exists() {
+                continue;
+            }
+            let Some(layout) = pin::known_layout(&dir)? else {
+                log::info!(
+                    "{}: of another version of xdpgate, so its counters, bans and rate state end; \
+                     its policy judges until this process has one",
+                    dir.display()
+                );
+                continue;
+            };
+            let failed = |error: libbpf_rs::Error| PinError::Syscall {
+                path: dir.clone(),
+                source: to_io(&error),
+            };
+            return Ok(Some(Legacy {
+                layout,
+                maps: SharedMaps::from_pins(&dir).map_err(failed)?,
+                slots: MapHandle::from_pinned_path(dir.join(SLOTS)).map_err(failed)?,
+                dir,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Whether frames were only counted, by the newest maps of any version.
+    pub(super) fn dry_run(&self) -> Option<bool> {
+        let dirs = self.numbered().ok()?.into_iter();
+        let mut controls = dirs.filter_map(|(_, dir)| {
+            let control = MapHandle::from_pinned_path(dir.join("control")).ok()?;
+            sys::first_word(&control).ok()
+        });
+        Some(controls.next()? != 0)
+    }
+
+    /// The switches of all programs that interfaces may run.
+    pub(super) fn policy_slots(&self) -> Result<Vec<MapHandle>, PinError> {
+        let dirs = self.numbered()?.into_iter();
+        let open = |(_, dir): (u32, PathBuf)| MapHandle::from_pinned_path(dir.join("policy_slot"));
+        Ok(dirs.filter_map(|dir| open(dir).ok()).collect())
+    }
+
+    /// A directory for maps that nobody has pinned yet.
+    pub(super) fn next_dir(&self) -> Result<PathBuf, PinError> {
+        let newest = self.numbered()?.first().map_or(0, |(number, _)| *number);
+        Ok(self.dir.join((newest + 1).to_string()))
+    }
+
+    /// The pinned links of interfaces that are still there. Pins of others are removed.
+    pub(super) fn links(
+        &self,
+        successor: BorrowedFd<'_>,
+    ) -> Result<Vec<(Link, IfIndex)>, PinError> {
+        let dir = self.dir.join(LINKS);
+        let mut links = Vec::new();
+        for name in pin::entries(&dir)? {
+            let path = dir.join(&name);
+            let failed = |source| PinError::Syscall {
+                path: path.clone(),
+                source,
+            };
+            match Link::adopt(&path, successor).map_err(failed)? {
+                Some((link, ifindex)) if name == ifindex.to_string() => links.push((link, ifindex)),
+                _ => {
+                    log::info!("{}: its interface is gone", path.display());
+                    fs::remove_file(&path).map_err(failed)?;
+                }
+            }
+        }
+        Ok(links)
+    }
+
+    /// The name under which the link of an interface is pinned.
+    pub(super) fn link_path(&self, ifindex: IfIndex) -> PathBuf {
+        self.dir.join(LINKS).join(ifindex.to_string())
+    }
+
+    /// Makes a program the one that is pinned in a directory of maps.
+    pub(super) fn replace_entry(&self, dir: &Path, entry: &ProgramHandle) -> Result<(), PinError> {
+        let next = dir.join(NEXT_ENTRY);
+        let failed = |source| PinError::Syscall {
+            path: next.clone(),
+            source,
+        };
+        let _ = fs::remove_file(&next);
+        sys::pin_object(entry.as_fd(), &next).map_err(failed)?;
+        fs::rename(&next, dir.join(ENTRY)).map_err(failed)
+    }
+
+    /// Removes all directories of maps but one.
+    pub(super) fn remove_others(&self, kept: &Path) -> Result<(), PinError> {
+        for (_, dir) in self.numbered()? {
+            if dir != kept {
+                remove_maps(&dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything but links that are still pinned.
+    pub(super) fn remove(&self) -> Result<(), PinError> {
+        for (_, dir) in self.numbered()? {
+            remove_maps(&dir)?;
+        }
+        for dir in [self.dir.join(LINKS), self.dir.clone()] {
+            match fs::remove_dir(&dir) {
+                Err(error) if error.raw_os_error() == Some(Errno::ENOTEMPTY as i32) => {}
+                Err(source) => return Err(PinError::Syscall { path: dir, source }),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a directory is one that `PinRoot` made, and not one of maps.
+pub(super) fn is_root(dir: &Path) -> bool {
+    dir.join(LINKS).is_dir()
+}
+
+/// Removes a whole root that no process uses: its interfaces are detached.
+pub(super) fn remove_root(dir: &Path) -> Result<(), PinError> {
+    let root = PinRoot {
+        _lock: lock(dir)?,
+        dir: dir.to_owned(),
+    };
+    let links = dir.join(LINKS);
+    for name in pin::entries(&links)? {
+        let path = links.join(name);
+        fs::remove_file(&path).map_err(|source| PinError::Syscall { path, source })?;
+    }
+    root.remove()
+}
+
+/// Removes a directory of maps, of whatever version: its layout last, by which it is known as ours.
+fn remove_maps(dir: &Path) -> Result<(), PinError> {
+    let failed = |path: &Path, source| PinError::Syscall {
+        path: path.to_owned(),
+        source,
+    };
+    let names = pin::entries(dir)?;
+    let (layout, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|n| n == LAYOUT);
+    for name in others.iter().chain(&layout) {
+        let path = dir.join(name);
+        fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+    }
+    fs::remove_dir(dir).map_err(|e| failed(dir, e))
+}
+
+fn number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|n: &u32| n.to_string() == name)
+}
+
+fn lock(dir: &Path) -> Result<Flock<File>, PinError> {
+    let failed = |source| PinError::Syscall {
+        path: dir.to_owned(),
+        source,
+    };
+    let file = File::open(dir).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => PinError::InUse {
+            dir: dir.to_owned(),
+        },
+        errno => failed(io::Error::from(errno)),
+    })
+}
+
+/// Mounts a BPF file system at its usual place, if pins are to be there and none is.
+fn mount_bpffs(dir: &Path) {
+    let place = Path::new(BPFFS);
+    if !dir.starts_with(place) || pin::check_bpffs(place, dir).is_ok() {
+        return;
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    match mount(Some("bpf"), place, Some("bpf"), flags, Some("mode=0700")) {
+        Ok(()) => log::info!("{BPFFS}: mounted a BPF file system"),
+        Err(errno) => log::info!("{BPFFS}: cannot mount a BPF file system: {errno}"),
+    }
+}

@@ -1,0 +1,67 @@
+//! The policy on disk, for the next process.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::error::{LoadError, SavedPolicyError};
+use crate::policy::Policy;
+
+/// A directory that holds the last policy.
+#[derive(Debug, Clone)]
+pub(super) struct StateDir {
+    dir: PathBuf,
+}
+
+/// The file of the policy, in canonical form.
+const POLICY: &str = "policy.yaml";
+
+impl StateDir {
+    /// Makes the directory if need be; only its owner may look into it.
+    pub(super) fn open(dir: &Path) -> Result<Self, LoadError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| LoadError::StateDir {
+                dir: dir.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    pub(super) fn policy_path(&self) -> PathBuf {
+        self.dir.join(POLICY)
+    }
+
+    /// The policy that was saved last, if there is one.
+    pub(super) fn policy(&self) -> Result<Option<Policy>, SavedPolicyError> {
+        match fs::read_to_string(self.policy_path()) {
+            Ok(text) => Policy::from_yaml(&text)
+                .map(Some)
+                .map_err(SavedPolicyError::Policy),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SavedPolicyError::Read(error)),
+        }
+    }
+
+    /// Saves a policy. Whoever reads finds it or the one before, whole, also after a power failure.
+    pub(super) fn save(&self, policy: &Policy) -> io::Result<()> {
+        let path = self.policy_path();
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let write = || -> io::Result<()> {
+            let mut file = NamedTempFile::new_in(&self.dir)?;
+            file.write_all(policy.to_yaml().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(named)
+    }
+}
