@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::packet;
 use xdpgate::policy::Policy;
 use xdpgate::{
-    AttachMode, BanScope, EventOptions, EventStats, Firewall, IfIndex, ModePreference, Operation,
-    Reason, Verdict,
+    AttachMode, BanScope, Bridge, BridgeError, EventOptions, EventStats, Firewall, IfIndex,
+    ModePreference, Operation, Reason, Verdict,
 };
 
 const BLOCK: &str = "
@@ -64,6 +64,58 @@ fn a_rehearsal_writes_down_what_would_be_done() {
             Operation::Detach { ifindex: eth },
         ]
     );
+}
+
+#[test]
+fn a_bridge_is_prepared_before_and_put_back_after() {
+    let [outer, inner] = [5, 6].map(|n| IfIndex::new(n).unwrap());
+    let (firewall, rehearsal) = Firewall::loader().rehearse();
+    let error = firewall.bridge(Bridge::new(outer, inner)).unwrap_err();
+    assert!(matches!(error, BridgeError::NotLoaded), "{error}");
+    assert_eq!(rehearsal.operations(), [Operation::DryRun(true)]);
+
+    let (firewall, rehearsal) = Firewall::loader().fast_forward(true).rehearse();
+    let begun = rehearsal.operations().len();
+    let info = firewall.bridge(Bridge::new(outer, inner)).unwrap();
+    assert_eq!(firewall.bridges(), [info]);
+    drop(firewall);
+    let forward = |ifindex, partner| Operation::Forward { ifindex, partner };
+    let mode = AttachMode::Native;
+    assert_eq!(
+        rehearsal.operations()[begun..],
+        [
+            Operation::Prepare { ifindex: outer },
+            Operation::Prepare { ifindex: inner },
+            forward(outer, Some(inner)),
+            forward(inner, Some(outer)),
+            Operation::Attach {
+                ifindex: outer,
+                mode
+            },
+            Operation::Attach {
+                ifindex: inner,
+                mode
+            },
+            Operation::Detach { ifindex: outer },
+            Operation::Detach { ifindex: inner },
+            forward(outer, None),
+            forward(inner, None),
+            Operation::Restore { ifindex: outer },
+            Operation::Restore { ifindex: inner },
+        ]
+    );
+
+    // The second port cannot be attached: all that was done to both is undone.
+    let (firewall, rehearsal) = Firewall::loader().fast_forward(true).rehearse();
+    let offload = ModePreference::Exactly(AttachMode::Offload);
+    let error = firewall.bridge(Bridge::new(outer, inner).mode(offload));
+    assert!(matches!(error, Err(BridgeError::Attach(_))), "{error:?}");
+    let done = rehearsal.operations();
+    for ifindex in [outer, inner] {
+        assert!(done.contains(&Operation::Restore { ifindex }), "{done:?}");
+        assert!(done.contains(&forward(ifindex, None)), "{done:?}");
+    }
+    assert_eq!(firewall.bridges(), []);
 }
 
 #[test]

@@ -181,12 +181,6 @@ fn r30_frames_of_an_mtu_of_9000_cross() {
         return;
     }
     netns::run(|| {
-        let (a, b) = hosts();
-        for (host, port) in [(&a, "outer"), (&b, "inner")] {
-            sh(&format!("ip link set {port} mtu 9000"));
-            host.place
-                .sh(&format!("ip link set {} mtu 9000", host.name));
-        }
         let firewall = match loader().frags(Frags::Require).load() {
             Err(LoadError::NoFrags) => {
                 println!("skipped: xdp.frags needs 5.18");
@@ -194,6 +188,12 @@ fn r30_frames_of_an_mtu_of_9000_cross() {
             }
             firewall => firewall.unwrap(),
         };
+        let (a, b) = hosts();
+        for (host, port) in [(&a, "outer"), (&b, "inner")] {
+            sh(&format!("ip link set {port} mtu 9000"));
+            host.place
+                .sh(&format!("ip link set {} mtu 9000", host.name));
+        }
         firewall.apply(&policy(BLOCK)).unwrap();
         let native = ModePreference::Exactly(AttachMode::Native);
         let made = Bridge::new(index("outer"), index("inner")).mode(native);
@@ -244,5 +244,82 @@ fn r46_in_generic_mode() {
         let arrived = cross(&wire(&a), &wire(&b), &[blocked(), good()]);
         assert_eq!(arrived, [good()]);
         stack.assert_untouched();
+    });
+}
+
+#[test]
+fn r46_local_peers_with_a_program_need_no_gro() {
+    if skipped() {
+        return;
+    }
+    if !takes_frames_with_gro() {
+        println!("skipped: all other tests are with programs here");
+        return;
+    }
+    netns::run(|| {
+        let (a, b) = hosts();
+        for host in [&a, &b] {
+            host.place.sh(&format!("ethtool -K {} gro off", host.name));
+        }
+        let firewall = loader().load().unwrap();
+        firewall.apply(&policy(BLOCK)).unwrap();
+        bridge(&firewall, (&a, &b), Filter::Both);
+        let (outside, inside) = (wire(&a), wire(&b));
+        // Neither takes what another driver hands over; it is lost, and counted as forwarded.
+        assert!(cross(&outside, &inside, &[good()]).is_empty());
+        let info = &firewall.bridges()[0];
+        assert_eq!(info.inbound.forwarded.packets, 1);
+        // Which kernels tell since 6.3.
+        let told = info.inner.takes_frames;
+        println!("takes frames: {told:?}");
+        assert_ne!(told, Some(true));
+        // Any program at the other end of the wire will do.
+        let _programs = [&a, &b].map(|host| with_program(&host.place, &host.name));
+        assert_eq!(cross(&outside, &inside, &[good()]), [good()]);
+        let info = &firewall.bridges()[0];
+        for port in [&info.outer, &info.inner] {
+            assert_eq!(port.takes_frames, told.map(|_| true), "{info:?}");
+        }
+        ping(&b, &a);
+        bulk(&a, &b, 8);
+    });
+}
+
+#[test]
+fn r46_both_ports_are_generic_if_one_has_no_native_mode() {
+    if skipped() {
+        return;
+    }
+    netns::run(|| {
+        let a = Host::behind("outer", 10, "a0", "192.0.2.1");
+        let b = Host::behind("member", 12, "b0", "192.0.2.2");
+        // A bridge of the kernel has no native mode.
+        sh("ip link add inner type bridge");
+        sh("ip link set member master inner");
+        sh("ip link set member up");
+        let before = [sh("ethtool -k outer"), sh("ethtool -k inner")];
+        let firewall = loader().load().unwrap();
+        firewall.apply(&policy(BLOCK)).unwrap();
+        let info = bridge(&firewall, (&a, &b), Filter::Both);
+        for port in [&info.outer, &info.inner] {
+            assert_eq!(port.attachment.mode, AttachMode::Generic);
+            assert_eq!(port.takes_frames, None);
+        }
+        assert!(info.inner.attachment.why().is_some(), "{info:?}");
+        let stack = Stack::watch(&["outer"]);
+        ping(&a, &b);
+        bulk(&a, &b, 8);
+        bulk(&b, &a, 8);
+        // The kernel's bridge says something of its own accord.
+        stack.assert_nothing_received();
+        firewall.unbridge(index("inner")).unwrap();
+        assert_eq!([sh("ethtool -k outer"), sh("ethtool -k inner")], before);
+
+        // Demanded, it is refused, and nothing is left.
+        let native = ModePreference::Exactly(AttachMode::Native);
+        let demanded = Bridge::new(index("outer"), index("inner")).mode(native);
+        assert!(firewall.bridge(demanded).is_err());
+        assert_eq!(firewall.attachments(), []);
+        assert_eq!([sh("ethtool -k outer"), sh("ethtool -k inner")], before);
     });
 }

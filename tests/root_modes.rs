@@ -32,6 +32,12 @@ fn refused(firewall: &Firewall, interface: &str, mode: ModePreference) -> (Forei
     }
 }
 
+/// Besides this process, one that another test is starting has its descriptors for a moment.
+fn is_held_here(program: &ForeignProgram) -> bool {
+    let mut holders = program.holders.iter();
+    holders.any(|holder| holder.pid == process::id())
+}
+
 #[test]
 fn r50_what_was_asked_and_what_came_of_it() {
     if netns::skipped() {
@@ -163,8 +169,7 @@ fn r57_r114_a_program_attached_by_netlink_stays_and_is_named() {
                 assert_eq!(program.mode, Some(mode));
                 assert_eq!(program.attached_by, AttachedBy::Netlink);
                 // This process loaded it.
-                let holders: Vec<u32> = program.holders.iter().map(|h| h.pid).collect();
-                assert_eq!(holders, [process::id()]);
+                assert!(is_held_here(&program), "{program:?}");
                 let command = format!("ip link set dev a0 {keyword} off");
                 assert_eq!(program.removal.as_deref(), Some(command.as_str()));
                 assert!(text.contains(&format!("`{command}`")), "{text}");
@@ -200,13 +205,11 @@ fn r57_r114_a_link_of_a_process_is_named() {
         assert_eq!(program.mode, Some(AttachMode::Native));
         assert_eq!(program.attached_by, AttachedBy::Link(theirs.link_id));
         assert_eq!(program.pins, [] as [&Path; 0]);
-        let holders: Vec<u32> = program.holders.iter().map(|h| h.pid).collect();
-        assert_eq!(holders, [process::id()]);
-        assert_eq!(
-            program.removal,
-            Some(format!("kill {}", process::id())),
-            "{text}"
-        );
+        assert!(is_held_here(&program), "{program:?}");
+        let command = program.removal.unwrap();
+        assert!(command.starts_with("kill "), "{command}");
+        assert!(command.contains(&process::id().to_string()), "{command}");
+        assert!(text.contains(&command), "{text}");
         drop(mine);
         assert_eq!(program_on("a0"), theirs.program_id);
         drop(other);

@@ -9,6 +9,7 @@ mod common {
     pub mod packet;
 }
 
+use std::path::Path;
 use std::process::{Child, Command};
 
 use common::foreign::{Foreign, program_on};
@@ -66,8 +67,8 @@ fn shown_and_mended(firewall: &Firewall, interface: &str, kind: FindingKind, com
 /// Whether a command that not every kernel can do was done.
 fn can(command: &str) -> bool {
     let mut words = command.split_whitespace();
-    let status = Command::new(words.next().unwrap()).args(words).status();
-    status.unwrap().success()
+    let output = Command::new(words.next().unwrap()).args(words).output();
+    output.unwrap().status.success()
 }
 
 #[test]
@@ -319,6 +320,26 @@ fn r113_the_other_end_may_be_in_another_namespace() {
 }
 
 #[test]
+fn r113_the_command_names_the_namespace_of_the_other_end() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        // Names that only this thread sees.
+        netns::mount_tmpfs(Path::new("/run"));
+        for namespace in ["red", "blue"] {
+            sh(&format!("ip netns add {namespace}"));
+        }
+        veth("a0", "b0");
+        sh("ip link set dev b0 netns blue");
+        sh("ip -n blue link set dev b0 mtu 9000 up");
+        let firewall = one_buffer();
+        let mend = "ip -n blue link set dev b0 mtu 3506";
+        shown_and_mended(&firewall, "a0", FindingKind::Mtu, mend);
+    });
+}
+
+#[test]
 fn r113_r114_a_program_of_another_owner() {
     if netns::skipped() {
         return;
@@ -363,4 +384,47 @@ fn r113_an_interface_that_is_not_there() {
         let firewall = Firewall::loader().load().unwrap();
         assert!(firewall.preflight(nowhere, BEST).is_err());
     });
+}
+
+/// The network card that `tests/kernels/run-kernel` gives to a guest, by its address.
+fn card_of_the_guest() -> Option<&'static str> {
+    let is_ours = std::env::var_os("XDPGATE_GUEST").is_some()
+        && can("ip link show dev eth0")
+        && sh("ip link show dev eth0").contains("02:00:00:00:00:10");
+    is_ours.then_some("eth0")
+}
+
+#[test]
+fn r113_virtio_net_in_a_guest() {
+    if netns::skipped() {
+        return;
+    }
+    let Some(card) = card_of_the_guest() else {
+        println!("skipped: needs a guest of tests/kernels");
+        return;
+    };
+    let firewall = one_buffer();
+    sh(&format!("ip link set dev {card} mtu 9000"));
+    let report = look(&firewall, card);
+    println!("{report}");
+    assert_eq!(report.device.driver.as_deref(), Some("virtio_net"));
+    let kind = FindingKind::Mtu;
+    let mend = "ip link set dev eth0 mtu 3506";
+    let why = firewall.attach(index(card), BEST).unwrap().why().unwrap();
+    assert!(why.contains(mend), "{why}");
+    firewall.detach(index(card)).unwrap();
+    shown_and_mended(&firewall, card, kind, mend);
+    // Fewer queues than CPUs to send by are no hindrance on these kernels.
+    let report = look(&firewall, card);
+    let queues = find(&report, FindingKind::Queues).unwrap();
+    assert_eq!(queues.severity, Severity::Degrades);
+
+    if let Ok(firewall) = Firewall::loader().frags(Frags::Require).load()
+        && report.device.xdp.is_some_and(|xdp| xdp.frags)
+    {
+        sh(&format!("ip link set dev {card} mtu 9000"));
+        assert_eq!(find(&look(&firewall, card), kind), None);
+        assert_eq!(attach_as_expected(&firewall, card), AttachMode::Native);
+    }
+    sh(&format!("ip link set dev {card} mtu 1500"));
 }

@@ -189,9 +189,18 @@ fn unsupported(mode: AttachMode, errno: i32) -> Option<Meaning> {
         return unsupported(mode, Errno::EOPNOTSUPP as i32);
     }
     let (text, kinds): (_, &[FindingKind]) = match (mode, Errno::from_raw(errno)) {
-        (AttachMode::Offload, Errno::EINVAL | Errno::EOPNOTSUPP) => {
-            ("the device cannot run this program itself", &[])
-        }
+        // Somebody else's program, no interface, or no permission.
+        (
+            AttachMode::Offload,
+            Errno::EBUSY
+            | Errno::EEXIST
+            | Errno::ENODEV
+            | Errno::ENXIO
+            | Errno::EPERM
+            | Errno::EACCES,
+        ) => return None,
+        // What devices answer is known of none: any other error leads on to native mode.
+        (AttachMode::Offload, _) => ("the device cannot run this program itself", &[]),
         (_, Errno::EOPNOTSUPP | Errno::ENOSYS) => (
             "the driver does not offer it",
             &[NoNative, Queues, Mtu, Lro, GroHw],
@@ -312,6 +321,13 @@ mod tests {
             assert!(native(errno).is_none(), "{errno}");
         }
         assert!(unsupported(AttachMode::Generic, Errno::EINVAL as i32).is_none());
+        let offload = |errno: Errno| unsupported(AttachMode::Offload, errno as i32);
+        for errno in [Errno::EINVAL, Errno::EOPNOTSUPP, Errno::EIO] {
+            assert!(offload(errno).is_some(), "{errno}");
+        }
+        for errno in [Errno::EBUSY, Errno::EPERM, Errno::ENODEV] {
+            assert!(offload(errno).is_none(), "{errno}");
+        }
         assert!(unsupported(AttachMode::Native, ENOTSUPP).is_some());
     }
 

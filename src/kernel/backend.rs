@@ -85,6 +85,8 @@ pub(super) trait Backend: Debug + Send + Sync {
     ) -> Result<Box<dyn PreparedPort>, BridgeError>;
     /// Says where the frames of a port go.
     fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()>;
+    /// Whether the driver of an interface takes frames that another one received, if the kernel tells.
+    fn takes_redirected(&self, ifindex: IfIndex) -> Option<bool>;
     /// The program that an interface runs now, whoever attached it.
     fn occupant(&self, ifindex: IfIndex, interface: &str) -> Option<ForeignProgram>;
     /// What can be known of a device.

@@ -466,6 +466,16 @@ impl Backend for Kernel {
         }
     }
 
+    fn takes_redirected(&self, ifindex: IfIndex) -> Option<bool> {
+        // enum netdev_xdp_act, linux/netdev.h.
+        const NDO_XMIT: u64 = 1 << 2;
+        let found = Xdp::new(self.entry.handle.as_fd())
+            .query(ifindex.get().try_into().ok()?, XdpFlags::NONE)
+            .ok()?;
+        // Without any feature: the kernel tells none.
+        (found.feature_flags != 0).then_some(found.feature_flags & NDO_XMIT != 0)
+    }
+
     fn occupant(&self, ifindex: IfIndex, interface: &str) -> Option<ForeignProgram> {
         foreign::on(ifindex, interface)
     }

@@ -42,6 +42,7 @@ mod realtime;
 mod recorder;
 mod scopes;
 mod shared_maps;
+mod shell;
 mod skeleton;
 mod slot_memory;
 mod slots;

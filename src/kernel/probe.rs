@@ -20,12 +20,6 @@ pub(super) fn check_capabilities() -> Result<(), LoadError> {
     }
 }
 
-/// Whether this thread has CAP_SYS_ADMIN; also if that cannot be read.
-pub(super) fn has_sys_admin() -> bool {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    effective(&status).is_none_or(|mask| mask & 1 << CAP_SYS_ADMIN != 0)
-}
-
 /// The effective capabilities, as in the line `CapEff:\t000001ffffffffff`.
 fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;

@@ -268,6 +268,27 @@ pub(super) fn offload_program_array(ifindex: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// The next link in the kernel by number, `None` after the last; needs CAP_SYS_ADMIN. One that is
+/// being made or is gone by now comes without a descriptor.
+///
+/// The iterator of libbpf-rs ends where it meets one that is being made (EAGAIN).
+pub(super) fn next_link(after: u32) -> io::Result<Option<(u32, Option<OwnedFd>)>> {
+    let mut id = 0;
+    // SAFETY: the kernel writes one number, to `id`.
+    match unsafe { libbpf_sys::bpf_link_get_next_id(after, &mut id) } {
+        0 => {}
+        error if error == -libc::ENOENT => return Ok(None),
+        error => return Err(io::Error::from_raw_os_error(-error)),
+    }
+    // SAFETY: takes a number only.
+    let fd = unsafe { libbpf_sys::bpf_link_get_fd_by_id(id) };
+    if fd < 0 {
+        return Ok(Some((id, None)));
+    }
+    // SAFETY: a new file descriptor that nobody else owns.
+    Ok(Some((id, Some(unsafe { OwnedFd::from_raw_fd(fd) }))))
+}
+
 /// What the kernel tells of a loaded program; fields that it does not know stay 0.
 pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<libbpf_sys::bpf_prog_info> {
     let mut info = libbpf_sys::bpf_prog_info::default();

@@ -60,10 +60,19 @@ pub fn mount_private() {
 
 /// Mounts a BPF file system that only this thread sees, at a directory that is made for it.
 pub fn mount_bpffs(dir: &std::path::Path) {
+    mount_alone(dir, "bpf");
+}
+
+/// The same with an empty file system in memory.
+pub fn mount_tmpfs(dir: &std::path::Path) {
+    mount_alone(dir, "tmpfs");
+}
+
+fn mount_alone(dir: &std::path::Path, kind: &str) {
     mount_private();
     fs::create_dir_all(dir).expect("a directory to mount at");
     let options = None::<&str>;
-    mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), options).expect("mount");
+    mount(Some(kind), dir, Some(kind), MsFlags::empty(), options).expect("mount");
 }
 
 /// Runs a command; fails if it fails.

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use pair::{Pair, Side};
 pub(super) use port::{Port, PreparedPort};
 
+use super::attach::{AttachMode, ModePreference};
 use super::backend::Backend;
 use super::error::AttachError;
 use super::firewall::{Firewall, lock};
@@ -213,7 +214,13 @@ impl Firewall {
                 names.1
             );
         }
-        let info = pair.info(None);
+        let info = pair.info(&*self.backend, None);
+        for port in [&info.outer, &info.inner] {
+            if port.takes_frames == Some(false) {
+                let name = &port.attachment.name;
+                log::warn!("{name}: its driver takes no frames of its partner now: all are lost");
+            }
+        }
         pairs.push(pair);
         Ok(info)
     }
@@ -266,28 +273,49 @@ impl Firewall {
             let set = backend.set_partner(sides[port].ifindex, Some(sides[partner].ifindex));
             set.map_err(failed("entering a port"))?;
         }
-        for (side, flags) in sides.iter_mut().zip(bridge.filter.interface_flags()) {
-            let (ifindex, name) = (side.ifindex, &side.name);
-            let attachment = match interfaces.attachment(ifindex).cloned() {
-                Some(attachment) => {
-                    interfaces.set_flags(backend, ifindex, flags);
-                    attachment
+        let flags = bridge.filter.interface_flags();
+        for (side, flags) in sides.iter_mut().zip(flags) {
+            self.attach_port(interfaces, side, bridge.mode, flags)?;
+        }
+        let is_generic = |side: &Side| side.mode() == Some(AttachMode::Generic);
+        if sides.iter().any(is_generic) {
+            for (side, flags) in sides.iter_mut().zip(flags) {
+                if !is_generic(side) {
+                    interfaces.release(side.ifindex);
+                    let mode = ModePreference::Exactly(AttachMode::Generic);
+                    self.attach_port(interfaces, side, mode, flags)?;
                 }
-                None => {
-                    let attacher = &self.attacher;
-                    attacher.attach_as(interfaces, ifindex, name, bridge.mode, flags)?
-                }
-            };
-            if attachment.mode == super::attach::AttachMode::Generic {
                 side.port.prepare_generic()?;
             }
-            side.attachment = Some(attachment);
         }
         Ok(())
     }
 
+    /// Makes an interface a port that may be attached already.
+    fn attach_port(
+        &self,
+        interfaces: &mut Interfaces,
+        side: &mut Side,
+        mode: ModePreference,
+        flags: u16,
+    ) -> Result<(), AttachError> {
+        let (ifindex, name) = (side.ifindex, &side.name);
+        side.attachment = Some(match interfaces.attachment(ifindex).cloned() {
+            Some(attachment) => {
+                interfaces.set_flags(&*self.backend, ifindex, flags);
+                attachment
+            }
+            None => {
+                let attacher = &self.attacher;
+                attacher.attach_as(interfaces, ifindex, name, mode, flags)?
+            }
+        });
+        Ok(())
+    }
+
     /// Takes a bridge down, given either of its ports: both are put back exactly as they were before,
-    /// and detached unless they had been attached before they became ports. Frames that come in from now on go to this host's network stack.
+    /// and detached unless they had been attached before they became ports. Frames that come in from
+    /// now on go to this host's network stack.
     ///
     /// # Errors
     /// The interface is no port. Or a setting could not be put back: the bridge is down all the same,
@@ -314,7 +342,8 @@ impl Firewall {
         }
         lock(&self.interfaces).sweep();
         let stats = self.stats();
-        pairs.iter().map(|pair| pair.info(Some(&stats))).collect()
+        let info = |pair: &Pair| pair.info(&*self.backend, Some(&stats));
+        pairs.iter().map(info).collect()
     }
 }
 

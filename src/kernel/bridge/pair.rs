@@ -3,10 +3,11 @@
 use std::fmt;
 
 use super::port::PreparedPort;
-use crate::kernel::attach::{Attachment, ModePreference};
+use crate::kernel::attach::{AttachMode, Attachment, ModePreference};
+use crate::kernel::backend::Backend;
 use crate::kernel::ifindex::IfIndex;
 use crate::kernel::layout::{INTERFACE_PORT, INTERFACE_UNFILTERED};
-use crate::kernel::stats::{Count, Stats, VerdictCounts};
+use crate::kernel::stats::{Count, Disposition, InterfaceStats, Stats, VerdictCounts};
 use crate::verdict::Reason;
 
 /// Which direction of a bridge is judged. Frames of the other one are forwarded unjudged, and counted
@@ -83,8 +84,10 @@ impl Bridge {
         Self { filter, ..self }
     }
 
-    /// The mode of both ports. Native is many times faster; a port in generic mode must have no
-    /// local peer that sends packets in one piece that are longer than the MTU.
+    /// The mode of both ports. Native is many times faster. If one port has no native mode, both are
+    /// attached in generic mode: a driver that has none takes no frames from a native port either.
+    /// A port in generic mode must have no local peer that sends packets in one piece that are
+    /// longer than the MTU.
     pub fn mode(self, mode: ModePreference) -> Self {
         Self { mode, ..self }
     }
@@ -116,6 +119,11 @@ pub struct BridgePort {
     /// other port are dropped then, as [`NoPartner`](Reason::NoPartner). The bridge must be taken
     /// down and made anew once there is an interface again.
     pub attached: bool,
+    /// Whether its driver takes frames that another one received, in native mode: `false` means that
+    /// all that is forwarded to it is lost. A veth takes them if its peer has GRO on or runs an XDP
+    /// program. `None` if the kernel does not tell (before 6.3), and in generic mode, which does not
+    /// need it.
+    pub takes_frames: Option<bool>,
 }
 
 /// What became of the frames of one direction.
@@ -135,11 +143,10 @@ impl DirectionStats {
     fn of(counts: &VerdictCounts) -> Self {
         let mut forwarded = counts.passed();
         forwarded += counts.would_drop();
-        let dropped = crate::kernel::stats::Disposition::Dropped;
         Self {
             forwarded,
             dropped: counts.dropped(),
-            no_partner: counts.get(Reason::NoPartner, dropped),
+            no_partner: counts.get(Reason::NoPartner, Disposition::Dropped),
         }
     }
 
@@ -197,6 +204,10 @@ impl Side {
             before: before.unwrap_or_default(),
         }
     }
+
+    pub(super) fn mode(&self) -> Option<AttachMode> {
+        Some(self.attachment.as_ref()?.mode)
+    }
 }
 
 impl Pair {
@@ -205,10 +216,10 @@ impl Pair {
     }
 
     /// `None`: as it is just made.
-    pub(super) fn info(&self, stats: Option<&Stats>) -> BridgeInfo {
+    pub(super) fn info(&self, backend: &dyn Backend, stats: Option<&Stats>) -> BridgeInfo {
         let [outer, inner] = &self.sides;
-        let (outer, inbound) = side_info(outer, stats);
-        let (inner, outbound) = side_info(inner, stats);
+        let (outer, inbound) = side_info(backend, outer, stats);
+        let (inner, outbound) = side_info(backend, inner, stats);
         BridgeInfo {
             outer,
             inner,
@@ -219,25 +230,24 @@ impl Pair {
     }
 }
 
-fn side_info(side: &Side, stats: Option<&Stats>) -> (BridgePort, DirectionStats) {
-    let attachment = side
-        .attachment
-        .clone()
-        .expect("both sides of a pair are attached");
-    let Some(stats) = stats else {
-        let port = BridgePort {
-            attachment,
-            attached: true,
-        };
-        return (port, DirectionStats::default());
+fn side_info(
+    backend: &dyn Backend,
+    side: &Side,
+    stats: Option<&Stats>,
+) -> (BridgePort, DirectionStats) {
+    let attachment = side.attachment.clone();
+    let attachment = attachment.expect("both sides of a pair are attached");
+    let is_it = |i: &&InterfaceStats| (i.ifindex, &i.name) == (side.ifindex, &side.name);
+    let found = stats.and_then(|s| s.interfaces.iter().find(is_it));
+    let attached = stats.is_none() || found.is_some_and(|i| i.attached);
+    let takes_frames = match attachment.mode {
+        AttachMode::Native if attached => backend.takes_redirected(side.ifindex),
+        _ => None,
     };
-    let is_it = |i: &&crate::kernel::stats::InterfaceStats| {
-        (i.ifindex, &i.name) == (side.ifindex, &side.name)
-    };
-    let found = stats.interfaces.iter().find(is_it);
     let port = BridgePort {
         attachment,
-        attached: found.is_some_and(|i| i.attached),
+        attached,
+        takes_frames,
     };
     let counted = found.map(|i| DirectionStats::of(&i.counts).since(side.before));
     (port, counted.unwrap_or_default())

@@ -38,9 +38,12 @@ pub(super) fn of(ifindex: u32) -> Ethtool {
     let Ok(socket) = Generic::open() else {
         return Ethtool::default();
     };
+    let Ok(family) = socket.family("ethtool") else {
+        return Ethtool::default();
+    };
     let ask = |command: u8| -> io::Result<Answer> {
         let header = nest(HEADER, &attribute(HEADER_DEV_INDEX, ifindex)?)?;
-        socket.family("ethtool")?.ask(command, header)
+        family.ask(command, header)
     };
     let channels = ask(CHANNELS_GET).ok().map(|answer| channels(&answer));
     let Ok(features) = ask(FEATURES_GET) else {

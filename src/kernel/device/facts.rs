@@ -109,6 +109,8 @@ pub struct Peer {
     pub name: Option<String>,
     /// The number of its namespace, as in `ip netns list-id`; `None` if it is the same.
     pub namespace: Option<i32>,
+    /// The name of that namespace, if it has one in `/run/netns`.
+    pub namespace_name: Option<String>,
     /// Its MTU in bytes.
     pub mtu: Option<u32>,
     /// The queues that it sends by; unknown in another namespace.

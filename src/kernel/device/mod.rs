@@ -9,6 +9,11 @@ mod facts;
 mod link;
 mod netlink;
 
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
 pub use facts::{Channels, DeviceFacts, OffloadState, Peer, XdpFeatures};
 
 use super::ifindex::IfIndex;
@@ -16,8 +21,7 @@ use super::sys;
 
 /// All that can be known of a device, asked now.
 ///
-/// It takes some ten system calls, well under a millisecond unless another process holds the lock
-/// of all network devices.
+/// It takes about a millisecond, longer while another process holds the lock of all network devices.
 pub(super) fn gather(ifindex: IfIndex) -> DeviceFacts {
     let link = link::of(ifindex.get(), None);
     let ethtool = ethtool::of(ifindex.get());
@@ -74,13 +78,29 @@ fn peer(link: &link::Link) -> Option<Peer> {
     };
     Some(Peer {
         ifindex,
-        name: there.name,
+        // Whoever is there chooses it; one that would write to a terminal is not handed on.
+        name: there.name.filter(|name| !name.contains(char::is_control)),
         namespace: link.namespace,
+        namespace_name: link.namespace.and_then(namespace_name),
         mtu: there.mtu,
         // Those that it was made with are more than are in use, mostly as many as there are CPUs.
         tx_queues: ethtool.channels.map(|channels| channels.tx),
         vlan_insert: ethtool.vlan_insert,
     })
+}
+
+/// The name of a network namespace with this number, as `ip netns` gives it.
+fn namespace_name(id: i32) -> Option<String> {
+    /// Names that are looked at; each costs some system calls.
+    const MOST: usize = 4096;
+    let names = fs::read_dir("/run/netns").ok()?.take(MOST).flatten();
+    let is_it = |path: &Path| {
+        let file = fs::File::open(path)?;
+        Ok::<bool, io::Error>(netlink::namespace_id(file.as_fd())? == Some(id))
+    };
+    names
+        .filter(|entry| is_it(&entry.path()).unwrap_or(false))
+        .find_map(|entry| entry.file_name().into_string().ok())
 }
 
 fn page_bytes() -> u32 {

@@ -4,6 +4,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use neli::consts::genl::{CtrlAttr, CtrlCmd};
 use neli::consts::nl::{GenlId, NlType, NlmF};
@@ -77,6 +78,27 @@ pub(super) fn link(ifindex: u32, namespace: Option<i32>) -> io::Result<Ifinfomsg
         .build()
         .map_err(io::Error::other)?;
     ask(&socket, Rtm::Getlink, message)
+}
+
+/// The number that another network namespace has in that of the calling thread, if it has one.
+pub(super) fn namespace_id(namespace: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    /// `NETNSA_NSID`, `NETNSA_FD` of `include/uapi/linux/net_namespace.h`.
+    const NSID: u16 = 1;
+    const FD: u16 = 3;
+    let socket = connect(NlFamily::Route)?;
+    // `struct rtgenmsg`, which is padded to four bytes, then one attribute. neli does not pad it.
+    let mut request = vec![0; 4];
+    request.extend(8u16.to_ne_bytes());
+    request.extend(FD.to_ne_bytes());
+    request.extend(namespace.as_raw_fd().to_ne_bytes());
+    let answer = ask(&socket, Rtm::Getnsid, Buffer::from(request))?;
+    let is_id =
+        |attribute: &&[u8]| attribute[..4] == [8u16.to_ne_bytes(), NSID.to_ne_bytes()].concat();
+    let attributes = answer.as_ref().get(4..).unwrap_or_default();
+    let id = attributes.chunks_exact(8).find(is_id);
+    let id = id.map(|attribute| i32::from_ne_bytes(attribute[4..].try_into().expect("four bytes")));
+    // NETNSA_NSID_NOT_ASSIGNED is -1.
+    Ok(id.filter(|id| *id >= 0))
 }
 
 /// An attribute with a number of four bytes.

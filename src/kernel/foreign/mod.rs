@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::attach::AttachMode;
+use super::shell::word;
 pub(super) use search::on;
 
 /// An XDP program that is in the place where ours would be.
@@ -63,6 +64,7 @@ impl ForeignProgram {
 
     /// The command that removes the program from an interface.
     fn removal_from(&self, interface: &str) -> Option<String> {
+        let interface = word(interface);
         // `ip link` would leave its directory behind.
         if self.is_dispatcher() && self.attached_by == AttachedBy::Netlink && !self.pins.is_empty()
         {
@@ -86,7 +88,11 @@ impl ForeignProgram {
 
     /// A link goes with its last holder: pins are removed and processes are stopped.
     fn link_removal(&self, id: u32) -> String {
-        let pins: Vec<String> = self.pins.iter().map(|pin| quoted(pin)).collect();
+        let pins: Vec<String> = self
+            .pins
+            .iter()
+            .map(|pin| word(&pin.display().to_string()))
+            .collect();
         let pids: Vec<String> = self.holders.iter().map(|h| h.pid.to_string()).collect();
         match (pins.is_empty(), pids.is_empty()) {
             (true, true) => format!("bpftool link detach id {id}"),
@@ -94,16 +100,6 @@ impl ForeignProgram {
             (false, true) => format!("rm {}", pins.join(" ")),
             (false, false) => format!("rm {} && kill {}", pins.join(" "), pids.join(" ")),
         }
-    }
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &std::path::Path) -> String {
-    let path = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    match path.chars().all(is_plain) {
-        true => path,
-        false => format!("'{}'", path.replace('\'', r"'\''")),
     }
 }
 
@@ -136,7 +132,8 @@ impl fmt::Display for ForeignProgram {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} ({})", self.pid, self.name)
+        // A process may call itself what it likes.
+        write!(f, "process {} ({})", self.pid, self.name.escape_debug())
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo};
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
 use libbpf_rs::{ProgramHandle, Xdp, XdpFlags};
 
 use super::{AttachedBy, ForeignProgram, Holder};
@@ -64,26 +64,25 @@ fn attached(ifindex: IfIndex) -> Option<(u32, Option<AttachMode>)> {
 /// A link knows its interface by number alone, and not the namespace that the number is of: one
 /// with the same program on the same number elsewhere is taken for this one.
 fn attached_by(ifindex: IfIndex, program: u32) -> AttachedBy {
-    let mut saw_any = false;
-    for link in LinkInfoIter::default() {
-        saw_any = true;
-        if let LinkTypeInfo::Xdp(xdp) = &link.info
+    let mut last = 0;
+    loop {
+        let fd = match sys::next_link(last) {
+            Ok(Some((id, fd))) => {
+                last = id;
+                fd
+            }
+            Ok(None) => return AttachedBy::Netlink,
+            Err(_) => return AttachedBy::Unknown,
+        };
+        if let Some(fd) = fd
+            && let Ok(link) = LinkInfo::from_fd(fd.as_fd())
+            && let LinkTypeInfo::Xdp(xdp) = &link.info
             && xdp.ifindex == ifindex.get()
             && link.prog_id == program
         {
             return AttachedBy::Link(link.id);
         }
     }
-    // Listing without the right to looks like a list without entries.
-    match saw_any || may_list() {
-        true => AttachedBy::Netlink,
-        false => AttachedBy::Unknown,
-    }
-}
-
-/// Whether links may be listed: what needs the same capability is tried.
-fn may_list() -> bool {
-    crate::kernel::probe::has_sys_admin()
 }
 
 /// What a file descriptor of BPF is about.

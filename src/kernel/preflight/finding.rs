@@ -12,8 +12,8 @@ pub struct Finding {
     pub severity: Severity,
     /// What is so, and why it matters, in one sentence.
     pub message: String,
-    /// The command that mends it, if one does. For the peer of a veth in another network namespace
-    /// it is to be run there, which the message says.
+    /// The command that mends it, if one does. For the peer of a veth in a network namespace without
+    /// a name it is to be run there, which the message says.
     pub mend: Option<String>,
 }
 

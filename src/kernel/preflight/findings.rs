@@ -4,6 +4,7 @@ use super::finding::{Finding, FindingKind, Severity};
 use super::limits;
 use crate::kernel::device::{DeviceFacts, OffloadState, Peer};
 use crate::kernel::foreign::ForeignProgram;
+use crate::kernel::shell::word;
 
 /// All findings about the device, for programs that take frames in several buffers or do not.
 pub(in crate::kernel) fn of(name: &str, device: &DeviceFacts, frags: bool) -> Vec<Finding> {
@@ -96,21 +97,28 @@ fn mtu(name: &str, device: &DeviceFacts, frags: bool) -> Option<Finding> {
     let why = match (frags, receives_frags) {
         (false, _) => "the programs take frames in one buffer only",
         (true, Some(_)) => "the driver receives into one buffer only",
-        (true, None) => "whether the driver receives into several buffers is not known before 6.3",
+        (true, None) => {
+            "this kernel does not say whether the driver receives into several buffers (6.3 does)"
+        }
     };
-    let is_sure = limit.is_known && (!frags || receives_frags.is_some());
-    let (severity, most) = match is_sure {
-        true => (Severity::BlocksNative, "which holds frames up to an MTU of"),
-        false => (
-            Severity::MayBlockNative,
-            "which holds frames up to an MTU of about",
-        ),
+    let is_refused = limit.refused_above.is_some_and(|most| mtu > most);
+    let is_sure = is_refused && (!frags || receives_frags.is_some());
+    let severity = match is_sure {
+        true => Severity::BlocksNative,
+        false => Severity::MayBlockNative,
+    };
+    let about = match limit.refused_above {
+        Some(_) => "",
+        None => "about ",
     };
     Some(finding(
         FindingKind::Mtu,
         severity,
-        format!("the MTU is {mtu}, and {why}, {most} {}", limit.mtu),
-        Some(format!("ip link set dev {name} mtu {}", limit.mtu)),
+        format!(
+            "the MTU is {mtu}; {why}, and one holds up to {about}{} of MTU",
+            limit.mtu
+        ),
+        Some(format!("ip link set dev {} mtu {}", word(name), limit.mtu)),
     ))
 }
 
@@ -129,15 +137,23 @@ fn peer_mtu(name: &str, peer: &Peer, page: u32, frags: bool) -> Option<Finding> 
             "{other}, the other end of {name}{place}, has an MTU of {mtu}, and frames in one \
              buffer hold {most} at the most"
         ),
-        Some(format!("ip link set dev {other} mtu {most}")),
+        Some(match &peer.namespace_name {
+            Some(namespace) => format!(
+                "ip -n {namespace} link set dev {other} mtu {most}",
+                other = word(other),
+                namespace = word(namespace)
+            ),
+            None => format!("ip link set dev {other} mtu {most}", other = word(other)),
+        }),
     ))
 }
 
-/// Where a command about a peer is to be run, in words.
+/// In which other namespace a peer is, in words.
 fn place(peer: &Peer) -> String {
-    match peer.namespace {
-        None => String::new(),
-        Some(id) => format!(
+    match (&peer.namespace_name, peer.namespace) {
+        (Some(name), _) => format!(" in the network namespace {name:?}"),
+        (None, None) => String::new(),
+        (None, Some(id)) => format!(
             " in the network namespace with the id {id} of `ip netns list-id`, where the command \
              is to be run"
         ),
@@ -164,8 +180,8 @@ fn veth_queues(name: &str, device: &DeviceFacts, peer: &Peer) -> Option<Finding>
     }
     let other = peer.name.as_deref()?;
     let mend = match channels.max_rx + channels.max_combined >= sends {
-        true => format!("ethtool -L {name} rx {sends}"),
-        false => format!("ethtool -L {other} tx {receives}"),
+        true => format!("ethtool -L {name} rx {sends}", name = word(name)),
+        false => format!("ethtool -L {other} tx {receives}", other = word(other)),
     };
     Some(finding(
         FindingKind::Queues,
@@ -196,7 +212,10 @@ fn ena_queues(name: &str, device: &DeviceFacts) -> Option<Finding> {
             "{used} of {} queues are in use, and the driver \"ena\" needs as many again to send by",
             channels.max_combined
         ),
-        Some(format!("ethtool -L {name} combined {most}")),
+        Some(format!(
+            "ethtool -L {name} combined {most}",
+            name = word(name)
+        )),
     ))
 }
 
@@ -216,7 +235,7 @@ fn virtio_queues(name: &str, device: &DeviceFacts) -> Option<Finding> {
              the program redirects is slower, and a kernel before 5.13 may refuse native mode",
             channels.combined, channels.max_combined
         ),
-        (left > 0).then(|| format!("ethtool -L {name} combined {left}")),
+        (left > 0).then(|| format!("ethtool -L {name} combined {left}", name = word(name))),
     ))
 }
 
@@ -231,7 +250,12 @@ fn bnxt_queues(name: &str, device: &DeviceFacts) -> Option<Finding> {
         FindingKind::Queues,
         Severity::BlocksNative,
         "the driver \"bnxt_en\" runs XDP on combined queues only, and these are apart".to_owned(),
-        (count > 0).then(|| format!("ethtool -L {name} rx 0 tx 0 combined {count}")),
+        (count > 0).then(|| {
+            format!(
+                "ethtool -L {name} rx 0 tx 0 combined {count}",
+                name = word(name)
+            )
+        }),
     ))
 }
 
@@ -252,7 +276,10 @@ fn one_queue(name: &str, device: &DeviceFacts) -> Option<Finding> {
             FindingKind::Queues,
             Severity::Hint,
             format!("all frames come in by one queue, so that one of {cpus} CPUs judges them all"),
-            Some(format!("ethtool -L {name} {which} {more}")),
+            Some(format!(
+                "ethtool -L {name} {which} {more}",
+                name = word(name)
+            )),
         )
     })
 }
@@ -277,13 +304,13 @@ fn lro(name: &str, device: &DeviceFacts) -> Option<Finding> {
         format!("large receive offload is on, {what}"),
         offload
             .changeable
-            .then(|| format!("ethtool -K {name} lro off")),
+            .then(|| format!("ethtool -K {name} lro off", name = word(name))),
     ))
 }
 
 fn gro_hw(name: &str, device: &DeviceFacts, frags: bool) -> Option<Finding> {
     let offload = is_on(device.gro_hw)?;
-    let command = || format!("ethtool -K {name} rx-gro-hw off");
+    let command = || format!("ethtool -K {name} rx-gro-hw off", name = word(name));
     let (severity, message, mend) = match driver(device) {
         Some("mlx5_core") => (
             Severity::BlocksNative,
@@ -324,7 +351,7 @@ fn vlan_tags(name: &str, device: &DeviceFacts) -> Option<Finding> {
             format!("{other}, the other end, leaves the VLAN tag beside the frame: {UNSEEN}"),
             offload
                 .changeable
-                .then(|| format!("ethtool -K {other} txvlan off")),
+                .then(|| format!("ethtool -K {other} txvlan off", other = word(other))),
         ));
     }
     let offload = is_on(device.vlan_strip)?;
@@ -334,7 +361,7 @@ fn vlan_tags(name: &str, device: &DeviceFacts) -> Option<Finding> {
         format!("the device takes the outer VLAN tag off: {UNSEEN}"),
         offload
             .changeable
-            .then(|| format!("ethtool -K {name} rxvlan off")),
+            .then(|| format!("ethtool -K {name} rxvlan off", name = word(name))),
     ))
 }
 

@@ -13,9 +13,11 @@ const TAG: u32 = 4;
 /// Up to which MTU a driver takes a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MtuLimit {
+    /// With this one it works.
     pub mtu: u32,
-    /// It is what the driver's source says. If not, it is what a page leaves.
-    pub is_known: bool,
+    /// With more than this the driver refuses, whichever kernel it is of. Between the two it depends:
+    /// several drivers have become stricter, since frames in between were lost.
+    pub refused_above: Option<u32>,
 }
 
 /// The MTU that the peer of a veth may have (`veth_xdp_set`, `drivers/net/veth.c`).
@@ -29,32 +31,28 @@ pub(super) fn veth(page: u32, frags: bool) -> u32 {
 
 /// The MTU up to which a driver receives into one buffer; `None` if it takes any.
 pub(super) fn one_buffer(driver: Option<&str>, page: u32) -> Option<MtuLimit> {
-    let known = |overhead: u32| MtuLimit {
-        mtu: page.saturating_sub(overhead),
-        is_known: true,
-    };
     let all = HEADROOM + SHARED_INFO + ETHERNET + CHECKSUM + TAG;
+    let known = |mtu: u32| MtuLimit {
+        mtu,
+        refused_above: Some(page),
+    };
     match driver {
         // `ENA_XDP_MAX_MTU`, `drivers/net/ethernet/amazon/ena/ena_xdp.h`; its page is 16 KiB at
-        // the most.
-        Some("ena") => Some(MtuLimit {
-            mtu: page.min(16 << 10).saturating_sub(all),
-            is_known: true,
-        }),
-        // `virtnet_xdp_set`, `drivers/net/virtio_net.c`: a page less head room since 6.3, before
-        // that a page less its header. What is over the first limit is refused at some point.
-        Some("virtio_net") => Some(known(HEADROOM + SHARED_INFO + ETHERNET)),
-        // Blocked "for frame sizes larger than 3KB", `Documentation/networking/device_drivers/
-        // ethernet/intel/ice.rst`; two tags are counted.
-        Some("i40e" | "ice") => Some(MtuLimit {
-            mtu: 3072 - ETHERNET - CHECKSUM - 2 * TAG,
-            is_known: true,
-        }),
+        // the most. Older ones leave out the shared info.
+        Some("ena") => Some(known(page.min(16 << 10).saturating_sub(all))),
+        // `virtnet_xdp_set`, `drivers/net/virtio_net.c`: since 6.3 a page less head and tail room,
+        // before that a page less its own header.
+        Some("virtio_net") => Some(known(
+            page.saturating_sub(HEADROOM + SHARED_INFO + ETHERNET),
+        )),
+        // `i40e_xdp_setup`, `drivers/net/ethernet/intel/i40e/i40e_main.c`: buffers of 3 KiB. Of ice
+        // its documentation says the same. Two tags are counted.
+        Some("i40e" | "ice") => Some(known(3072 - ETHERNET - CHECKSUM - 2 * TAG)),
         // `tun_xdp_set`, `drivers/net/tun.c`: does not look at it.
         Some("tun") => None,
         _ => Some(MtuLimit {
             mtu: page.saturating_sub(all),
-            is_known: false,
+            refused_above: None,
         }),
     }
 }
@@ -72,12 +70,10 @@ mod tests {
         assert_eq!(limit("virtio_net"), Some(3506));
         assert_eq!(limit("ice"), Some(3046));
         assert_eq!(limit("tun"), None);
-        assert_eq!(
-            one_buffer(None, 4096),
-            Some(MtuLimit {
-                mtu: 3498,
-                is_known: false
-            })
-        );
+        let unknown = MtuLimit {
+            mtu: 3498,
+            refused_above: None,
+        };
+        assert_eq!(one_buffer(None, 4096), Some(unknown));
     }
 }

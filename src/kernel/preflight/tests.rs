@@ -69,7 +69,7 @@ fn r113_the_mtu_by_driver() {
         mtu: Some(mtu),
         ..device(driver)
     };
-    for (driver, most, severity) in [
+    for (driver, most, with_9000) in [
         ("ena", 3498, BlocksNative),
         ("virtio_net", 3506, BlocksNative),
         ("ice", 3046, BlocksNative),
@@ -77,8 +77,11 @@ fn r113_the_mtu_by_driver() {
     ] {
         assert_eq!(of(&with_mtu(driver, most)), [], "{driver}");
         let mend = command(&format!("ip link set dev eth0 mtu {most}"));
-        let expected = [(Mtu, severity, mend)];
+        // It depends on the kernel.
+        let expected = [(Mtu, MayBlockNative, mend.clone())];
         assert_eq!(of(&with_mtu(driver, most + 1)), expected, "{driver}");
+        let expected = [(Mtu, with_9000, mend)];
+        assert_eq!(of(&with_mtu(driver, 9000)), expected, "{driver}");
     }
     assert_eq!(of(&with_mtu("tun", 65_535)), []);
 }
@@ -192,6 +195,17 @@ fn r113_offloads_by_driver() {
 }
 
 #[test]
+fn r113_a_command_is_one_whatever_the_interface_is_called() {
+    let device = DeviceFacts {
+        mtu: Some(9000),
+        ..device("ena")
+    };
+    let found = findings::of("$(reboot)", &device, false);
+    let mend = command("ip link set dev '$(reboot)' mtu 3498");
+    assert_eq!(found[0].mend, mend);
+}
+
+#[test]
 fn r113_a_device_without_native_mode_is_not_bothered_with_its_needs() {
     let bridge = DeviceFacts {
         kind: Some("bridge".to_owned()),
@@ -216,6 +230,7 @@ fn r113_the_expected_mode_and_the_order() {
         ifindex: IfIndex::new(3).unwrap(),
         name: Some("b0".to_owned()),
         namespace: None,
+        namespace_name: None,
         mtu: Some(9000),
         tx_queues: None,
         vlan_insert: ON,
