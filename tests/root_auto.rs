@@ -500,3 +500,28 @@ rules:
         drop(auto);
     });
 }
+
+#[test]
+fn a_port_of_a_bridge_is_left_to_its_bridge() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        veth("a0", "b0");
+        veth("a1", "b1");
+        let firewall = Firewall::loader().fast_forward(true).load().unwrap();
+        let auto = firewall.auto_attach(veths().exclude("b*")).unwrap();
+        let bridge = xdpgate::Bridge::new(index("a0"), index("a1"));
+        firewall.bridge(bridge).unwrap();
+        drop(auto);
+        let auto = firewall.auto_attach(Selector::none()).unwrap();
+        assert_eq!(attached(&firewall), ["a0", "a1"], "the bridge needs them");
+        assert_eq!(firewall.bridges().len(), 1);
+        drop(auto);
+        firewall.unbridge(index("a0")).unwrap();
+        assert_eq!(attached(&firewall), ["a0", "a1"], "as before the bridge");
+        let auto = firewall.auto_attach(Selector::none()).unwrap();
+        assert_eq!(attached(&firewall), [""; 0]);
+        drop(auto);
+    });
+}
