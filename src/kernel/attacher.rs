@@ -200,11 +200,16 @@ impl Attacher {
     pub(super) fn held(&self, verify: bool) -> Vec<Held> {
         let automatic = lock(&self.automatic);
         let interfaces = lock(&self.interfaces);
-        let held = |attachment: &Attachment| Held {
-            ifindex: attachment.ifindex,
-            name: attachment.name.clone(),
-            automatic: automatic.get(&attachment.ifindex) == Some(&attachment.link_id),
-            alive: !verify || interfaces.is_alive(attachment.ifindex),
+        let held = |attachment: &Attachment| {
+            let ifindex = attachment.ifindex;
+            let is_automatic = automatic.get(&ifindex) == Some(&attachment.link_id);
+            Held {
+                ifindex,
+                name: attachment.name.clone(),
+                // A port of a bridge belongs to its bridge until that is taken down.
+                automatic: is_automatic && !interfaces.is_port(ifindex),
+                alive: !verify || interfaces.is_alive(ifindex),
+            }
         };
         let mut held: Vec<Held> = interfaces.attachments().map(held).collect();
         held.sort_by_key(|h| h.ifindex);

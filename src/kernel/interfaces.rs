@@ -392,6 +392,12 @@ impl Interfaces {
         }
     }
 
+    /// Whether an interface is a port of a bridge.
+    pub(super) fn is_port(&self, ifindex: IfIndex) -> bool {
+        let found = self.slots.iter().find(|s| s.ifindex == ifindex);
+        found.is_some_and(|s| s.flags & INTERFACE_PORT != 0)
+    }
+
     /// Whether an interface is attached for another reason than that it is a port.
     pub(super) fn stays_attached(&self, ifindex: IfIndex) -> bool {
         let found = self.slots.iter().find(|s| s.ifindex == ifindex);

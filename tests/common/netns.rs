@@ -91,11 +91,12 @@ pub fn veth(a: &str, b: &str) {
     for name in [a, b] {
         sh(&format!("ip link set {name} up"));
     }
-    // The carrier comes a moment after both ends are up; frames before it are lost.
+    // The carrier comes a moment after both ends are up, and what is sent goes nowhere until the
+    // kernel has seen it.
     wait_until("carrier", || {
         [a, b]
             .iter()
-            .all(|name| sh(&format!("ip link show {name}")).contains("LOWER_UP"))
+            .all(|name| sh(&format!("ip link show {name}")).contains("state UP"))
     });
 }
 
