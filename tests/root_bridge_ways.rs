@@ -9,6 +9,7 @@ mod common {
     pub mod places;
 }
 
+use std::thread;
 use std::time::Duration;
 
 use common::bridged::*;
@@ -162,6 +163,31 @@ fn r49_every_way_that_passes_leads_to_the_partner() {
         // Every frame ended in one counter.
         let stats = firewall.stats();
         assert_eq!(stats.other.total().packets, 0);
+        stack.assert_untouched();
+    });
+}
+
+#[test]
+fn r49_no_frame_goes_astray_while_policies_change() {
+    if skipped() {
+        return;
+    }
+    netns::run(|| {
+        let (a, b) = hosts();
+        let firewall = loader().load().unwrap();
+        bridge(&firewall, (&a, &b), Filter::Both);
+        let stack = Stack::watch(&["outer", "inner"]);
+        thread::scope(|scope| {
+            let traffic = scope.spawn(|| bulk(&a, &b, 512));
+            let mut changes = 0;
+            while !traffic.is_finished() {
+                let text = [BLOCK, "version: 1\nrules: []\n"][changes % 2];
+                firewall.apply(&policy(text)).unwrap();
+                changes += 1;
+            }
+            println!("{changes} changes at {:.2} Gbit/s", traffic.join().unwrap());
+            assert!(changes > 2);
+        });
         stack.assert_untouched();
     });
 }

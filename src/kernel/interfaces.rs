@@ -658,6 +658,36 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_those_of_the_interface_that_has_the_place() {
+        let (mut table, backend) = (Interfaces::new(2), Recorder::default());
+        let flags_of = |number: u32| {
+            let table = backend.interface_table();
+            let entry = table.values().find(|entry| entry.ifindex == number);
+            entry.map(|entry| (entry.slot, entry.flags))
+        };
+        attach(&mut table, &backend, 10).unwrap();
+        let reservation = table.reserve(&backend, index(11), "if11").unwrap();
+        table.set_flags(&backend, index(11), 3);
+        assert_eq!([10, 11].map(flags_of), [Some((1, 0)), Some((2, 3))]);
+        // As for a port that could not be attached.
+        table.set_flags(&backend, index(11), 0);
+        table.cancel(&backend, reservation);
+        assert_eq!([10, 11].map(flags_of), [Some((1, 0)), None]);
+
+        table.release(index(10)).unwrap();
+        table.set_flags(&backend, index(10), 1);
+        assert_eq!(attach(&mut table, &backend, 11).unwrap(), 2);
+        assert_eq!(attach(&mut table, &backend, 12).unwrap(), 1, "that of 10");
+        assert_eq!(
+            [10, 11, 12].map(flags_of),
+            [None, Some((2, 0)), Some((1, 0))]
+        );
+        // Of no interface that is known.
+        table.set_flags(&backend, index(10), 1);
+        assert_eq!(flags_of(10), None);
+    }
+
+    #[test]
     fn a_refused_attachment_changes_nothing() {
         let (mut table, backend) = (Interfaces::new(2), Recorder::default());
         refuse(&mut table, &backend, 10, "if10");
