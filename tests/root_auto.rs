@@ -35,6 +35,46 @@ fn frames_on(firewall: &Firewall, ifindex: IfIndex) -> u64 {
 }
 
 #[test]
+fn what_was_detached_by_hand_is_left_alone() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        veth("a0", "b0");
+        let firewall = loaded(8);
+        let options = AutoAttachOptions::default().rescan_every(Duration::from_millis(100));
+        let auto = firewall
+            .auto_attach_with(veths().exclude("b*"), options)
+            .unwrap();
+        let by_hand = firewall.detach(index("a0")).unwrap();
+        assert_eq!(by_hand.name, "a0");
+        let rescans = auto.stats().rescans;
+        sh("ip link set a0 mtu 1400");
+        wait_until("two more scans", || auto.stats().rescans > rescans + 1);
+        assert_eq!(
+            decision(&auto, "a0"),
+            Decision::Skip(SkipReason::DetachedByHand)
+        );
+        assert!(attached(&firewall).is_empty());
+        firewall
+            .attach(index("a0"), ModePreference::BestAvailable)
+            .unwrap();
+        wait_until("it to be selected again", || {
+            decision(&auto, "a0") == Decision::Attach
+        });
+        // Another interface with its name, or number, is another one.
+        firewall.detach(index("a0")).unwrap();
+        let number = index("a0");
+        sh("ip link del a0");
+        wait_until("its end", || auto.interfaces().len() == 1);
+        sh(&format!(
+            "ip link add a0 index {number} type veth peer name b0"
+        ));
+        wait_until("the new one", || attached(&firewall) == ["a0"]);
+    });
+}
+
+#[test]
 fn r51_all_that_are_there_are_attached_and_listed() {
     if netns::skipped() {
         return;

@@ -1,6 +1,6 @@
 //! Attaching and detaching, for all who do it: calls of the API, and the thread that watches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -24,6 +24,8 @@ pub(super) struct Attacher {
     pub(super) namespace: Namespace,
     /// The links that auto-attach made: whoever watches next may detach them, but no others.
     automatic: Mutex<BTreeMap<IfIndex, u32>>,
+    /// Interfaces that were detached by hand: auto-attach leaves them alone.
+    released: Mutex<BTreeSet<IfIndex>>,
 }
 
 /// An attachment as auto-attach sees it.
@@ -57,6 +59,7 @@ impl Attacher {
             events,
             namespace: Namespace::default(),
             automatic,
+            released: Mutex::default(),
         }
     }
 
@@ -162,13 +165,26 @@ impl Attacher {
 
     /// See [`Firewall::detach`](crate::Firewall::detach).
     pub(super) fn detach(&self, ifindex: IfIndex) -> Result<Attachment, AttachError> {
+        // Both at one moment for who watches: see `released`.
+        let mut released = lock(&self.released);
         let mut interfaces = lock(&self.interfaces);
         interfaces.sweep_at(ifindex);
         let attachment = interfaces
             .release(ifindex)
             .ok_or(AttachError::NotAttached(ifindex))?;
+        released.insert(ifindex);
         log::info!("{}: detached", attachment.name);
         Ok(attachment)
+    }
+
+    /// The interfaces that were detached by hand and not attached since.
+    pub(super) fn released(&self) -> BTreeSet<IfIndex> {
+        lock(&self.released).clone()
+    }
+
+    /// Forgets that an interface was detached by hand.
+    pub(super) fn take_back(&self, ifindex: IfIndex) {
+        lock(&self.released).remove(&ifindex);
     }
 
     /// Lets go of what auto-attach made on an interface, be it there or gone.

@@ -157,7 +157,9 @@ impl Firewall {
         preference: ModePreference,
     ) -> Result<Attachment, AttachError> {
         let _no_port = self.bridges.keep_apart(ifindex)?;
-        self.attacher.attach(ifindex, preference)
+        let attachment = self.attacher.attach(ifindex, preference)?;
+        self.attacher.take_back(ifindex);
+        Ok(attachment)
     }
 
     /// The number of the interface with this name, in the network namespace of the firewall.
@@ -210,6 +212,7 @@ impl Firewall {
     }
 
     /// Detaches an interface: its frames pass unseen from now on. Its counters stay readable.
+    /// [Auto-attach](Firewall::auto_attach) leaves it alone then, until [`Firewall::attach`].
     ///
     /// # Errors
     /// It was not attached by this firewall, is gone, or is a port of a bridge.

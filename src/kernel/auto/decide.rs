@@ -53,6 +53,8 @@ pub enum SkipReason {
         /// Its master, if it has one.
         master: Option<String>,
     },
+    /// It was detached by [`Firewall::detach`](crate::Firewall::detach).
+    DetachedByHand,
     /// It is not set up.
     Down,
     /// It has no address of the family.
@@ -91,6 +93,7 @@ impl fmt::Display for SkipReason {
             Self::Driver { driver: None } => f.write_str("its driver is not known"),
             Self::Master { master: Some(name) } => write!(f, "its master {name} is not selected"),
             Self::Master { master: None } => f.write_str("it has no master"),
+            Self::DetachedByHand => f.write_str("detached by hand; attach it by hand again"),
             Self::Down => f.write_str("not set up yet"),
             Self::NoAddress { family } => write!(f, "no {family} address yet"),
             Self::JudgedBelow { on } => write!(f, "its packets are judged on {on}, below it"),

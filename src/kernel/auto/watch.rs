@@ -16,7 +16,7 @@ use super::super::error::AttachError;
 use super::super::firewall::lock;
 use super::super::ifindex::IfIndex;
 use super::AutoAttachOptions;
-use super::decide::SkipReason;
+use super::decide::{Decision, SkipReason};
 use super::events::{AutoEvent, Resync};
 use super::interface::Interface;
 use super::known::{self, Shared, count};
@@ -219,6 +219,8 @@ impl Watcher {
         self.told.remove(&ifindex);
         self.refusals.remove(&ifindex);
         self.gone.insert(ifindex);
+        // Whatever gets its number is another one.
+        self.attacher.take_back(ifindex);
     }
 
     /// Looks which interfaces have an address; says whether that is news.
@@ -308,11 +310,20 @@ impl Watcher {
     /// Brings what is attached in line with what is known. After a scan, `verify` asks the kernel
     /// what has become of each link; says whether there was anything to do.
     fn converge(&mut self, verify: bool) -> bool {
+        // Before what is attached: who is detached in between is attached at this moment.
+        let released = self.attacher.released();
         let held = self.held(verify);
         self.gone.clear();
         let (actions, events) = {
             let mut known = lock(&self.shared.known);
-            let decisions = known::decide_from(&self.rules, &mut self.refusals, &known.seen, &held);
+            let mut decisions =
+                known::decide_from(&self.rules, &mut self.refusals, &known.seen, &held);
+            let attached: BTreeSet<IfIndex> = held.iter().map(|h| h.ifindex).collect();
+            for released in released.difference(&attached) {
+                if let Some(decision) = decisions.get_mut(released) {
+                    *decision = Decision::Skip(SkipReason::DetachedByHand);
+                }
+            }
             let actions = reconcile(&decisions, &known.seen, &held);
             let events = known.skipped(&decisions);
             known.decisions = decisions;
