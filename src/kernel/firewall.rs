@@ -359,12 +359,13 @@ impl Firewall {
         self.backend.pinned()
     }
 
-    /// Detaches every interface and removes all pins: nothing is left of this firewall, and every
-    /// packet passes. Saved policies stay. This is for the end: afterwards nothing can be attached.
+    /// Ends auto-attach, detaches every interface and removes all pins: nothing is left of this
+    /// firewall, and every packet passes. Saved policies stay. This is for the end: afterwards nothing can be attached.
     ///
     /// # Errors
     /// A pin cannot be removed. The interfaces are detached all the same.
     pub fn uninstall(&self) -> Result<(), PinError> {
+        self.watching.stop();
         self.bridges.take_all_down();
         lock(&self.interfaces).release_all();
         self.backend.unpin()

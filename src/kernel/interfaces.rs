@@ -404,6 +404,12 @@ impl Interfaces {
         found.is_some_and(|s| s.is_attached() && (s.automatic || s.flags & INTERFACE_PORT == 0))
     }
 
+    /// The interfaces that are marked as ports.
+    pub(super) fn ports(&self) -> Vec<IfIndex> {
+        let ports = self.slots.iter().filter(|s| s.flags & INTERFACE_PORT != 0);
+        ports.map(|s| s.ifindex).collect()
+    }
+
     /// Takes back what `reserve` did for an interface that could not be attached.
     pub(super) fn cancel(&mut self, backend: &dyn Backend, reservation: Reservation) {
         let Reservation { slot, before } = reservation;

@@ -29,23 +29,18 @@ pub(super) fn until_stopped(started: Started, listener: Listener) -> Result<(), 
     let Started { firewall, auto } = started;
     let served = runtime.block_on(serve(&firewall, auto, listener));
     let stop = served.as_ref().copied().unwrap_or_default();
-    match (stop, firewall.pin_root()) {
-        (Stop::Detach, _) => {
-            if let Err(error) = firewall.uninstall() {
-                log::error!("pins are left: {error}");
-            }
-            log::info!("all interfaces are detached");
-        }
-        (Stop::Leave, Some(dir)) => log::info!(
+    match firewall.pin_root().filter(|_| stop == Stop::Leave) {
+        Some(dir) => log::info!(
             "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
             dir.display()
         ),
-        (Stop::Leave, None) => {
-            for attachment in firewall.attachments() {
-                // Ports of bridges are detached with the firewall.
-                if let Ok(attachment) = firewall.detach(attachment.ifindex) {
-                    log::info!("{}: detached", attachment.name);
-                }
+        None => {
+            let attachments = firewall.attachments();
+            if let Err(error) = firewall.uninstall() {
+                log::error!("pins are left: {error}");
+            }
+            for attachment in attachments {
+                log::info!("{}: detached", attachment.name);
             }
         }
     }

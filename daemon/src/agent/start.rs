@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use xdpgate::{
     Applied, AutoAttach, Bridge, Firewall, IfIndex, ModePreference, Policy, RestoreOutcome,
-    restore_interfaces,
 };
 
 use super::args::Args;
@@ -144,7 +143,14 @@ impl Plan {
                 .bridge(bridge.clone())
                 .map_err(Failure::operation)?;
         }
-        self.restore_former_ports();
+        match firewall.take_down_former_bridges() {
+            Ok(ports) => {
+                for port in ports.iter().filter(|p| p.outcome != RestoreOutcome::InUse) {
+                    log::info!("{}: no port any more: {:?}", port.name, port.outcome);
+                }
+            }
+            Err(error) => log::warn!("settings of former ports: {error}"),
+        }
         let mode = ModePreference::from(self.config.interfaces.mode);
         let attached = firewall.attachments();
         for ifindex in &self.interfaces {
@@ -165,21 +171,6 @@ impl Plan {
             .auto_attach_with(selector, interfaces.options())
             .map_err(Failure::operation)?;
         Ok((applied, Some(auto)))
-    }
-
-    /// Ports of bridges that an earlier daemon made and that are none any more.
-    fn restore_former_ports(&self) {
-        match restore_interfaces(&self.config.state_dir) {
-            Ok(restored) => {
-                for port in restored {
-                    match port.outcome {
-                        RestoreOutcome::InUse => {}
-                        outcome => log::info!("{}: settings: {outcome:?}", port.name),
-                    }
-                }
-            }
-            Err(error) => log::warn!("settings of former ports: {error}"),
-        }
     }
 
     fn report(&self, firewall: &Firewall, applied: Option<Applied>) {

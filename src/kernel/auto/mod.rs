@@ -222,11 +222,19 @@ impl Drop for AutoAttach {
 #[derive(Debug, Default)]
 pub(super) struct Watching(Mutex<Weak<WatchThread>>);
 
-impl Drop for Watching {
-    fn drop(&mut self) {
-        if let Some(thread) = lock(&self.0).upgrade() {
+impl Watching {
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
+        let thread = lock(&self.0).upgrade();
+        if let Some(thread) = thread {
             thread.stop();
         }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

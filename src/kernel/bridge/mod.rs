@@ -333,6 +333,37 @@ impl Firewall {
         })
     }
 
+    /// Takes down the bridges of an earlier process, pinned or killed, that this one has not made
+    /// again, and puts their ports back as they were; returns what became of each. Ports that were
+    /// attached stay so, and their frames go to this host's network stack.
+    ///
+    /// # Errors
+    /// As [`restore_interfaces`].
+    pub fn take_down_former_bridges(&self) -> Result<Vec<Restored>, BridgeError> {
+        self.bridges.inside(|| {
+            let pairs = lock(&self.bridges.pairs);
+            let mut interfaces = lock(&self.interfaces);
+            let former = interfaces.ports().into_iter();
+            let former: Vec<IfIndex> = former.filter(|p| port(&pairs, *p).is_none()).collect();
+            for port in &former {
+                interfaces.set_flags(&*self.backend, *port, 0);
+            }
+            if let Err(error) = self.backend.wait_for_readers() {
+                log::warn!("waiting for packets in flight: {error}");
+            }
+            for port in former {
+                if let Err(error) = self.backend.set_partner(port, None) {
+                    log::warn!("interface {port}: forgetting its partner: {error}");
+                }
+            }
+            drop(interfaces);
+            match &self.bridges.state_dir {
+                Some(dir) => restore_interfaces(dir),
+                None => Ok(Vec::new()),
+            }
+        })
+    }
+
     /// The bridges, in the order in which they were made, with what they forwarded since then. Takes
     /// a snapshot of the counters, as [`Firewall::stats`].
     pub fn bridges(&self) -> Vec<BridgeInfo> {
