@@ -7,10 +7,19 @@ mod common {
     pub mod packet;
 }
 
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::netns::{self, Wire, veth};
 use common::packet::ip;
+
+/// The program of an example: cargo builds them with the tests.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let programs = test.parent().and_then(Path::parent).unwrap();
+    programs.join("examples").join(name)
+}
 
 #[test]
 fn r71_the_example_blocks_and_counts() {
@@ -20,14 +29,7 @@ fn r71_the_example_blocks_and_counts() {
     netns::run(|| {
         veth("wan", "peer");
         let wire = Wire::open("peer");
-        let example = std::env::current_exe()
-            .unwrap()
-            .parent()
-            .unwrap()
-            .parent()
-            .unwrap()
-            .join("examples/block_list");
-        let child = Command::new(example)
+        let child = Command::new(example("block_list"))
             .args(["wan", "3", "203.0.113.0/24"])
             .stdout(Stdio::piped())
             .spawn()
@@ -55,5 +57,33 @@ fn r71_the_example_blocks_and_counts() {
         assert!(text.contains("block: 10 packets, 10 dropped"), "{text}");
         let after = netns::sh("ip link show wan");
         assert!(!after.contains("xdp"), "the example left nothing: {after}");
+    });
+}
+
+#[test]
+fn the_example_attaches_what_appears() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        veth("a0", "b0");
+        let mut child = Command::new(example("auto_attach"))
+            .arg("a*")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cargo builds examples with the tests");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut until = |end: &str| {
+            let found = lines.find(|line| line.as_ref().unwrap().starts_with(end));
+            assert!(found.is_some(), "{end}: it ended before");
+        };
+        until("b0: skipped: not selected");
+        until("a0: attached in native mode");
+        veth("a1", "b1");
+        until("a1: attached in native mode, ");
+        netns::sh("ip link del a1");
+        until("a1: detached: Gone");
+        child.kill().unwrap();
+        child.wait().unwrap();
     });
 }

@@ -36,11 +36,7 @@ pub fn skipped() -> bool {
 pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let body = || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
-            // Neighbour discovery and the like would be counted as well.
-            for conf in ["all", "default"] {
-                let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/disable_ipv6"), "1");
-            }
+            enter_new();
             sh("ip link set lo up");
             test()
         };
@@ -49,6 +45,15 @@ pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Moves this thread into a new network namespace.
+fn enter_new() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+    // Neighbour discovery and the like would be counted as well.
+    for conf in ["all", "default"] {
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/disable_ipv6"), "1");
+    }
 }
 
 /// Mounts of this thread are its own from now on.
@@ -246,7 +251,7 @@ impl Other {
         let (work, todo) = mpsc::channel::<Work>();
         let (sender, started) = mpsc::channel();
         let handle = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+            enter_new();
             sender.send(nix::unistd::gettid()).expect("who waits");
             for work in todo {
                 work();
