@@ -182,6 +182,11 @@ impl Attacher {
         lock(&self.released).clone()
     }
 
+    /// Forgets all that was detached by hand.
+    pub(super) fn take_all_back(&self) {
+        lock(&self.released).clear();
+    }
+
     /// Forgets that an interface was detached by hand.
     pub(super) fn take_back(&self, ifindex: IfIndex) {
         lock(&self.released).remove(&ifindex);

@@ -297,7 +297,8 @@ impl Firewall {
     ///
     /// What was attached by [`Firewall::attach`] is never detached. What this attached, now or
     /// before, is detached when the interface goes to another namespace or is not selected any
-    /// more. What [`Firewall::detach`] detached is left alone until [`Firewall::attach`].
+    /// more. What [`Firewall::detach`] detaches meanwhile is left alone until
+    /// [`Firewall::attach`].
     ///
     /// A firewall that [rehearses](crate::Loader::rehearse) looks at the interfaces of this machine,
     /// and writes down what it would attach.

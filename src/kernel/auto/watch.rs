@@ -60,6 +60,8 @@ impl Watcher {
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let netlink = Netlink::open(rules.family, options.receive_buffer)?;
+        // Whoever watches anew wants what they select.
+        attacher.take_all_back();
         let mut watcher = Self {
             attacher,
             rules,
@@ -310,9 +312,9 @@ impl Watcher {
     /// Brings what is attached in line with what is known. After a scan, `verify` asks the kernel
     /// what has become of each link; says whether there was anything to do.
     fn converge(&mut self, verify: bool) -> bool {
-        // Before what is attached: who is detached in between is attached at this moment.
-        let released = self.attacher.released();
         let held = self.held(verify);
+        // After it: what is detached in between still counts as attached.
+        let released = self.attacher.released();
         self.gone.clear();
         let (actions, events) = {
             let mut known = lock(&self.shared.known);
@@ -320,7 +322,9 @@ impl Watcher {
                 known::decide_from(&self.rules, &mut self.refusals, &known.seen, &held);
             let attached: BTreeSet<IfIndex> = held.iter().map(|h| h.ifindex).collect();
             for released in released.difference(&attached) {
-                if let Some(decision) = decisions.get_mut(released) {
+                if let Some(decision) = decisions.get_mut(released)
+                    && *decision == Decision::Attach
+                {
                     *decision = Decision::Skip(SkipReason::DetachedByHand);
                 }
             }
