@@ -84,12 +84,7 @@ impl<'p> CountedSets<'p> {
                 let Some(address) = A::of(prefix.addr()) else {
                     continue;
                 };
-                if until > clock.ticks {
-                    entries.push((address, prefix.len(), bit, place, until));
-                } else {
-                    // It keeps its counter, but nothing leads there.
-                    numbers[bit][place] = records.add(bit, until, 0);
-                }
+                entries.push((address, prefix.len(), bit, place, until));
             }
         }
         // Stable, because it is fast on runs that are sorted already, as sets are.
@@ -104,9 +99,20 @@ impl<'p> CountedSets<'p> {
             let (address, len, ..) = same[0];
             address::leave(&mut around, address);
             let mut outcome = around.last().map_or(swept.miss, |top| top.outcome);
+            let mut leads_there = false;
             for (_, _, bit, place, until) in same {
-                outcome = records.add(*bit, *until, outcome);
-                numbers[*bit][*place] = outcome;
+                // One that has expired keeps its counter, and its number: they must not depend on when
+                // a policy is compiled.
+                let is_over = *until <= clock.ticks;
+                let number = records.add(*bit, *until, if is_over { 0 } else { outcome });
+                numbers[*bit][*place] = number;
+                if !is_over {
+                    outcome = number;
+                    leads_there = true;
+                }
+            }
+            if !leads_there {
+                continue;
             }
             let found = Found {
                 address,

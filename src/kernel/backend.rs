@@ -127,8 +127,11 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// To be called when all interfaces run the program of this process, and it has a policy: what an
     /// earlier process left behind and nobody uses is removed.
     fn settle(&self);
-    /// Removes all pins but those of links.
+    /// Removes all pins: what is attached and held by nobody is detached, all else ends with this
+    /// process.
     fn unpin(&self) -> Result<(), PinError>;
+    /// Removes maps that were pinned by this process and never had a policy.
+    fn abandon(&self);
     /// The directory where the pins are, if there are any.
     fn pinned(&self) -> Option<&Path>;
     /// The program that the data path judges by, as far as it can be known.

@@ -271,6 +271,17 @@ pub enum HealthError {
         /// The one that does.
         found: Option<u32>,
     },
+    /// An interface still runs the program of the process before, by its policy and its bans.
+    #[error(
+        "{interface} still runs program {program} of the process before, and is judged by its \
+         policy; apply the policy again, or detach it"
+    )]
+    Former {
+        /// The interface.
+        interface: String,
+        /// The program.
+        program: u32,
+    },
     /// A system call failed.
     #[error("{call}: {source}")]
     Syscall {

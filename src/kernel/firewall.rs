@@ -371,10 +371,17 @@ impl Firewall {
         self.backend.unpin()
     }
 
-    /// Whether the policy in force is what judges. Costs one system call, and a few for each interface.
+    /// Lets all end with this process.
+    pub(super) fn let_go_of_pins(&self) -> Result<(), PinError> {
+        lock(&self.interfaces).unpin_all();
+        self.backend.unpin()
+    }
+
+    /// Whether the policy in force is what judges, on every interface that is attached. Costs one system
+    /// call, and one for each interface. Before there is a policy all is well.
     ///
-    /// Nothing but a mistake or another program can break it, by the maps of this one. Then packets
-    /// pass unjudged: [`Firewall::apply`] mends it.
+    /// Nothing but a mistake or another program can break it, by the maps of this one.
+    /// [`Firewall::apply`] mends it.
     ///
     /// # Errors
     /// What is broken.
@@ -393,7 +400,15 @@ impl Firewall {
         if is_current && found != Some(expected) {
             return Err(HealthError::NotJudging { expected, found });
         }
-        Ok(())
+        let entry = self.backend.entry_program().id;
+        let attachments = self.attachments();
+        match attachments.into_iter().find(|a| a.program_id != entry) {
+            None => Ok(()),
+            Some(attachment) => Err(HealthError::Former {
+                interface: attachment.name,
+                program: attachment.program_id,
+            }),
+        }
     }
 
     pub(super) fn active(&self) -> Option<Arc<Active>> {

@@ -500,6 +500,15 @@ impl Interfaces {
         })
     }
 
+    /// Lets attachments end with this process.
+    pub(super) fn unpin_all(&mut self) {
+        for slot in &mut self.slots {
+            if let State::Attached { link, .. } = &mut slot.state {
+                link.unpin();
+            }
+        }
+    }
+
     /// Detaches all.
     pub(super) fn release_all(&mut self) {
         let attached: Vec<IfIndex> = self.attachments().map(|a| a.ifindex).collect();

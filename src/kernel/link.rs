@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
+use libbpf_rs::{ProgramHandle, libbpf_sys};
 
 use super::attach::AttachMode;
 use super::backend::XdpLink;
@@ -24,6 +24,9 @@ pub(super) struct Link {
     /// The program that is to take the place of the one that it still runs.
     successor: Option<OwnedFd>,
 }
+
+/// How the names of all entry programs begin.
+const PROGRAM: &str = "xdpgate";
 
 impl Link {
     pub(super) fn new(
@@ -55,18 +58,33 @@ impl Link {
         })
     }
 
-    /// Takes over a pinned link, and the number of its interface; `None` if that is gone, or the pin
-    /// is of something else. It goes on with its program until [`XdpLink::succeed`].
+    /// Whether a pin is of a link that an earlier process made for an interface with this number, be
+    /// that gone or there.
+    pub(super) fn is_ours(pin: &Path, number: Option<u32>) -> io::Result<bool> {
+        let fd = sys::open_pin(pin)?;
+        let Ok(info) = LinkInfo::from_fd(fd.as_fd()) else {
+            return Ok(false);
+        };
+        let LinkTypeInfo::Xdp(xdp) = &info.info else {
+            return Ok(false);
+        };
+        let Ok(program) = ProgramHandle::from_prog_id(info.prog_id) else {
+            return Ok(false);
+        };
+        let is_ours = program.name().to_string_lossy().starts_with(PROGRAM);
+        Ok(is_ours && (xdp.ifindex == 0 || Some(xdp.ifindex) == number))
+    }
+
+    /// Takes over a pinned link, and the number of its interface; `None` if that is gone. It goes on
+    /// with its program until [`XdpLink::succeed`].
     pub(super) fn adopt(
         pin: &Path,
         successor: BorrowedFd<'_>,
     ) -> io::Result<Option<(Self, IfIndex)>> {
         let fd = sys::open_pin(pin)?;
-        let Ok(info) = LinkInfo::from_fd(fd.as_fd()) else {
-            return Ok(None);
-        };
+        let info = LinkInfo::from_fd(fd.as_fd()).map_err(|e| to_io(&e))?;
         let LinkTypeInfo::Xdp(xdp) = &info.info else {
-            return Ok(None);
+            return Err(io::ErrorKind::InvalidData.into());
         };
         let Some(ifindex) = IfIndex::new(xdp.ifindex) else {
             return Ok(None);

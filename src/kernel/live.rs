@@ -32,7 +32,7 @@ use super::layout::{
 };
 use super::link::Link;
 use super::pin::{self, Layout, Pinnable};
-use super::pin_root::{Legacy, PinRoot, Pinning};
+use super::pin_root::{Legacy, PinRoot};
 use super::program::{self, LoadedProgram, ProgramError, to_io};
 use super::publish::Generation;
 use super::published::{self, Published, Shared};
@@ -76,8 +76,18 @@ struct Pins {
     /// Where the maps are, in the root.
     dir: PathBuf,
     slots: SharedWords<AtomicU64>,
+    /// Whether this process made the maps.
+    is_new: bool,
     /// Whether all of it is of this process.
     settled: AtomicBool,
+    /// Whether the pins were removed, so that all ends with this process.
+    swept: AtomicBool,
+}
+
+impl Pins {
+    fn are_there(&self) -> bool {
+        !self.swept.load(Ordering::SeqCst)
+    }
 }
 
 impl Kernel {
@@ -86,7 +96,7 @@ impl Kernel {
         host: HostShape,
         cpus: u32,
         event_buffer: u32,
-        pinning: Pinning,
+        dry_run: Option<bool>,
         root: Option<PinRoot>,
     ) -> Result<(Self, Inheritance), LoadError> {
         let wanted = Layout::new(host, cpus, event_buffer);
@@ -120,16 +130,13 @@ impl Kernel {
         }
         inheritance.links = kernel.inherited_links(&root, &inheritance.counted)?;
         *lock(&kernel.held) = root.policy_slots()?;
-        if pinning == Pinning::Off {
-            for inherited in &mut inheritance.links {
-                inherited.link.unpin();
-            }
-            root.remove()?;
-        } else {
-            kernel.pins = Some(kernel.make_pins(root, existing)?);
-            if inheritance.has_maps {
-                inheritance.entries = kernel.inherited_entries();
-            }
+        if existing.is_none() {
+            // Before the pins: a process that is killed must not leave another value than it began with.
+            kernel.set_dry_run(dry_run.or(inheritance.dry_run).unwrap_or(true));
+        }
+        kernel.pins = Some(kernel.make_pins(root, existing)?);
+        if inheritance.has_maps {
+            inheritance.entries = kernel.inherited_entries();
         }
         Ok((kernel, inheritance))
     }
@@ -208,6 +215,7 @@ impl Kernel {
     /// Pins the maps, unless they are those of an earlier process.
     fn make_pins(&self, root: PinRoot, existing: Option<Legacy>) -> Result<Pins, LoadError> {
         let words = slot_words(self.shared.host);
+        let is_new = existing.is_none();
         let (dir, slots) = match existing {
             Some(legacy) => (legacy.dir, legacy.slots),
             None => {
@@ -226,7 +234,9 @@ impl Kernel {
             root,
             dir,
             slots,
+            is_new,
             settled: AtomicBool::new(false),
+            swept: AtomicBool::new(false),
         })
     }
 
@@ -435,11 +445,13 @@ impl Backend for Kernel {
 
     fn link(&self, ifindex: IfIndex, mode: AttachMode) -> io::Result<Box<dyn XdpLink>> {
         let mut link = Link::new(self.entry.handle.as_fd(), ifindex, mode)?;
-        if let Some(pins) = &self.pins {
+        if let Some(pins) = self.pins.as_ref().filter(|p| p.are_there()) {
             let path = pins.root.link_path(ifindex);
             // Of an interface that had the number before; one that is there is known since the start.
             let _ = fs::remove_file(&path);
-            link.pin(path)?;
+            // Without a number, which would be taken for what it says of the interface.
+            let failed = |e| io::Error::other(format!("pinning at {}: {e}", path.display()));
+            link.pin(path.clone()).map_err(failed)?;
         }
         Ok(Box::new(link))
     }
@@ -539,7 +551,9 @@ impl Backend for Kernel {
 
     fn settle(&self) {
         lock(&self.held).clear();
-        let Some(pins) = &self.pins else { return };
+        let Some(pins) = self.pins.as_ref().filter(|p| p.are_there()) else {
+            return;
+        };
         if pins.settled.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -554,13 +568,23 @@ impl Backend for Kernel {
 
     fn unpin(&self) -> Result<(), PinError> {
         match &self.pins {
-            Some(pins) => pins.root.remove(),
-            None => Ok(()),
+            Some(pins) if !pins.swept.swap(true, Ordering::SeqCst) => pins.root.remove(),
+            _ => Ok(()),
+        }
+    }
+
+    fn abandon(&self) {
+        if let Some(pins) = &self.pins
+            && pins.is_new
+            && let Err(error) = pins.root.remove_one(&pins.dir)
+        {
+            log::warn!("maps that are of no use are left: {error}");
         }
     }
 
     fn pinned(&self) -> Option<&Path> {
-        Some(&self.pins.as_ref()?.root.dir)
+        let pins = self.pins.as_ref().filter(|p| p.are_there());
+        Some(&pins?.root.dir)
     }
 
     fn judging_program(&self) -> io::Result<Option<u32>> {

@@ -327,12 +327,16 @@ impl Loader {
             None => None,
         };
         let saved = state_dir.clone();
+        let dry_run = self.dry_run;
         // In the namespace: interfaces may be taken over.
         let load = || {
             let event_buffer = self.event_buffer;
-            let (kernel, inheritance) = Kernel::load(host, cpus, event_buffer, pinning, root)?;
-            let host_seed = kernel.seed();
-            self.finish(Arc::new(kernel), secret, host_seed, inheritance, state_dir)
+            let dry_run = self.dry_run;
+            let (kernel, inheritance) = Kernel::load(host, cpus, event_buffer, dry_run, root)?;
+            let (host_seed, kernel) = (kernel.seed(), Arc::new(kernel));
+            let backend = Arc::clone(&kernel);
+            let finished = self.finish(kernel, secret, host_seed, inheritance, state_dir);
+            finished.inspect_err(|_| backend.abandon())
         };
         let firewall = namespace.run(load).map_err(|source| LoadError::Syscall {
             call: "setns",
@@ -344,10 +348,24 @@ impl Loader {
                 path: saved.policy_path(),
                 source,
             };
-            if let Some(policy) = saved.policy().map_err(failed)? {
-                let applied = firewall.apply(&policy);
-                applied.map_err(|error| failed(SavedPolicyError::Apply(error)))?;
+            let put_in_force = || match saved.policy()? {
+                Some(policy) => match firewall.apply(&policy) {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(SavedPolicyError::Apply(error)),
+                },
+                None => Ok(()),
+            };
+            if let Err(error) = put_in_force() {
+                firewall.backend.abandon();
+                return Err(failed(error));
             }
+        }
+        // Last, when nothing can fail any more: until here an earlier filter goes on as it was.
+        if let Some(dry_run) = dry_run {
+            firewall.set_dry_run(dry_run);
+        }
+        if pinning == Pinning::Off {
+            firewall.let_go_of_pins()?;
         }
         Ok(firewall)
     }
@@ -391,7 +409,9 @@ impl Loader {
         } = inheritance;
         // Of whoever read events before: nobody does now.
         backend.events().set_budget(None);
-        backend.set_dry_run(self.dry_run.or(dry_run).unwrap_or(true));
+        if !has_maps {
+            backend.set_dry_run(self.dry_run.or(dry_run).unwrap_or(true));
+        }
         let memory = backend.slot_memory().filter(|_| has_maps);
         let mut beginning = Beginning {
             secret,
@@ -424,7 +444,9 @@ impl Loader {
             let key = (inherited.ifindex, inherited.name.clone());
             let counted = counted.interfaces.get(&key);
             let (mode, program) = (inherited.mode, inherited.link.program_id());
-            if let Some((_, partner)) = inherited.bridged.filter(|_| self.fast_forward)
+            let mut inherited = inherited;
+            inherited.bridged = inherited.bridged.filter(|_| self.fast_forward);
+            if let Some((_, partner)) = inherited.bridged
                 && let Err(error) = backend.set_partner(inherited.ifindex, Some(partner))
             {
                 log::error!("{}: is no port any more: {error}", key.1);

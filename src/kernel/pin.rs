@@ -186,6 +186,11 @@ fn read_layout(dir: &Path) -> Result<Option<Vec<u8>>, PinError> {
     }
 }
 
+/// Whether a directory has the layout map of any version.
+pub(super) fn is_layout(dir: &Path) -> Result<bool, PinError> {
+    Ok(read_layout(dir)?.is_some())
+}
+
 /// The layout of the pins in a directory, if this library understands it.
 pub(super) fn known_layout(dir: &Path) -> Result<Option<Layout>, PinError> {
     let Some(bytes) = read_layout(dir)? else {

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{MapHandle, ProgramHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, ProgramHandle};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
@@ -62,6 +62,17 @@ pub(super) struct Legacy {
     pub slots: MapHandle,
 }
 
+impl Legacy {
+    /// Whether a program judges by them.
+    fn has_policy(&self) -> bool {
+        let slot = self
+            .maps
+            .policy_slot
+            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+        matches!(slot, Ok(Some(id)) if id.iter().any(|byte| *byte != 0))
+    }
+}
+
 impl PinRoot {
     /// Opens or makes the directory; `None` if nothing is to be pinned or can be.
     pub(super) fn open(
@@ -91,6 +102,9 @@ impl PinRoot {
             path: path.to_owned(),
             source,
         };
+        if dir.exists() {
+            check(dir)?;
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -100,14 +114,8 @@ impl PinRoot {
             _lock: lock(dir)?,
             dir: dir.to_owned(),
         };
-        let names = pin::entries(dir)?;
-        if let Some(name) = names
-            .into_iter()
-            .find(|n| n != LINKS && number(n).is_none())
-        {
-            let dir = dir.to_owned();
-            return Err(PinError::Foreign { dir, name }.into());
-        }
+        // Again: now nobody else changes it.
+        check(dir)?;
         Ok(Some(root))
     }
 
@@ -123,11 +131,8 @@ impl PinRoot {
 
     /// The newest maps that this library understands.
     pub(super) fn legacy(&self) -> Result<Option<Legacy>, PinError> {
-        for (_, dir) in self.numbered()? {
-            // What was pinned last is there, so all is.
-            if !dir.join(ENTRY).exists() {
-                continue;
-            }
+        let mut newest = None;
+        for dir in self.complete()? {
             let Some(layout) = pin::known_layout(&dir)? else {
                 log::info!(
                     "{}: of another version of xdpgate, so its counters, bans and rate state end; \
@@ -140,20 +145,32 @@ impl PinRoot {
                 path: dir.clone(),
                 source: to_io(&error),
             };
-            return Ok(Some(Legacy {
+            let found = Legacy {
                 layout,
                 maps: SharedMaps::from_pins(&dir).map_err(failed)?,
                 slots: MapHandle::from_pinned_path(dir.join(SLOTS)).map_err(failed)?,
-                dir,
-            }));
+                dir: dir.clone(),
+            };
+            // Maps that never had a policy are of a start that was cut off: the ones before judge.
+            if found.has_policy() {
+                return Ok(Some(found));
+            }
+            newest.get_or_insert(found);
         }
-        Ok(None)
+        Ok(newest)
+    }
+
+    /// The numbered directories that hold all that was to be pinned there, the newest first.
+    fn complete(&self) -> Result<Vec<PathBuf>, PinError> {
+        let dirs = self.numbered()?.into_iter().map(|(_, dir)| dir);
+        // It is pinned last.
+        Ok(dirs.filter(|dir| dir.join(ENTRY).exists()).collect())
     }
 
     /// Whether frames were only counted, by the newest maps of any version.
     pub(super) fn dry_run(&self) -> Option<bool> {
-        let dirs = self.numbered().ok()?.into_iter();
-        let mut controls = dirs.filter_map(|(_, dir)| {
+        let dirs = self.complete().ok()?.into_iter();
+        let mut controls = dirs.filter_map(|dir| {
             let control = MapHandle::from_pinned_path(dir.join("control")).ok()?;
             sys::first_word(&control).ok()
         });
@@ -173,7 +190,7 @@ impl PinRoot {
         Ok(self.dir.join((newest + 1).to_string()))
     }
 
-    /// The pinned links of interfaces that are still there. Pins of others are removed.
+    /// The pinned links of interfaces that are still there. Those of others are removed.
     pub(super) fn links(
         &self,
         successor: BorrowedFd<'_>,
@@ -187,8 +204,8 @@ impl PinRoot {
                 source,
             };
             match Link::adopt(&path, successor).map_err(failed)? {
-                Some((link, ifindex)) if name == ifindex.to_string() => links.push((link, ifindex)),
-                _ => {
+                Some((link, ifindex)) => links.push((link, ifindex)),
+                None => {
                     log::info!("{}: its interface is gone", path.display());
                     fs::remove_file(&path).map_err(failed)?;
                 }
@@ -214,6 +231,14 @@ impl PinRoot {
         fs::rename(&next, dir.join(ENTRY)).map_err(failed)
     }
 
+    /// Removes a directory of maps, and the root if nothing else is in it.
+    pub(super) fn remove_one(&self, dir: &Path) -> Result<(), PinError> {
+        remove_maps(dir)?;
+        // Not if something is there.
+        let _ = fs::remove_dir(self.dir.join(LINKS)).and_then(|()| fs::remove_dir(&self.dir));
+        Ok(())
+    }
+
     /// Removes all directories of maps but one.
     pub(super) fn remove_others(&self, kept: &Path) -> Result<(), PinError> {
         for (_, dir) in self.numbered()? {
@@ -224,17 +249,22 @@ impl PinRoot {
         Ok(())
     }
 
-    /// Removes everything but links that are still pinned.
+    /// Removes everything: links that nobody holds are detached.
     pub(super) fn remove(&self) -> Result<(), PinError> {
+        let failed = |path: &Path, source| PinError::Syscall {
+            path: path.to_owned(),
+            source,
+        };
+        let links = self.dir.join(LINKS);
+        for name in pin::entries(&links)? {
+            let path = links.join(name);
+            fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+        }
         for (_, dir) in self.numbered()? {
             remove_maps(&dir)?;
         }
-        for dir in [self.dir.join(LINKS), self.dir.clone()] {
-            match fs::remove_dir(&dir) {
-                Err(error) if error.raw_os_error() == Some(Errno::ENOTEMPTY as i32) => {}
-                Err(source) => return Err(PinError::Syscall { path: dir, source }),
-                Ok(()) => {}
-            }
+        for dir in [&links, &self.dir] {
+            fs::remove_dir(dir).map_err(|e| failed(dir, e))?;
         }
         Ok(())
     }
@@ -251,12 +281,37 @@ pub(super) fn remove_root(dir: &Path) -> Result<(), PinError> {
         _lock: lock(dir)?,
         dir: dir.to_owned(),
     };
-    let links = dir.join(LINKS);
-    for name in pin::entries(&links)? {
-        let path = links.join(name);
-        fs::remove_file(&path).map_err(|source| PinError::Syscall { path, source })?;
-    }
+    check(dir)?;
     root.remove()
+}
+
+/// Refuses a directory that holds anything that this library has not made. Nothing is changed.
+fn check(dir: &Path) -> Result<(), PinError> {
+    let foreign = |dir: &Path, name: String| PinError::Foreign {
+        dir: dir.to_owned(),
+        name,
+    };
+    for name in pin::entries(dir)? {
+        let path = dir.join(&name);
+        match number(&name) {
+            // An empty one was about to be filled, or had been emptied.
+            Some(_) if pin::is_layout(&path)? || pin::entries(&path)?.is_empty() => {}
+            None if name == LINKS => {}
+            _ => return Err(foreign(dir, name)),
+        }
+    }
+    let links = dir.join(LINKS);
+    for name in pin::entries(&links).unwrap_or_default() {
+        let path = links.join(&name);
+        let is_ours = Link::is_ours(&path, number(&name)).map_err(|source| PinError::Syscall {
+            path: path.clone(),
+            source,
+        })?;
+        if !is_ours {
+            return Err(foreign(&links, name));
+        }
+    }
+    Ok(())
 }
 
 /// Removes a directory of maps, of whatever version: its layout last, by which it is known as ours.

@@ -324,6 +324,8 @@ impl Backend for Recorder {
         Ok(())
     }
 
+    fn abandon(&self) {}
+
     fn pinned(&self) -> Option<&Path> {
         None
     }
