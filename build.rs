@@ -41,8 +41,11 @@ mod bpf {
     /// the next one. FNV-1a, which needs no crate and never changes.
     fn abi() -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for file in ["bpf/abi.h", "bpf/maps.h"] {
-            let text = std::fs::read(file).unwrap_or_else(|e| fail(&format!("{file}: {e}")));
+        for file in [
+            "abi", "bans", "entries", "flows", "limit", "lookup", "maps", "stats",
+        ] {
+            let file = format!("bpf/{file}.h");
+            let text = std::fs::read(&file).unwrap_or_else(|e| fail(&format!("{file}: {e}")));
             for byte in text {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use common::bridged::*;
 use common::netns::{self, index, sh, skipped};
 use xdpgate::{
-    AttachError, Bridge, BridgeError, Filter, Firewall, ModePreference, RestoreOutcome,
+    AttachError, Bridge, BridgeError, Filter, Firewall, LoadError, ModePreference, RestoreOutcome,
     restore_interfaces,
 };
 
@@ -277,9 +277,8 @@ fn r48_a_process_that_was_killed() {
         let (used, files) = (states(), file_count(dir.path()));
         assert_eq!(files, 2);
         assert_eq!(outcomes(), both(RestoreOutcome::InUse));
-        let other = loader().state_dir(dir.path()).load().unwrap();
-        let error = make(&other).unwrap_err();
-        assert!(matches!(error, BridgeError::InUse { .. }), "{error}");
+        let error = loader().state_dir(dir.path()).load().unwrap_err();
+        assert!(matches!(error, LoadError::StateDir { .. }), "{error}");
         assert_eq!((states(), file_count(dir.path())), (used.clone(), files));
         bridging.kill();
         let left = used

@@ -22,7 +22,7 @@ use common::netns::{self, Wire, veth};
 use common::packet;
 use tempfile::TempDir;
 use xdpgate::policy::Policy;
-use xdpgate::{Firewall, IfIndex, ModePreference, Pinning};
+use xdpgate::{BanScope, Disposition, Firewall, IfIndex, ModePreference, Pinning, Reason};
 
 /// In the environment of a child: the directory of its pins, and of its state.
 const CHILD: &str = "XDPGATE_TEST_CHILD";
@@ -36,17 +36,24 @@ rules:
   - { id: let, priority: 20, match: { src: 192.0.2.0/24, protocol: udp, dport: 2000 }, action: pass }
 ";
 
-/// What a child does: takes over or begins, and tells its counters until it is killed.
+/// What a child does: takes over or begins, and tells its counters until it is killed. The last but one
+/// is what the ban dropped, the last are all.
 fn child(dirs: &str) -> ! {
-    let (pins, state) = dirs.split_once(':').unwrap();
+    let [pins, state, max_rules] = dirs.splitn(3, ':').collect::<Vec<_>>()[..] else {
+        panic!("{dirs}");
+    };
     let firewall = Firewall::loader()
         .pin(Pinning::Require)
         .pin_root(pins)
         .state_dir(state)
+        .max_rules(max_rules.parse().unwrap())
         .load()
         .expect("load");
     if firewall.policy().is_none() {
         firewall.set_dry_run(false);
+        let ban = "192.0.2.77".parse().unwrap();
+        let day = Duration::from_secs(86_400);
+        firewall.ban(ban, BanScope::Source, day).expect("ban");
         firewall
             .apply(&Policy::from_yaml(POLICY).unwrap())
             .expect("apply");
@@ -60,8 +67,10 @@ fn child(dirs: &str) -> ! {
     loop {
         let stats = firewall.stats();
         let rules = stats.rules.iter().map(|r| r.matched.packets);
-        let all = stats.interfaces[0].counts.total().packets;
-        let numbers: Vec<String> = rules.chain([all]).map(|n| n.to_string()).collect();
+        let counts = &stats.interfaces[0].counts;
+        let banned = counts.get(Reason::Ban, Disposition::Dropped).packets;
+        let numbers = rules.chain([banned, counts.total().packets]);
+        let numbers: Vec<String> = numbers.map(|n| n.to_string()).collect();
         println!("counters {}", numbers.join(" "));
         std::io::stdout().flush().unwrap();
     }
@@ -70,11 +79,12 @@ fn child(dirs: &str) -> ! {
 struct Process(Child, BufReader<ChildStdout>);
 
 impl Process {
-    fn start(dirs: &str) -> Self {
+    /// `max_rules`: another number makes other maps.
+    fn start(dirs: &str, max_rules: u32) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "r58_r64_killed_and_restarted_under_traffic"])
             .args(["--nocapture", "--test-threads=1"])
-            .env(CHILD, dirs)
+            .env(CHILD, format!("{dirs}:{max_rules}"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -134,22 +144,39 @@ fn r58_r64_killed_and_restarted_under_traffic() {
             mount.join("pins").display(),
             state.path().display()
         );
-        restarts(&dirs, &mount);
+        restarts(&dirs, &mount, 50, &[100]);
     });
 }
 
-fn restarts(dirs: &str, mount: &Path) {
-    const RESTARTS: usize = 50;
+/// Each process makes maps of its own and takes over what the one before counted and banned.
+#[test]
+fn r58_killed_and_restarted_with_other_sizes() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let mount = env::temp_dir().join(format!("xdpgate-resize-{}", std::process::id()));
+        netns::mount_bpffs(&mount);
+        veth("a0", "b0");
+        let state = TempDir::new().unwrap();
+        let pins = mount.join("pins");
+        let dirs = format!("{}:{}", pins.display(), state.path().display());
+        restarts(&dirs, &mount, 15, &[100, 101]);
+    });
+}
+
+fn restarts(dirs: &str, mount: &Path, count: usize, sizes: &[u32]) {
     let (sender, receiver) = (Wire::open("b0"), Wire::open("a0"));
     let (done, sent, arrived) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let wrong = AtomicU64::new(0);
-    let mut process = Process::start(dirs);
+    let mut process = Process::start(dirs, sizes[0]);
     let mut last = process.counters();
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
                 let number = sent.load(Ordering::SeqCst);
                 sender.send(&probe("203.0.113.1", number));
+                sender.send(&probe("192.0.2.77", number));
                 sender.send(&probe("192.0.2.1", number));
                 sent.store(number + 1, Ordering::SeqCst);
                 // Never more on the wire than it holds, so that none is lost there.
@@ -164,6 +191,9 @@ fn restarts(dirs: &str, mount: &Path) {
             loop {
                 match receiver.receive() {
                     Some(frame) => match &frame[26..29] {
+                        [192, 0, 2] if frame[29] == 77 => {
+                            wrong.fetch_add(1, Ordering::SeqCst);
+                        }
                         [192, 0, 2] => drop(arrived.fetch_add(1, Ordering::SeqCst)),
                         [203, 0, 113] => drop(wrong.fetch_add(1, Ordering::SeqCst)),
                         _ => {}
@@ -173,14 +203,15 @@ fn restarts(dirs: &str, mount: &Path) {
                 }
             }
         });
-        for restart in 0..RESTARTS {
+        for restart in 0..count {
+            let size = sizes[restart % sizes.len()];
             process.end(if restart % 2 == 0 { "KILL" } else { "TERM" });
-            process = Process::start(dirs);
+            process = Process::start(dirs, size);
             // Now and then it is killed in the middle of taking over.
             if restart % 5 == 4 {
                 thread::sleep(Duration::from_millis(17 * (restart as u64 % 7)));
                 process.end("KILL");
-                process = Process::start(dirs);
+                process = Process::start(dirs, size);
             }
             let now = process.counters();
             let backwards = now.iter().zip(&last).any(|(now, last)| now < last);
@@ -190,14 +221,20 @@ fn restarts(dirs: &str, mount: &Path) {
         done.store(true, Ordering::SeqCst);
     });
     let (sent, arrived) = (sent.into_inner(), arrived.into_inner());
-    println!("{RESTARTS} restarts, {sent} probes of each kind");
+    println!("{count} restarts, {sent} probes of each kind");
     assert!(sent > 1000, "there was traffic: {sent}");
     assert_eq!(wrong.into_inner(), 0, "that had to be dropped came through");
     assert_eq!(arrived, sent, "that had to pass");
     // Each of them was counted, by whichever process.
     let mut counted = process.counters();
     counted = process.counters().max(counted);
-    assert_eq!(counted, [sent, sent, 2 * sent]);
+    if sizes.len() == 1 {
+        assert_eq!(counted, [sent, sent, sent, 3 * sent]);
+    } else {
+        // Those that were judged while a process compiled are not.
+        let enough = counted.iter().all(|n| *n > sent / 2);
+        assert!(enough, "{counted:?} of {sent}");
+    }
     let links = mount.join("pins").join("links");
     assert_eq!(std::fs::read_dir(links).unwrap().count(), 1);
 }

@@ -33,6 +33,13 @@ rules:
   - { id: slow, match: { src: 192.0.2.1 }, action: { rate_limit: { packets_per_second: 1, burst: 5 } } }
 ";
 
+/// With another rule before.
+const OTHER: &str = "
+version: 1
+failsafe: none
+rules: [{ id: former, match: { src: 198.51.100.0/24 }, action: drop }]
+";
+
 /// Where a test keeps what outlives its firewalls, and a wire.
 struct Ground {
     pins: PathBuf,
@@ -224,6 +231,7 @@ fn r63_uninstalling_leaves_nothing() {
         assert_eq!(program_of(attached.link_id), Some(program_on(a0)));
         let second = ground.loader(Pinning::Auto).load().unwrap();
         second.uninstall().unwrap();
+        drop(second);
         assert_eq!((program_of(attached.link_id), program_on(a0)), (None, 0));
         assert!(!ground.pins.exists());
 
@@ -265,15 +273,28 @@ fn r60_pinning_does_as_it_is_named() {
 
         // With one: what a pinned firewall left is taken over without a gap, and ends with this one.
         let pinned = ground.loader(Pinning::Auto).dry_run(false).load().unwrap();
-        pinned.apply(&policy(POLICY)).unwrap();
+        // Slots in another order than a first policy would have them, and flows of other generations.
+        pinned.apply(&policy(OTHER)).unwrap();
         let attached = pinned.attach(a0, ModePreference::BestAvailable).unwrap();
+        assert_eq!(
+            ground.send(&["198.51.100.9", "198.51.100.9", "192.0.2.9"]),
+            1
+        );
+        pinned.apply(&policy(POLICY)).unwrap();
         assert_eq!(ground.send(&["203.0.113.5", "192.0.2.9"]), 1);
+        assert_eq!(entry_packets(&pinned), [0, 1]);
         drop(pinned);
         let off = ground.loader(Pinning::Off).load().unwrap();
         assert!(!ground.pins.exists(), "stale pins are swept");
         assert_eq!(off.attachments()[0].link_id, attached.link_id);
         assert_eq!(ground.send(&["203.0.113.5", "192.0.2.9"]), 1);
-        assert_eq!(rule(&off.stats(), "block").dropped, 2);
+        let stats = off.stats();
+        assert_eq!(rule(&stats, "block").dropped, 2);
+        assert_eq!(rule(&stats, "slow").matched.packets, 0, "nobody else's");
+        assert_eq!(stats.interfaces[0].counts.total().packets, 7);
+        assert_eq!(entry_packets(&off), [0, 2]);
+        assert!(off.generation().unwrap().get() > 2);
+        assert_eq!(off.pin_root(), None);
         drop(off);
         assert_eq!((program_of(attached.link_id), program_on(a0)), (None, 0));
 
@@ -397,6 +418,77 @@ fn r61_pins_of_another_version_judge_until_the_saved_policy_does() {
         assert_eq!(ground.send(&["203.0.113.5", "192.0.2.9"]), 1);
         assert_eq!(ground.names(), ["2", "links"]);
         assert_eq!(rule(&third.stats(), "block").dropped, 1, "anew");
+    });
+}
+
+#[test]
+fn a_start_that_fails_changes_nothing_of_what_is_in_force() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let ground = Ground::new("fails");
+        let a0 = index("a0");
+        let first = ground.loader(Pinning::Auto).dry_run(false).load().unwrap();
+        first.apply(&policy(POLICY)).unwrap();
+        first.attach(a0, ModePreference::BestAvailable).unwrap();
+        assert_eq!(ground.send(&["203.0.113.5", "192.0.2.9"]), 1);
+        drop(first);
+        // Room for one rule, the policy has two; dry run would be harmless, letting go would not.
+        for pinning in [Pinning::Auto, Pinning::Off] {
+            let small = ground.loader(pinning).max_rules(1).dry_run(true).load();
+            let error = small.unwrap_err();
+            assert!(matches!(error, LoadError::SavedPolicy { .. }), "{error}");
+            assert_eq!(ground.names(), ["1", "links"]);
+            assert_eq!(ground.send(&["203.0.113.5", "192.0.2.9"]), 1);
+        }
+        let again = ground.loader(Pinning::Auto).load().unwrap();
+        assert!(!again.dry_run());
+        assert_eq!(rule(&again.stats(), "block").dropped, 3, "nothing is lost");
+        assert_eq!(entry_packets(&again), [0, 3]);
+    });
+}
+
+#[test]
+fn a_directory_of_others_is_left_alone() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let ground = Ground::new("others");
+        let map = |name: &str| {
+            let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+                sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as _,
+                ..Default::default()
+            };
+            let array = libbpf_rs::MapType::Array;
+            MapHandle::create(array, Some(name), 4, 4, 1, &options).unwrap()
+        };
+        // As other programs keep theirs: links by name, and numbered folders.
+        fs::create_dir_all(ground.pins.join("links")).unwrap();
+        map("theirs")
+            .pin(ground.pins.join("links").join("cil_x"))
+            .unwrap();
+        let refused = || {
+            for error in [
+                unpin(&ground.pins).unwrap_err(),
+                match ground.loader(Pinning::Auto).load().unwrap_err() {
+                    LoadError::Pin(error) => error,
+                    error => panic!("{error}"),
+                },
+            ] {
+                assert!(matches!(error, PinError::Foreign { .. }), "{error}");
+            }
+        };
+        refused();
+        assert_eq!(names(&ground.pins.join("links")), ["cil_x"]);
+        fs::remove_file(ground.pins.join("links").join("cil_x")).unwrap();
+        fs::create_dir(ground.pins.join("7")).unwrap();
+        map("theirs")
+            .pin(ground.pins.join("7").join("theirs"))
+            .unwrap();
+        refused();
+        assert_eq!(names(&ground.pins.join("7")), ["theirs"]);
     });
 }
 

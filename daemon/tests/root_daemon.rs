@@ -329,7 +329,7 @@ fn r64_signals_leave_nothing_behind() {
         assert_eq!(scene.program("xg0"), None);
         assert!(!socket.exists());
     }
-    // A killed daemon detaches too: it holds no pins yet. Its socket does not stop the next one.
+    // A killed daemon that pins nothing detaches too. Its socket does not stop the next one.
     let (code, _) = scene.daemon(&[]).stop(Signal::SIGKILL);
     assert_eq!(
         (code, scene.program("xg0"), socket.exists()),

@@ -74,6 +74,27 @@ impl ModePreference {
     }
 }
 
+impl ModePreference {
+    /// The number by which it is kept for a later process.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::BestAvailable => 0,
+            Self::Exactly(AttachMode::Native) => 1,
+            Self::Exactly(AttachMode::Generic) => 2,
+            Self::Exactly(AttachMode::Offload) => 3,
+        }
+    }
+
+    pub(super) fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Exactly(AttachMode::Native),
+            2 => Self::Exactly(AttachMode::Generic),
+            3 => Self::Exactly(AttachMode::Offload),
+            _ => Self::BestAvailable,
+        }
+    }
+}
+
 impl fmt::Display for ModePreference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

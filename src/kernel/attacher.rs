@@ -143,7 +143,7 @@ impl Attacher {
                 return Err(error);
             }
         };
-        let attachment = interfaces.keep(reservation, link, preference, mode, fallbacks);
+        let attachment = interfaces.keep(backend, reservation, link, preference, mode, fallbacks);
         match attachment.why() {
             None => log::info!("{name}: attached in {mode} mode"),
             Some(why) => log::warn!("{name}: attached in {mode} mode: {why}"),

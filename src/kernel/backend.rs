@@ -83,7 +83,9 @@ pub(super) trait Backend: Debug + Send + Sync {
         name: &str,
         state_dir: Option<&Path>,
     ) -> Result<Box<dyn PreparedPort>, BridgeError>;
-    /// Says where the frames of a port go.
+    /// Where the frames of a port go.
+    fn partner(&self, port: IfIndex) -> Option<IfIndex>;
+    /// Says where they go.
     fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()>;
     /// Whether the driver of an interface takes frames that another one received, if the kernel tells.
     fn takes_redirected(&self, ifindex: IfIndex) -> Option<bool>;

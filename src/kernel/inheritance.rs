@@ -15,6 +15,7 @@ use super::ifindex::IfIndex;
 use super::layout::{BAN_KINDS, Control, HostShape, RuleCounter};
 use super::live::{BAN_LENGTHS_WORD, WORDS_PER_LINE};
 use super::pin_root::Legacy;
+use super::shared_maps::SharedMaps;
 use super::slot_memory::{self, RuleRecord, SlotMemory};
 use super::sys::SharedWords;
 use crate::policy::RuleId;
@@ -81,7 +82,7 @@ impl Counted {
                 if record.automatic {
                     counted.automatic.insert(record.ifindex);
                 }
-                if let Some(partner) = partner(legacy, record.ifindex)
+                if let Some(partner) = partner(&legacy.maps, record.ifindex)
                     && record.flags != 0
                 {
                     let bridged = (record.flags, partner);
@@ -105,9 +106,9 @@ impl Counted {
 }
 
 /// The partner of a port.
-fn partner(legacy: &Legacy, port: IfIndex) -> Option<IfIndex> {
+pub(super) fn partner(maps: &SharedMaps, port: IfIndex) -> Option<IfIndex> {
     let key = port.get().to_ne_bytes();
-    let value = legacy.maps.ports.lookup(&key, MapFlags::ANY).ok()??;
+    let value = maps.ports.lookup(&key, MapFlags::ANY).ok()??;
     let number = value.get(..size_of::<u32>())?.try_into().ok()?;
     IfIndex::new(u32::from_ne_bytes(number))
 }

@@ -53,6 +53,8 @@ struct Slot {
     baseline: VerdictCounters,
     /// Whether auto-attach attached it, who may also detach it.
     automatic: bool,
+    /// The mode that was asked for when it was attached last.
+    requested: ModePreference,
     state: State,
 }
 
@@ -150,6 +152,7 @@ impl Interfaces {
                 flags: 0,
                 baseline: [VerdictCounter::default(); COUNTERS_PER_INTERFACE],
                 automatic: false,
+                requested: 0,
             });
             let slot = Slot {
                 ifindex: record.ifindex,
@@ -158,6 +161,7 @@ impl Interfaces {
                 flags: record.flags,
                 baseline: record.baseline,
                 automatic: record.automatic,
+                requested: ModePreference::from_number(record.requested),
                 state: State::Detached { since: 0 },
             };
             let number = number(table.slots.len());
@@ -198,13 +202,9 @@ impl Interfaces {
             }
             remember(backend, reservation.slot, &self.slots[index]);
         }
-        self.keep(
-            reservation,
-            link,
-            ModePreference::BestAvailable,
-            mode,
-            Vec::new(),
-        );
+        let slot = &self.slots[usize::from(reservation.slot) - 1];
+        let requested = slot.requested;
+        self.keep(backend, reservation, link, requested, mode, Vec::new());
         self.set_automatic(backend, ifindex, automatic);
         if let Some((flags, _)) = bridged {
             self.set_flags(backend, ifindex, flags);
@@ -327,6 +327,7 @@ impl Interfaces {
                     flags: self.slots[index].flags,
                     baseline: backend.rested_verdicts(slot),
                     automatic: false,
+                    requested: ModePreference::default(),
                     state: State::Detached {
                         since: self.detachments,
                     },
@@ -365,6 +366,7 @@ impl Interfaces {
             flags: 0,
             baseline: backend.rested_verdicts(slot),
             automatic: false,
+            requested: ModePreference::default(),
             state: State::Detached {
                 since: self.detachments,
             },
@@ -386,10 +388,16 @@ impl Interfaces {
         let found = self.slots.iter().position(|s| s.ifindex == ifindex);
         if let Some(index) = found.filter(|index| self.slots[*index].flags != flags) {
             self.slots[index].flags = flags;
-            remember(backend, number(index), &self.slots[index]);
+            self.mark(backend, index);
             let entry = self.slots[index].in_table(number(index));
             write(backend, self.slots[index].position, entry);
         }
+    }
+
+    /// The flags of an interface that is a port of a bridge, and attached.
+    pub(super) fn port_flags(&self, ifindex: IfIndex) -> Option<u16> {
+        let found = self.slots.iter().find(|s| s.ifindex == ifindex)?;
+        (found.is_attached() && found.flags & INTERFACE_PORT != 0).then_some(found.flags)
     }
 
     /// Whether an interface is a port of a bridge.
@@ -438,13 +446,16 @@ impl Interfaces {
     /// Keeps the link of an interface that has this slot.
     pub(super) fn keep(
         &mut self,
+        backend: &dyn Backend,
         reservation: Reservation,
         link: Box<dyn XdpLink>,
         requested: ModePreference,
         mode: AttachMode,
         fallbacks: Vec<Fallback>,
     ) -> Attachment {
-        let slot = &mut self.slots[usize::from(reservation.slot) - 1];
+        let index = usize::from(reservation.slot) - 1;
+        let slot = &mut self.slots[index];
+        slot.requested = requested;
         let attachment = Attachment {
             ifindex: slot.ifindex,
             name: slot.name.clone(),
@@ -458,7 +469,17 @@ impl Interfaces {
             link,
             attachment: attachment.clone(),
         };
+        self.mark(backend, index);
         attachment
+    }
+
+    /// Writes down what may change of a slot without its interface.
+    fn mark(&self, backend: &dyn Backend, index: usize) {
+        if let Some(memory) = backend.slot_memory() {
+            let slot = &self.slots[index];
+            let requested = slot.requested.number();
+            memory.mark_interface(number(index), slot.flags, slot.automatic, requested);
+        }
     }
 
     /// Detaches an interface; its counters stay.
@@ -488,7 +509,7 @@ impl Interfaces {
         let found = self.slots.iter().position(|s| s.ifindex == ifindex);
         if let Some(index) = found {
             self.slots[index].automatic = is;
-            remember(backend, number(index), &self.slots[index]);
+            self.mark(backend, index);
         }
     }
 
@@ -560,6 +581,7 @@ fn remember(backend: &dyn Backend, number: u16, slot: &Slot) {
         flags: slot.flags,
         baseline: slot.baseline,
         automatic: slot.automatic,
+        requested: slot.requested.number(),
     };
     memory.set_interface(number, Some(&record));
 }
@@ -592,6 +614,7 @@ mod tests {
         let link = backend.link(index(number), AttachMode::Native).unwrap();
         let native = AttachMode::Native;
         table.keep(
+            backend,
             reservation,
             link,
             ModePreference::BestAvailable,

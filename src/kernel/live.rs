@@ -25,7 +25,7 @@ use super::firewall::lock;
 use super::foreign::{self, ForeignProgram};
 use super::grace::GracePeriod;
 use super::ifindex::IfIndex;
-use super::inheritance::{Counted, Inheritance, InheritedLink, slot_memory_of, slot_words};
+use super::inheritance::{self, Counted, Inheritance, InheritedLink, slot_memory_of, slot_words};
 use super::layout::{
     BAN_KINDS, BANKS, Control, EXIT_ATOMIC, EvaluationLine, HostShape, INTERFACE_ENTRIES,
     InterfaceEntry, RateBudget, RuleCounter,
@@ -463,6 +463,10 @@ impl Backend for Kernel {
         state_dir: Option<&Path>,
     ) -> Result<Box<dyn PreparedPort>, BridgeError> {
         Ok(Box::new(Port::prepare(ifindex, name, state_dir)?))
+    }
+
+    fn partner(&self, port: IfIndex) -> Option<IfIndex> {
+        inheritance::partner(&self.shared.maps, port)
     }
 
     fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()> {

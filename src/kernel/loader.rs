@@ -146,7 +146,7 @@ impl Loader {
     }
 
     /// A directory for what must outlive the process and the machine's next start; none unless set. It
-    /// is made if need be.
+    /// is made if need be. Each firewall needs its own: one that is in use is refused.
     ///
     /// Each policy that comes in force is saved there as `policy.yaml` before [`Firewall::apply`]
     /// returns, in canonical form, and put in force again by [`Loader::load`]: so a restart needs
@@ -320,12 +320,12 @@ impl Loader {
             frags: self.frags.resolve()?.into(),
             ..self.host_shape(cpus, &secret)?
         };
-        let state_dir = self.state_dir.as_deref().map(StateDir::open).transpose()?;
         let pinning = self.pinning.unwrap_or(Pinning::Off);
         let root = match self.pinning {
             Some(pinning) => PinRoot::open(pinning, &self.pin_root, self.mount_bpffs)?,
             None => None,
         };
+        let state_dir = self.state_dir.as_deref().map(StateDir::open).transpose()?;
         let saved = state_dir.clone();
         let dry_run = self.dry_run;
         // In the namespace: interfaces may be taken over.

@@ -38,7 +38,8 @@ pub(super) struct Layout {
     source_lines: u32,
     pub event_buffer: u32,
     slots_version: u32,
-    /// A hash of the structs and maps in `bpf/`: programs built from others do not share maps.
+    /// A hash of the headers in `bpf/` that say what stands in maps: programs built from others do not
+    /// share them.
     abi: u64,
     /// The rest of what the programs were specialised for.
     pub host: HostShape,
@@ -78,7 +79,7 @@ impl Layout {
     }
 }
 
-/// A hash of `bpf/abi.h` and `bpf/maps.h`, from the build.
+/// From the build.
 fn abi() -> u64 {
     u64::from_str_radix(env!("XDPGATE_ABI"), 16).expect("written by build.rs")
 }

@@ -116,7 +116,26 @@ impl Firewall {
     ) -> Result<Applied, ApplyError> {
         let policy = Arc::new(policy);
         let assignment = slots.assign(&*self.backend, policy.rules().iter().map(|r| &r.id))?;
-        let rules = numbered(&policy, &assignment);
+        match self.switch_to(policy, &assignment) {
+            Ok((active, mut applied)) => {
+                slots.commit(&*self.backend, assignment);
+                self.save(&active, &mut applied);
+                Ok(applied)
+            }
+            Err(error) => {
+                slots.abandon(&*self.backend, assignment);
+                Err(error)
+            }
+        }
+    }
+
+    /// Compiles a policy and makes it the one that judges.
+    fn switch_to(
+        &self,
+        policy: Arc<Policy>,
+        assignment: &Assignment,
+    ) -> Result<(Arc<Active>, Applied), ApplyError> {
+        let rules = numbered(&policy, assignment);
 
         let started = Instant::now();
         let (image, changed_hosts) = match self.recompile(&policy, &rules) {
@@ -130,7 +149,8 @@ impl Firewall {
         // Never given twice: what is known of flows goes by it.
         let generation = Generation(self.generations.fetch_add(1, Ordering::SeqCst) + 1);
         if let Some(memory) = self.backend.slot_memory() {
-            memory.announce(generation.get(), entries_hash(&image, &policy));
+            let in_force = self.generation().map(Generation::get);
+            memory.announce(generation.get(), entries_hash(&image, &policy), in_force);
         }
         // Before its program can send an event.
         self.events.announce(generation, Arc::clone(&rules));
@@ -146,7 +166,7 @@ impl Firewall {
         let judge = self.backend.publish(&image, generation, &by_slot)?;
         let published = Instant::now();
 
-        let mut applied = Applied {
+        let applied = Applied {
             generation,
             compile: compiled - started,
             publish: published - compiled,
@@ -179,14 +199,7 @@ impl Firewall {
             (None, None) => {}
         }
         drop(counting);
-        slots.commit(&*self.backend, assignment);
         drop(before);
-        if let Some(state) = &self.state_dir
-            && let Err(error) = state.save(&active.policy)
-        {
-            log::error!("the policy is in force, but not saved: {error}");
-            applied.not_saved = Some(error.to_string());
-        }
         log::info!(
             "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
             applied.generation,
@@ -195,7 +208,17 @@ impl Firewall {
             applied.image_bytes,
             applied.compile + applied.publish,
         );
-        Ok(applied)
+        Ok((active, applied))
+    }
+
+    /// Saves the policy in force for the next process.
+    fn save(&self, active: &Active, applied: &mut Applied) {
+        if let Some(state) = &self.state_dir
+            && let Err(error) = state.save(&active.policy)
+        {
+            log::error!("the policy is in force, but not saved: {error}");
+            applied.not_saved = Some(error.to_string());
+        }
     }
 
     /// The image of the policy in force, changed into that of another one, and in how many hosts;

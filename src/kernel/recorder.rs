@@ -245,6 +245,10 @@ impl Backend for Recorder {
         Ok(Box::new(RecordedPort { ifindex, rehearsal }))
     }
 
+    fn partner(&self, _: IfIndex) -> Option<IfIndex> {
+        None
+    }
+
     fn set_partner(&self, ifindex: IfIndex, partner: Option<IfIndex>) -> io::Result<()> {
         self.rehearsal.push(Operation::Forward { ifindex, partner });
         Ok(())

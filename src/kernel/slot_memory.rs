@@ -34,6 +34,8 @@ pub(super) struct InterfaceRecord {
     pub flags: u16,
     /// Whether auto-attach attached it.
     pub automatic: bool,
+    /// The number of the mode that was asked for.
+    pub requested: u8,
 }
 
 /// What a rule slot was used for.
@@ -66,6 +68,7 @@ const INTERFACE_NAME: usize = 2;
 const INTERFACE_NAME_WORDS: usize = 2;
 const INTERFACE_AUTOMATIC: usize = INTERFACE_NAME + INTERFACE_NAME_WORDS;
 const INTERFACE_FLAGS: usize = INTERFACE_AUTOMATIC + 1;
+const INTERFACE_REQUESTED: usize = INTERFACE_FLAGS + 1;
 const INTERFACE_BASELINE: usize = 8;
 
 const UNUSED: u64 = 0;
@@ -83,25 +86,32 @@ impl SlotMemory<'_> {
         self.words[GENERATION].load(Ordering::SeqCst)
     }
 
-    /// To be called before a generation is put in force.
-    pub(super) fn announce(&self, generation: u64, policy: [u8; 32]) {
-        let place = POLICIES + (generation % 2) as usize * (1 + HASH_WORDS);
-        let words = &self.words[place..][..1 + HASH_WORDS];
+    /// To be called before a generation is put in force in place of another one, whose hash stays; if
+    /// that is not known it was the last one.
+    pub(super) fn announce(&self, generation: u64, policy: [u8; 32], in_force: Option<u64>) {
+        let in_force = in_force.or(Some(self.generation())).filter(|g| *g != 0);
+        let mut places = self.policies();
+        let is_free = |words: &&[AtomicU64]| {
+            let there = words[0].load(Ordering::SeqCst);
+            Some(there) != in_force
+        };
+        let words = places.find(is_free).expect("there are two places");
         words[0].store(0, Ordering::SeqCst);
         store_bytes(&words[1..], &policy);
         words[0].store(generation, Ordering::SeqCst);
         self.words[GENERATION].store(generation, Ordering::SeqCst);
     }
 
-    /// The hash of the policy of one of the last two generations.
+    /// The hash of the policy of the generation in force, or that was announced last.
     pub(super) fn policy(&self, generation: u64) -> Option<[u8; 32]> {
-        let place = POLICIES + (generation % 2) as usize * (1 + HASH_WORDS);
-        let words = &self.words[place..][..1 + HASH_WORDS];
-        if generation == 0 || words[0].load(Ordering::SeqCst) != generation {
-            return None;
-        }
+        let mut places = self.policies();
+        let words = places.find(|w| w[0].load(Ordering::SeqCst) == generation)?;
         let bytes = load_bytes(&words[1..]);
-        bytes.try_into().ok()
+        bytes.try_into().ok().filter(|_| generation != 0)
+    }
+
+    fn policies(&self) -> impl Iterator<Item = &[AtomicU64]> {
+        self.words[POLICIES..].chunks(1 + HASH_WORDS).take(2)
     }
 
     pub(super) fn rule(&self, slot: u32) -> RuleRecord {
@@ -167,7 +177,16 @@ impl SlotMemory<'_> {
             baseline,
             flags: words[INTERFACE_FLAGS].load(Ordering::SeqCst) as u16,
             automatic: words[INTERFACE_AUTOMATIC].load(Ordering::SeqCst) != 0,
+            requested: words[INTERFACE_REQUESTED].load(Ordering::SeqCst) as u8,
         })
+    }
+
+    /// Changes what may change while an interface is in its slot, by a store each.
+    pub(super) fn mark_interface(&self, slot: u16, flags: u16, automatic: bool, requested: u8) {
+        let words = self.interface_words(slot);
+        words[INTERFACE_FLAGS].store(flags.into(), Ordering::SeqCst);
+        words[INTERFACE_AUTOMATIC].store(automatic.into(), Ordering::SeqCst);
+        words[INTERFACE_REQUESTED].store(requested.into(), Ordering::SeqCst);
     }
 
     pub(super) fn set_interface(&self, slot: u16, record: Option<&InterfaceRecord>) {
@@ -178,8 +197,7 @@ impl SlotMemory<'_> {
         words[INTERFACE_NUMBER].store(number, Ordering::SeqCst);
         let name = &words[INTERFACE_NAME..][..INTERFACE_NAME_WORDS];
         store_bytes(name, record.name.as_bytes());
-        words[INTERFACE_FLAGS].store(record.flags.into(), Ordering::SeqCst);
-        words[INTERFACE_AUTOMATIC].store(record.automatic.into(), Ordering::SeqCst);
+        self.mark_interface(slot, record.flags, record.automatic, record.requested);
         let pairs = words[INTERFACE_BASELINE..].chunks_exact(2);
         for (counter, pair) in record.baseline.iter().zip(pairs) {
             pair[0].store(counter.packets, Ordering::SeqCst);
@@ -239,12 +257,25 @@ mod tests {
         let memory = memory(&words);
         assert_eq!((memory.generation(), memory.policy(0)), (0, None));
         for generation in 1..=3u64 {
-            memory.announce(generation, [generation as u8; 32]);
+            memory.announce(
+                generation,
+                [generation as u8; 32],
+                generation.checked_sub(1),
+            );
         }
         assert_eq!(memory.generation(), 3);
         assert_eq!(memory.policy(3), Some([3; 32]));
         assert_eq!(memory.policy(2), Some([2; 32]));
         assert_eq!(memory.policy(1), None);
+        // Refused ones do not push out the one in force.
+        for generation in 4..=6 {
+            memory.announce(generation, [generation as u8; 32], Some(3));
+        }
+        assert_eq!(
+            (memory.policy(3), memory.policy(6)),
+            (Some([3; 32]), Some([6; 32]))
+        );
+        assert_eq!((memory.policy(5), memory.policy(0)), (None, None));
 
         let id = RuleId::new(&"r".repeat(64)).unwrap();
         let baseline = RuleCounter {
@@ -266,6 +297,7 @@ mod tests {
             baseline: [VerdictCounter::default(); COUNTERS_PER_INTERFACE],
             flags: 3,
             automatic: true,
+            requested: 3,
         };
         record.baseline[COUNTERS_PER_INTERFACE - 1].bytes = 9;
         memory.set_interface(2, Some(&record));

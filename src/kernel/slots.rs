@@ -164,6 +164,18 @@ impl RuleSlots {
         })
     }
 
+    /// Gives up an assignment whose policy was refused.
+    pub(super) fn abandon(&self, backend: &dyn Backend, assignment: Assignment) {
+        let Some(memory) = backend.slot_memory() else {
+            return;
+        };
+        for (rule, slot) in assignment.slots {
+            if self.taken.get(&rule).map(|taken| taken.number) != Some(slot.number) {
+                memory.free_rule(slot.number);
+            }
+        }
+    }
+
     /// Makes an assignment the one in force, once its policy is.
     pub(super) fn commit(&mut self, backend: &dyn Backend, assignment: Assignment) {
         self.inherited.clear();

@@ -37,8 +37,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     let plan = start::Plan::new(args)?;
     // Before anything is changed: another daemon may be there. It is served from later.
     let listener = Listener::bind(&plan.listen)?;
+    let signals = serve::Signals::catch().map_err(Failure::operation)?;
     let started = plan.carry_out()?;
-    serve::until_stopped(started, listener)
+    serve::until_stopped(signals, started, listener)
 }
 
 fn log_applied(applied: &xdpgate::Applied) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server;
@@ -24,11 +25,15 @@ use crate::failure::Failure;
 
 /// Serves, says `ready`, and ends when SIGINT, SIGTERM or the call `Stop` comes. What is pinned goes on
 /// then, unless that call said otherwise.
-pub(super) fn until_stopped(started: Started, listener: Listener) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Runtime::new().map_err(Failure::operation)?;
+pub(super) fn until_stopped(
+    signals: Signals,
+    started: Started,
+    listener: Listener,
+) -> Result<(), Failure> {
+    let Signals { runtime, received } = signals;
     let Started { firewall, auto } = started;
-    let served = runtime.block_on(serve(&firewall, auto, listener));
-    let stop = served.as_ref().copied().unwrap_or_default();
+    let mut stop = Stop::Leave;
+    let served = runtime.block_on(serve(&firewall, auto, listener, received, &mut stop));
     match firewall.pin_root().filter(|_| stop == Stop::Leave) {
         Some(dir) => log::info!(
             "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
@@ -51,15 +56,42 @@ pub(super) fn until_stopped(started: Started, listener: Listener) -> Result<(), 
     }
 }
 
+/// The signals that end the daemon, from a time on when nothing has been changed yet: one that comes
+/// during the start ends it in good order after it.
+#[derive(Debug)]
+pub(super) struct Signals {
+    runtime: Runtime,
+    received: Received,
+}
+
+#[derive(Debug)]
+struct Received {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(super) fn catch() -> io::Result<Self> {
+        let runtime = Runtime::new()?;
+        let entered = runtime.enter();
+        let received = Received {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        };
+        drop(entered);
+        Ok(Self { runtime, received })
+    }
+}
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve(
     firewall: &Arc<Firewall>,
     auto: Option<Arc<AutoAttach>>,
     listener: Listener,
-) -> Result<Stop, Error> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    mut received: Received,
+    how: &mut Stop,
+) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
     let stopped = async move {
         let mut stopped = stopped;
@@ -110,13 +142,18 @@ async fn serve(
     };
     tokio::pin!(serving);
     let watch = watch_health(Arc::clone(firewall), health.clone());
-    let (name, how) = tokio::select! {
-        ended = &mut serving => return Ok(ended.map(|()| Stop::Leave)?),
+    let name = tokio::select! {
+        ended = &mut serving => return Ok(ended?),
         () = watch => unreachable!("health is watched for ever"),
-        _ = interrupt.recv() => ("SIGINT", Stop::Leave),
-        _ = terminate.recv() => ("SIGTERM", Stop::Leave),
-        how = asks.recv() => ("asked to", how.unwrap_or_default()),
+        _ = received.interrupt.recv() => "SIGINT",
+        _ = received.terminate.recv() => "SIGTERM",
+        asked = asks.recv() => {
+            *how = asked.unwrap_or_default();
+            "asked to"
+        }
     };
+    // Who asks from now on is told that it is stopping already.
+    asks.close();
     log::info!("stopping: {name}");
     health
         .set_not_serving::<FirewallServer<FirewallService>>()
@@ -126,7 +163,7 @@ async fn serve(
         Ok(ended) => ended?,
         Err(_) => log::warn!("connections that were still open after {DRAIN:?} are cut"),
     }
-    Ok(how)
+    Ok(())
 }
 
 /// Says in the health service and in the log when packets pass unjudged.

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use xdpgate::{
-    Applied, AutoAttach, Bridge, Firewall, IfIndex, ModePreference, Policy, RestoreOutcome,
+    Applied, Attachment, AutoAttach, Bridge, Firewall, IfIndex, ModePreference, Policy,
+    RestoreOutcome,
 };
 
 use super::args::Args;
@@ -99,8 +100,8 @@ impl Plan {
     pub(super) fn carry_out(self) -> Result<Started, Failure> {
         let config = &self.config;
         let most = u16::try_from(self.interfaces.len()).unwrap_or(u16::MAX);
+        let had_pins = config.pins.root.exists();
         let firewall = Firewall::loader()
-            .dry_run(!config.enforce)
             .max_interfaces(config.max_interfaces.max(most))
             .max_rules(config.max_rules)
             .fast_forward(!self.bridges.is_empty())
@@ -111,8 +112,13 @@ impl Plan {
             .load()
             .map_err(Failure::operation)?;
         let inherited = firewall.attachments();
+        // Where an earlier filter is in force it goes on as it is until nothing can fail any more.
+        if inherited.is_empty() {
+            firewall.set_dry_run(!config.enforce);
+        }
         match self.bring_up(&firewall) {
             Ok((applied, auto)) => {
+                firewall.set_dry_run(!config.enforce);
                 self.report(&firewall, applied);
                 Ok(Started {
                     firewall: Arc::new(firewall),
@@ -120,7 +126,7 @@ impl Plan {
                 })
             }
             Err(failure) => {
-                undo(&firewall, &inherited);
+                undo(&firewall, &inherited, had_pins);
                 Err(failure)
             }
         }
@@ -154,10 +160,13 @@ impl Plan {
         let mode = ModePreference::from(self.config.interfaces.mode);
         let attached = firewall.attachments();
         for ifindex in &self.interfaces {
-            if attached.iter().all(|a| a.ifindex != *ifindex) {
-                firewall
-                    .attach(*ifindex, mode)
-                    .map_err(Failure::operation)?;
+            match attached.iter().find(|a| a.ifindex == *ifindex) {
+                None => drop(
+                    firewall
+                        .attach(*ifindex, mode)
+                        .map_err(Failure::operation)?,
+                ),
+                Some(former) => check_mode(former, mode)?,
             }
         }
         if !self.interfaces.is_empty() {
@@ -202,10 +211,34 @@ impl Plan {
     }
 }
 
+/// An interface that an earlier daemon attached stays in its mode: to change it would leave a gap.
+fn check_mode(former: &Attachment, wanted: ModePreference) -> Result<(), Failure> {
+    let ModePreference::Exactly(mode) = wanted else {
+        return Ok(());
+    };
+    if former.mode == mode {
+        return Ok(());
+    }
+    Err(Failure::operation(format!(
+        "{} is attached in {} mode from before, and {mode} is demanded: detach it first (`xdpgate \
+         unload`), or leave out --mode",
+        former.name, former.mode
+    )))
+}
+
 /// Leaves what was there before: nothing, or what an earlier daemon left.
-fn undo(firewall: &Firewall, inherited: &[xdpgate::Attachment]) {
+fn undo(firewall: &Firewall, inherited: &[Attachment], had_pins: bool) {
     let failed = |what: &str, error: &dyn std::error::Error| log::error!("{what}: {error}");
-    if inherited.is_empty() {
+    for bridge in firewall.bridges() {
+        let ports = [&bridge.outer, &bridge.inner].map(|port| &port.attachment);
+        let is_former = |port: &&Attachment| inherited.iter().any(|a| a.ifindex == port.ifindex);
+        if !ports.iter().all(is_former)
+            && let Err(error) = firewall.unbridge(ports[0].ifindex)
+        {
+            failed(&ports[0].name, &error);
+        }
+    }
+    if inherited.is_empty() && !had_pins {
         if let Err(error) = firewall.uninstall() {
             failed("undoing the start", &error);
         }

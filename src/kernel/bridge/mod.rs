@@ -116,6 +116,19 @@ impl Bridges {
         result
     }
 
+    /// Lets ports go on as what an earlier process made of them.
+    fn leave(&self, interfaces: &mut Interfaces, sides: Vec<Side>) {
+        for side in sides {
+            let Some((flags, partner)) = side.former else {
+                continue;
+            };
+            if let Err(error) = self.backend.set_partner(side.ifindex, partner) {
+                log::error!("{}: goes on without its partner: {error}", side.name);
+            }
+            interfaces.set_flags(&*self.backend, side.ifindex, flags);
+        }
+    }
+
     /// Takes all down.
     pub(super) fn take_all_down(&self) {
         let pairs = std::mem::take(&mut *lock(&self.pairs));
@@ -190,8 +203,11 @@ impl Firewall {
         let mut interfaces = lock(&self.interfaces);
         let mut sides = Vec::new();
         if let Err(error) = self.make(bridge, ends, &before, &mut interfaces, &mut sides) {
+            let (former, new): (Vec<_>, Vec<_>) =
+                sides.into_iter().partition(|s| s.former.is_some());
+            bridges.leave(&mut interfaces, former);
             // What went wrong further is logged; the first error says why.
-            let _ = bridges.take_down(&mut interfaces, sides);
+            let _ = bridges.take_down(&mut interfaces, new);
             return Err(error);
         }
         let sides = <[Side; 2]>::try_from(sides).expect("made both");
@@ -267,6 +283,8 @@ impl Firewall {
             let port = backend.prepare_port(ifindex, &name, self.bridges.state_dir.as_deref())?;
             let mut side = Side::new(ifindex, name, port, before);
             side.stays_attached = interfaces.stays_attached(ifindex);
+            let flags = interfaces.port_flags(ifindex);
+            side.former = flags.map(|flags| (flags, backend.partner(ifindex)));
             sides.push(side);
         }
         for (port, partner) in [(0, 1), (1, 0)] {
@@ -367,14 +385,20 @@ impl Firewall {
     /// The bridges, in the order in which they were made, with what they forwarded since then. Takes
     /// a snapshot of the counters, as [`Firewall::stats`].
     pub fn bridges(&self) -> Vec<BridgeInfo> {
-        let pairs = lock(&self.bridges.pairs);
-        if pairs.is_empty() {
-            return Vec::new();
-        }
-        lock(&self.interfaces).sweep();
-        let stats = self.stats();
-        let info = |pair: &Pair| pair.info(&*self.backend, Some(&stats));
-        pairs.iter().map(info).collect()
+        let found = self.bridges.inside(|| {
+            let pairs = lock(&self.bridges.pairs);
+            if pairs.is_empty() {
+                return Ok(Vec::new());
+            }
+            lock(&self.interfaces).sweep();
+            let stats = self.stats();
+            let info = |pair: &Pair| pair.info(&*self.backend, Some(&stats));
+            Ok(pairs.iter().map(info).collect())
+        });
+        found.unwrap_or_else(|error| {
+            log::error!("bridges are not listed: {error}");
+            Vec::new()
+        })
     }
 }
 

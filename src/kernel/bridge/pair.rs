@@ -181,6 +181,8 @@ pub(super) struct Side {
     pub attachment: Option<Attachment>,
     /// Whether it was attached before it became a port.
     pub stays_attached: bool,
+    /// As what an earlier process left it: its flags and its partner.
+    pub former: Option<(u16, Option<IfIndex>)>,
     /// What its interface had counted before.
     before: DirectionStats,
 }
@@ -201,6 +203,7 @@ impl Side {
             port,
             attachment: None,
             stays_attached: false,
+            former: None,
             before: before.unwrap_or_default(),
         }
     }
