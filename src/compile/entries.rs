@@ -191,3 +191,50 @@ impl Records {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use crate::compile::{Clock, CompileOptions, compile};
+    use crate::policy::Policy;
+
+    /// A later process knows entries by their numbers, and compiles at another time.
+    #[test]
+    fn numbers_do_not_depend_on_when_a_policy_is_compiled() {
+        let policy = Policy::from_yaml(
+            "version: 1
+sets:
+  s:
+    counters: entry
+    entries:
+      - { entry: 203.0.113.9, expires: 2030-01-01T00:00:00Z }
+      - { entry: 198.51.100.0/24, expires: 2030-01-01T00:00:00Z }
+      - 198.51.100.7
+      - 203.0.113.0/24
+      - '2001:db8::/32'
+  other: { counters: entry, entries: [203.0.113.9] }
+rules:
+  - { id: r, match: { src: ['@s', '@other'] }, action: count }
+",
+        )
+        .unwrap();
+        let numbers = |now: &str| {
+            let clock = Clock {
+                now: now.parse::<Timestamp>().unwrap(),
+                ..Clock::default()
+            };
+            let options = CompileOptions {
+                clock,
+                ..CompileOptions::default()
+            };
+            compile(&policy, &options).unwrap().names.entries.clone()
+        };
+        let before = numbers("2029-01-01T00:00:00Z");
+        assert_eq!(before, numbers("2031-01-01T00:00:00Z"));
+        let mut all: Vec<u32> = before.iter().flat_map(|(_, n)| n.clone()).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 6, "each has its own");
+    }
+}

@@ -105,11 +105,19 @@ impl PinRoot {
         if dir.exists() {
             check(dir)?;
         }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&links)
-            .map_err(|e| failed(&links, e))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&links);
+        match made {
+            Ok(()) => {}
+            // As in containers, where it may be mounted for reading only.
+            Err(error) if pinning == Pinning::Auto && !links.exists() => {
+                log::warn!(
+                    "nothing is pinned, and all ends with this process: {}: {error}",
+                    links.display()
+                );
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(&links, error).into()),
+        }
         let root = Self {
             _lock: lock(dir)?,
             dir: dir.to_owned(),

@@ -95,11 +95,14 @@ pub fn daemon(server: &str, arguments: &[&str]) -> Command {
         Some(dir) => dir.to_owned(),
         None => env::temp_dir().join(format!("xdpgate-state-{}", std::process::id())),
     };
+    // Of this socket: two daemons do not share what they keep.
+    let name = socket.and_then(Path::file_stem).unwrap_or_default();
+    let kept = |what: &str| dir.join(format!("{}-{what}", name.to_string_lossy()));
     command
         .env_remove("XDPGATED_CONFIG")
         .env("XDPGATED_PIN", "off")
-        .env("XDPGATED_PIN_ROOT", dir.join("pins"))
-        .env("XDPGATED_STATE_DIR", dir.join("state"))
+        .env("XDPGATED_PIN_ROOT", kept("pins"))
+        .env("XDPGATED_STATE_DIR", kept("state"))
         .args(["--listen", server])
         .args(arguments);
     command
