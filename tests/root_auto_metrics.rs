@@ -14,10 +14,13 @@ use std::sync::{Arc, Mutex};
 
 use common::auto::{attached, ip_batch, loaded};
 use common::netns::{self, index, veth, wait_until};
+use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
+use libbpf_rs::{MapCore, MapHandle};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use xdpgate::{AttachMode, AutoAttachOptions, ModePreference, Selector};
+use xdpgate::policy::Policy;
+use xdpgate::{AttachMode, AutoAttachOptions, Firewall, ModePreference, Selector};
 
-/// The counters by name and labels.
+/// The counters by name and labels, the gauges by name.
 #[derive(Default, Clone)]
 struct Counters(Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>);
 
@@ -25,6 +28,10 @@ impl Counters {
     fn get(&self, name: &str) -> u64 {
         let counters = self.0.lock().unwrap();
         counters.get(name).map_or(0, |c| c.load(Ordering::SeqCst))
+    }
+
+    fn gauge(&self, name: &str) -> f64 {
+        f64::from_bits(self.get(name))
     }
 }
 
@@ -41,8 +48,9 @@ impl Recorder for Counters {
         Counter::from_arc(Arc::clone(counters.entry(name).or_default()))
     }
 
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        let mut gauges = self.0.lock().unwrap();
+        Gauge::from_arc(Arc::clone(gauges.entry(key.name().to_owned()).or_default()))
     }
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
@@ -79,5 +87,24 @@ fn r56_overruns_and_attachments_are_counted_as_metrics() {
         veth("a99", "b99");
         wait_until("one more", || attached(&firewall).len() == 51);
         assert!(auto.stats().overruns >= overruns);
+
+        r66_a_broken_jump_is_a_metric(&firewall, &counters);
     });
+}
+
+/// A part of the one test: there is one recorder.
+fn r66_a_broken_jump_is_a_metric(firewall: &Firewall, counters: &Counters) {
+    firewall.apply(&Policy::default()).unwrap();
+    firewall.health().unwrap();
+    assert_eq!(counters.gauge("xdpgate_healthy"), 1.0);
+    // The map by which the entry program jumps.
+    let entry = firewall.program_info().entry.id;
+    let options = ProgInfoQueryOptions::default().include_map_ids(true);
+    let mut programs = ProgInfoIter::with_query_opts(options);
+    let entry = programs.find(|p| p.id == entry).unwrap();
+    let mut maps = entry.map_ids.iter().map(|id| MapHandle::from_map_id(*id));
+    let slot = maps.find_map(|m| m.ok().filter(|m| m.name() == "policy_slot"));
+    slot.unwrap().delete(&0u32.to_ne_bytes()).unwrap();
+    firewall.health().unwrap_err();
+    assert_eq!(counters.gauge("xdpgate_healthy"), 0.0);
 }

@@ -381,11 +381,18 @@ impl Firewall {
     /// call, and one for each interface. Before there is a policy all is well.
     ///
     /// Nothing but a mistake or another program can break it, by the maps of this one.
-    /// [`Firewall::apply`] mends it.
+    /// [`Firewall::apply`] mends it. The gauge `xdpgate_healthy` of the `metrics` facade is 1 or 0 by
+    /// what was found last.
     ///
     /// # Errors
     /// What is broken.
     pub fn health(&self) -> Result<(), HealthError> {
+        let found = self.find_broken();
+        metrics::gauge!("xdpgate_healthy").set(f64::from(u8::from(found.is_ok())));
+        found
+    }
+
+    fn find_broken(&self) -> Result<(), HealthError> {
         let Some(active) = self.active() else {
             return Ok(());
         };

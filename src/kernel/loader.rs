@@ -1,11 +1,12 @@
 //! Settings, then a loaded firewall.
 
+mod load;
+
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::num_possible_cpus;
@@ -13,25 +14,15 @@ use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_getres};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::backend::Backend;
-use super::ban_table::{self, BanTable};
-use super::error::{LoadError, SavedPolicyError};
-use super::firewall::{Beginning, Firewall};
+use super::ban_table::{self};
+use super::error::LoadError;
 use super::frags::Frags;
-use super::inheritance::Inheritance;
-use super::interfaces::Interfaces;
 use super::layout::{
     BANKS, COUNTERS_PER_INTERFACE, EXIT_ATOMIC, EXIT_FORWARD, HostShape, SOURCE_SLOTS,
 };
-use super::live::Kernel;
-use super::namespace::Namespace;
-use super::pin_root::{PinRoot, Pinning};
-use super::probe;
+use super::pin_root::Pinning;
 use super::program::to_io;
 use super::realtime::is_realtime;
-use super::recorder::{Recorder, Rehearsal};
-use super::slots::RuleSlots;
-use super::state_dir::StateDir;
 use crate::compile::ROWS_UP_TO;
 
 /// Settings of a [`Firewall`] before it is loaded.
@@ -297,190 +288,6 @@ impl Loader {
     fn flow_lines(&self, cpus: u32) -> u32 {
         let default = FLOWS_PER_CPU.saturating_mul(cpus).min(MOST_DEFAULT_FLOWS);
         self.flow_lines.unwrap_or(default)
-    }
-
-    /// Loads the program that interfaces run and makes the maps beside it. It judges nothing
-    /// before [`Firewall::apply`]: every frame passes, with the reason
-    /// [`NoPolicy`](crate::Reason::NoPolicy).
-    ///
-    /// libbpf may write a line to standard error when the kernel refuses something; a program that
-    /// minds can silence it with `libbpf_rs::set_print(None)`, which is global to the process and
-    /// therefore not done here.
-    ///
-    /// # Errors
-    /// Missing capabilities, a size out of range, [`Frags::Require`] on a kernel without, pins that
-    /// cannot be made or are in use, a saved policy that cannot be put in force, or what the kernel
-    /// refused. Interfaces of an earlier process stay attached, and are judged by its policy.
-    pub fn load(self) -> Result<Firewall, LoadError> {
-        probe::check_capabilities()?;
-        let namespace = self.enter_namespace()?;
-        let cpus = cpu_numbers()?;
-        let secret = RandomState::new();
-        let host = HostShape {
-            frags: self.frags.resolve()?.into(),
-            ..self.host_shape(cpus, &secret)?
-        };
-        let pinning = self.pinning.unwrap_or(Pinning::Off);
-        let root = match self.pinning {
-            Some(pinning) => PinRoot::open(pinning, &self.pin_root, self.mount_bpffs)?,
-            None => None,
-        };
-        let state_dir = self.state_dir.as_deref().map(StateDir::open).transpose()?;
-        let saved = state_dir.clone();
-        let dry_run = self.dry_run;
-        // In the namespace: interfaces may be taken over.
-        let load = || {
-            let event_buffer = self.event_buffer;
-            let dry_run = self.dry_run;
-            let (kernel, inheritance) = Kernel::load(host, cpus, event_buffer, dry_run, root)?;
-            let (host_seed, kernel) = (kernel.seed(), Arc::new(kernel));
-            let backend = Arc::clone(&kernel);
-            let finished = self.finish(kernel, secret, host_seed, inheritance, state_dir);
-            finished.inspect_err(|_| backend.abandon())
-        };
-        let firewall = namespace.run(load).map_err(|source| LoadError::Syscall {
-            call: "setns",
-            source,
-        })??;
-        let firewall = firewall.in_namespace(namespace);
-        if let Some(saved) = saved {
-            let failed = |source| LoadError::SavedPolicy {
-                path: saved.policy_path(),
-                source,
-            };
-            let put_in_force = || match saved.policy()? {
-                Some(policy) => match firewall.apply(&policy) {
-                    Ok(_) => Ok(()),
-                    Err(error) => Err(SavedPolicyError::Apply(error)),
-                },
-                None => Ok(()),
-            };
-            if let Err(error) = put_in_force() {
-                firewall.backend.abandon();
-                return Err(failed(error));
-            }
-        }
-        // Last, when nothing can fail any more: until here an earlier filter goes on as it was.
-        if let Some(dry_run) = dry_run {
-            firewall.set_dry_run(dry_run);
-        }
-        if pinning == Pinning::Off {
-            firewall.let_go_of_pins()?;
-        }
-        Ok(firewall)
-    }
-
-    /// A firewall that touches no kernel and needs no privileges, and what it does, written down:
-    /// for tests of programs that embed one, and to see what they would do. Nothing is pinned or saved.
-    ///
-    /// Policies are compiled as ever and [`Firewall::evaluate`] judges by the compiled image. Every
-    /// interface index exists, and nothing is ever counted.
-    pub fn rehearse(self) -> (Firewall, Rehearsal) {
-        let secret = RandomState::new();
-        let seed = host_seed(&secret);
-        let takes_frags = self.frags != Frags::Off;
-        let recorder = Recorder::new(takes_frags, ban_table::lines(self.max_bans), seed);
-        let rehearsal = recorder.rehearsal();
-        let firewall = self.finish(
-            Arc::new(recorder),
-            secret,
-            seed,
-            Inheritance::default(),
-            None,
-        );
-        let firewall = firewall.expect("there is nothing to take over");
-        (firewall, rehearsal)
-    }
-
-    fn finish(
-        self,
-        backend: Arc<dyn Backend>,
-        secret: RandomState,
-        host_seed: [u64; 2],
-        inheritance: Inheritance,
-        state_dir: Option<StateDir>,
-    ) -> Result<Firewall, LoadError> {
-        let Inheritance {
-            links,
-            has_maps,
-            counted,
-            dry_run,
-            entries,
-        } = inheritance;
-        // Of whoever read events before: nobody does now.
-        backend.events().set_budget(None);
-        if !has_maps {
-            backend.set_dry_run(self.dry_run.or(dry_run).unwrap_or(true));
-        }
-        let memory = backend.slot_memory().filter(|_| has_maps);
-        let mut beginning = Beginning {
-            secret,
-            slots: memory.map_or_else(|| RuleSlots::new(self.max_rules), RuleSlots::recover),
-            interfaces: match memory {
-                Some(memory) => Interfaces::recover(&*backend, memory),
-                None => Interfaces::new(self.max_interfaces),
-            },
-            bans: match has_maps {
-                true => BanTable::recover(self.max_bans, host_seed, backend.bans()),
-                false => BanTable::new(self.max_bans, host_seed),
-            },
-            generation: memory.map_or(0, |memory| memory.generation()),
-            entries,
-        };
-        beginning.slots.inherit(counted.rules);
-        let lost = counted
-            .bans
-            .into_iter()
-            .filter(|ban| {
-                !beginning
-                    .bans
-                    .inherit(backend.bans(), *ban, backend.ticks())
-            })
-            .count();
-        if lost > 0 {
-            log::error!("{lost} bans of the process before were lost: max_bans is too small");
-        }
-        for inherited in links {
-            let key = (inherited.ifindex, inherited.name.clone());
-            let counted = counted.interfaces.get(&key);
-            let (mode, program) = (inherited.mode, inherited.link.program_id());
-            let mut inherited = inherited;
-            inherited.bridged = inherited.bridged.filter(|_| self.fast_forward);
-            if let Some((_, partner)) = inherited.bridged
-                && let Err(error) = backend.set_partner(inherited.ifindex, Some(partner))
-            {
-                log::error!("{}: is no port any more: {error}", key.1);
-            }
-            beginning
-                .interfaces
-                .inherit(&*backend, inherited, counted)
-                .map_err(LoadError::Attach)?;
-            log::info!(
-                "{}: taken over in {mode} mode, with program {program}",
-                key.1
-            );
-        }
-        let mut firewall = Firewall::new(
-            backend,
-            beginning,
-            self.rows_up_to,
-            self.sample_every,
-            state_dir,
-        );
-        firewall
-            .bridges
-            .configure(self.fast_forward, self.state_dir);
-        Ok(firewall)
-    }
-
-    fn enter_namespace(&self) -> Result<Namespace, LoadError> {
-        let Some(path) = &self.namespace else {
-            return Ok(Namespace::default());
-        };
-        Namespace::open(path).map_err(|source| LoadError::Namespace {
-            path: path.clone(),
-            source,
-        })
     }
 
     fn host_shape(&self, cpus: u32, secret: &RandomState) -> Result<HostShape, LoadError> {
