@@ -25,7 +25,7 @@ use super::program::to_io;
 use super::realtime::is_realtime;
 use crate::compile::ROWS_UP_TO;
 
-/// Settings of a [`Firewall`] before it is loaded.
+/// Settings of a [`Firewall`](crate::Firewall) before it is loaded.
 ///
 /// ```no_run
 /// use xdpgate::Firewall;
@@ -82,7 +82,7 @@ impl Default for Loader {
 impl Loader {
     /// Whether frames are only judged and counted, and never dropped: `true` unless set, so that a
     /// first start harms nobody, or as it was in the process whose pins are taken over.
-    /// [`Firewall::set_dry_run`] changes it later.
+    /// [`Firewall::set_dry_run`](crate::Firewall::set_dry_run) changes it later.
     pub fn dry_run(self, dry_run: bool) -> Self {
         Self {
             dry_run: Some(dry_run),
@@ -139,7 +139,7 @@ impl Loader {
     /// A directory for what must outlive the process and the machine's next start; none unless set. It
     /// is made if need be. Each firewall needs its own: one that is in use is refused.
     ///
-    /// Each policy that comes in force is saved there as `policy.yaml` before [`Firewall::apply`]
+    /// Each policy that comes in force is saved there as `policy.yaml` before [`Firewall::apply`](crate::Firewall::apply)
     /// returns, in canonical form, and put in force again by [`Loader::load`]: so a restart needs
     /// nobody who knows the policy. What cannot be saved is in force all the same:
     /// [`Applied::not_saved`](crate::Applied::not_saved) says why.
@@ -173,7 +173,7 @@ impl Loader {
         Self { rows_up_to, ..self }
     }
 
-    /// How often the counters are sampled for [`Firewall::rates`]; every second unless set. A sample
+    /// How often the counters are sampled for [`Firewall::rates`](crate::Firewall::rates); every second unless set. A sample
     /// takes a grace period of the kernel, some 10 ms, so much shorter intervals are not kept.
     pub fn sample_every(self, sample_every: Duration) -> Self {
         Self {
@@ -186,7 +186,7 @@ impl Loader {
     /// `/run/netns/blue` or `/proc/1234/ns/net`; that of the calling thread unless set. The firewall
     /// keeps the namespace alive. Entering it takes CAP_SYS_ADMIN.
     ///
-    /// Names and numbers of interfaces are those of the namespace: see [`Firewall::ifindex`]. The
+    /// Names and numbers of interfaces are those of the namespace: see [`Firewall::ifindex`](crate::Firewall::ifindex). The
     /// same numbers mean other interfaces elsewhere, so one firewall serves one namespace.
     ///
     /// ```no_run
@@ -223,7 +223,7 @@ impl Loader {
         }
     }
 
-    /// How many bytes of [events](Firewall::events) the kernel keeps until they are read; 1 MiB
+    /// How many bytes of [events](crate::Firewall::events) the kernel keeps until they are read; 1 MiB
     /// unless set, which holds 5,957 events. A power of two, and a page or more.
     pub fn event_buffer(self, bytes: u32) -> Self {
         Self {
@@ -252,7 +252,7 @@ impl Loader {
         }
     }
 
-    /// Whether [bridges](Firewall::bridge) can be made; not unless set. Without it the programs have
+    /// Whether [bridges](crate::Firewall::bridge) can be made; not unless set. Without it the programs have
     /// not one instruction for them.
     pub fn fast_forward(self, fast_forward: bool) -> Self {
         Self {
