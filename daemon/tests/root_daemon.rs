@@ -54,10 +54,7 @@ impl Scene {
 
     /// Sends datagrams from an address to the host and gives how many arrive.
     fn send(&self, from: &str, count: u32) -> u32 {
-        let receiver = self
-            .host
-            .run(|| UdpSocket::bind("192.0.2.1:9000"))
-            .expect("a socket");
+        let receiver = self.host.receiver("192.0.2.1:9000");
         let sender = self
             .neighbour
             .run(|| UdpSocket::bind((from, 0)))

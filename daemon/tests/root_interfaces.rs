@@ -68,8 +68,7 @@ impl Scene {
 
     /// Whether a datagram from an address reaches the host.
     fn reaches(&self, from: &str) -> bool {
-        let receiver = self.host.run(|| UdpSocket::bind("192.0.2.1:9000"));
-        let receiver = receiver.expect("a socket");
+        let receiver = self.host.receiver("192.0.2.1:9000");
         let wait = Duration::from_millis(200);
         receiver.set_read_timeout(Some(wait)).expect("a timeout");
         let sender = self.neighbour.run(|| UdpSocket::bind((from, 0)));

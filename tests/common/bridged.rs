@@ -115,7 +115,13 @@ pub fn ping(from: &Host, to: &Host) {
 /// Gbit/s.
 pub fn bulk(from: &Host, to: &Host, mebibytes: usize) -> f64 {
     let address: SocketAddr = format!("{}:5001", to.address).parse().unwrap();
-    let listener = to.place.within(move || TcpListener::bind(address).unwrap());
+    let mut listener = None;
+    // A process that another test is just starting may have a copy of the one before.
+    wait_until("the address", || {
+        listener = to.place.within(move || TcpListener::bind(address).ok());
+        listener.is_some()
+    });
+    let listener = listener.unwrap();
     let receiver = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let patience = Some(Duration::from_secs(20));

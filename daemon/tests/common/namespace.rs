@@ -1,6 +1,7 @@
 //! Network and mount namespaces that go when their thread does, however the test ends.
 
 use std::fs::File;
+use std::net::UdpSocket;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
@@ -83,6 +84,13 @@ impl Namespace {
             thread.join()
         });
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// A socket there that receives datagrams. It may take a moment until the address is free again: a
+    /// process that another test is just starting has a copy of the socket before.
+    #[track_caller]
+    pub fn receiver(&self, address: &str) -> UdpSocket {
+        super::wait_for("the address", || self.run(|| UdpSocket::bind(address)).ok())
     }
 
     /// Puts the calling thread there.
