@@ -1,6 +1,6 @@
 //! Attaching and detaching, for all who do it: calls of the API, and the thread that watches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -22,8 +22,6 @@ pub(super) struct Attacher {
     interfaces: Arc<Mutex<Interfaces>>,
     events: Arc<Events>,
     pub(super) namespace: Namespace,
-    /// The links that auto-attach made: whoever watches next may detach them, but no others.
-    automatic: Mutex<BTreeMap<IfIndex, u32>>,
     /// Interfaces that were detached by hand: auto-attach leaves them alone.
     released: Mutex<BTreeSet<IfIndex>>,
 }
@@ -47,18 +45,12 @@ impl Attacher {
         interfaces: Arc<Mutex<Interfaces>>,
         events: Arc<Events>,
     ) -> Self {
-        // Those of a process that this one took over from.
-        let inherited = lock(&interfaces);
-        let automatic = inherited.automatic().map(|a| (a.ifindex, a.link_id));
-        let automatic = Mutex::new(automatic.collect());
-        drop(inherited);
         Self {
             backend,
             active,
             interfaces,
             events,
             namespace: Namespace::default(),
-            automatic,
             released: Mutex::default(),
         }
     }
@@ -158,7 +150,6 @@ impl Attacher {
         preference: ModePreference,
     ) -> Result<Attachment, AttachError> {
         let attachment = self.attach(ifindex, preference)?;
-        lock(&self.automatic).insert(ifindex, attachment.link_id);
         lock(&self.interfaces).set_automatic(&*self.backend, ifindex, true);
         Ok(attachment)
     }
@@ -194,11 +185,10 @@ impl Attacher {
 
     /// Lets go of what auto-attach made on an interface, be it there or gone.
     pub(super) fn release_automatic(&self, ifindex: IfIndex) -> Option<Attachment> {
-        let link_id = lock(&self.automatic).remove(&ifindex)?;
         let mut interfaces = lock(&self.interfaces);
-        interfaces
-            .attachment(ifindex)
-            .filter(|a| a.link_id == link_id)?;
+        if !interfaces.is_automatic(ifindex) {
+            return None;
+        }
         let attachment = interfaces.release(ifindex)?;
         log::info!("{}: detached", attachment.name);
         Some(attachment)
@@ -219,16 +209,14 @@ impl Attacher {
 
     /// All attachments, by index; `verify` asks the kernel whether each is still there.
     pub(super) fn held(&self, verify: bool) -> Vec<Held> {
-        let automatic = lock(&self.automatic);
         let interfaces = lock(&self.interfaces);
         let held = |attachment: &Attachment| {
             let ifindex = attachment.ifindex;
-            let is_automatic = automatic.get(&ifindex) == Some(&attachment.link_id);
             Held {
                 ifindex,
                 name: attachment.name.clone(),
                 // A port of a bridge belongs to its bridge until that is taken down.
-                automatic: is_automatic && !interfaces.is_port(ifindex),
+                automatic: interfaces.is_automatic(ifindex) && !interfaces.is_port(ifindex),
                 alive: !verify || interfaces.is_alive(ifindex),
             }
         };

@@ -87,8 +87,6 @@ pub(super) trait Backend: Debug + Send + Sync {
     fn partner(&self, port: IfIndex) -> Option<IfIndex>;
     /// Says where they go.
     fn set_partner(&self, port: IfIndex, partner: Option<IfIndex>) -> io::Result<()>;
-    /// Whether the driver of an interface takes frames that another one received, if the kernel tells.
-    fn takes_redirected(&self, ifindex: IfIndex) -> Option<bool>;
     /// The program that an interface runs now, whoever attached it.
     fn occupant(&self, ifindex: IfIndex, interface: &str) -> Option<ForeignProgram>;
     /// What can be known of a device.

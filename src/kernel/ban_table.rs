@@ -236,8 +236,7 @@ impl BanTable {
 
     /// The bans that a table of so many lines holds.
     pub(super) fn in_force(memory: BanMemory<'_>, lines: u32, now: u64) -> Vec<Found> {
-        let places = (0..lines).flat_map(|line| (0..BAN_SLOTS).map(move |slot| (line, slot)));
-        let found = places.filter_map(|place| memory.read(place));
+        let found = places(lines).filter_map(|place| memory.read(place));
         found.filter(|f| f.expires > now).collect()
     }
 
@@ -320,12 +319,11 @@ impl BanTable {
     /// All bans in force, in no order. Gives up the places of those that are over.
     pub(super) fn all(&mut self, memory: BanMemory<'_>, now: u64) -> Vec<Found> {
         self.sweep(memory, now);
-        let found = self.places().filter_map(|place| memory.read(place));
-        found.filter(|f| f.expires > now).collect()
+        Self::in_force(memory, self.lines, now)
     }
 
     fn places(&self) -> impl Iterator<Item = Place> + use<> {
-        (0..self.lines).flat_map(|line| (0..BAN_SLOTS).map(move |slot| (line, slot)))
+        places(self.lines)
     }
 
     fn sweep(&mut self, memory: BanMemory<'_>, now: u64) {
@@ -483,6 +481,11 @@ fn holds_in_line(memory: BanMemory<'_>, line: u32, key: BanKey, now: u64) -> boo
             && hi << 64 | lo == key.address
             && (before ^ after) & (BAN_WHAT | BAN_VERSION_MASK) == 0
     })
+}
+
+/// The places of so many lines.
+fn places(lines: u32) -> impl Iterator<Item = Place> {
+    (0..lines).flat_map(|line| (0..BAN_SLOTS).map(move |slot| (line, slot)))
 }
 
 fn is_used(memory: BanMemory<'_>, place: Place) -> bool {

@@ -28,7 +28,6 @@ pub(super) struct Inheritance {
     pub has_maps: bool,
     /// What its maps held, if they are not used any more.
     pub counted: Counted,
-    pub dry_run: Option<bool>,
     pub entries: Option<InheritedEntries>,
 }
 

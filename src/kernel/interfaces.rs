@@ -411,12 +411,10 @@ impl Interfaces {
         }
     }
 
-    /// The attachments of auto-attach.
-    pub(super) fn automatic(&self) -> impl Iterator<Item = &Attachment> {
-        self.slots.iter().filter_map(|slot| match &slot.state {
-            State::Attached { attachment, .. } if slot.automatic => Some(attachment),
-            _ => None,
-        })
+    /// Whether an interface is attached, and auto-attach did it.
+    pub(super) fn is_automatic(&self, ifindex: IfIndex) -> bool {
+        let found = self.slots.iter().find(|s| s.ifindex == ifindex);
+        found.is_some_and(|s| s.is_attached() && s.automatic)
     }
 
     /// Lets attachments end with this process.

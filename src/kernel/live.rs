@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, ProgramHandle, Xdp, XdpFlags};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, ProgramHandle};
 
 use super::attach::AttachMode;
 use super::backend::{Backend, Bank, Judge, VerdictCounters, XdpLink};
@@ -275,16 +275,6 @@ impl Backend for Kernel {
             Err(error) if partner.is_none() && error.kind() == ErrorKind::NotFound => Ok(()),
             done => done.map_err(|e| to_io(&e)),
         }
-    }
-
-    fn takes_redirected(&self, ifindex: IfIndex) -> Option<bool> {
-        // enum netdev_xdp_act, linux/netdev.h.
-        const NDO_XMIT: u64 = 1 << 2;
-        let found = Xdp::new(self.entry.handle.as_fd())
-            .query(ifindex.get().try_into().ok()?, XdpFlags::NONE)
-            .ok()?;
-        // Without any feature: the kernel tells none.
-        (found.feature_flags != 0).then_some(found.feature_flags & NDO_XMIT != 0)
     }
 
     fn occupant(&self, ifindex: IfIndex, interface: &str) -> Option<ForeignProgram> {

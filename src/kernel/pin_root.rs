@@ -102,7 +102,12 @@ impl PinRoot {
             path: path.to_owned(),
             source,
         };
-        if dir.exists() {
+        // What is there is looked at before anything is made, and while nobody else changes it.
+        let existing = match dir.exists() {
+            true => Some(lock(dir)?),
+            false => None,
+        };
+        if existing.is_some() {
             check(dir)?;
         }
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&links);
@@ -119,11 +124,16 @@ impl PinRoot {
             Err(error) => return Err(failed(&links, error).into()),
         }
         let root = Self {
-            _lock: lock(dir)?,
+            _lock: match existing {
+                Some(lock) => lock,
+                None => {
+                    let lock = lock(dir)?;
+                    check(dir)?;
+                    lock
+                }
+            },
             dir: dir.to_owned(),
         };
-        // Again: now nobody else changes it.
-        check(dir)?;
         Ok(Some(root))
     }
 

@@ -15,7 +15,7 @@ use super::slots::{Assignment, RuleSlot, RuleSlots};
 use crate::compile::{Clock, CompileOptions, Recompilation, active_rules, compile};
 use crate::image::Image;
 use crate::plan::Plan;
-use crate::policy::{AddressItem, AddressMatch, Policy, RuleId, SetName};
+use crate::policy::{AddressItem, AddressMatch, Policy, PolicyHash, RuleId, SetName};
 
 /// The policy in force.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Firewall {
     pub fn plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
         lock(&self.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
         let slots = vec![0; active_rules(policy).len()];
-        let image = self.compile(policy, slots)?;
+        let (image, _) = self.compile(policy, slots)?;
         let mut plan = Plan::between(self.policy().as_deref(), policy);
         plan.image_bytes = Some(image.as_bytes().len());
         Ok(plan)
@@ -138,11 +138,13 @@ impl Firewall {
         let rules = numbered(&policy, assignment);
 
         let started = Instant::now();
-        let (image, changed_hosts) = match self.recompile(&policy, &rules) {
-            Some((image, hosts)) => (image, Some(hosts)),
+        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules) {
+            // No policy whose entries are counted, and only for those a later process asks.
+            Some((image, hosts)) => (image, Some(hosts), [0; 32]),
             None => {
                 let slots = rules.iter().map(|(_, slot)| slot.number).collect();
-                (self.compile(&policy, slots)?, None)
+                let (image, hash) = self.compile(&policy, slots)?;
+                (image, None, *hash.as_bytes())
             }
         };
         let compiled = Instant::now();
@@ -150,7 +152,7 @@ impl Firewall {
         let generation = Generation(self.generations.fetch_add(1, Ordering::SeqCst) + 1);
         if let Some(memory) = self.backend.slot_memory() {
             let in_force = self.generation().map(Generation::get);
-            memory.announce(generation.get(), entries_hash(&image, &policy), in_force);
+            memory.announce(generation.get(), hash, in_force);
         }
         // Before its program can send an event.
         self.events.announce(generation, Arc::clone(&rules));
@@ -244,7 +246,12 @@ impl Firewall {
         })
     }
 
-    fn compile(&self, policy: &Policy, counter_slots: Vec<u32>) -> Result<Image, ApplyError> {
+    /// The image, and the hash of the policy that it was seeded by.
+    fn compile(
+        &self,
+        policy: &Policy,
+        counter_slots: Vec<u32>,
+    ) -> Result<(Image, PolicyHash), ApplyError> {
         let clock = self.clock()?;
         let hash = policy.hash();
         let seed = [0u8, 1].map(|half| self.secret.hash_one((half, hash)));
@@ -254,16 +261,7 @@ impl Firewall {
             clock,
             rows_up_to: self.rows_up_to,
         };
-        Ok(compile(policy, &options)?)
-    }
-}
-
-/// By what a later process knows the policy again whose entries were counted; nothing if none are,
-/// because to hash a large policy takes long.
-fn entries_hash(image: &Image, policy: &Policy) -> [u8; 32] {
-    match image.names.entries.is_empty() {
-        true => [0; 32],
-        false => *policy.hash().as_bytes(),
+        Ok((compile(policy, &options)?, hash))
     }
 }
 

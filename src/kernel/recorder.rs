@@ -254,10 +254,6 @@ impl Backend for Recorder {
         Ok(())
     }
 
-    fn takes_redirected(&self, _: IfIndex) -> Option<bool> {
-        None
-    }
-
     fn occupant(&self, _: IfIndex, _: &str) -> Option<ForeignProgram> {
         None
     }

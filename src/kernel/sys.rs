@@ -14,6 +14,7 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::OpenSkel;
 use libbpf_rs::{AsRawLibbpf, OpenProgramMut};
 use memmap2::{MmapOptions, MmapRaw};
+use neli::err::SocketError;
 use neli::socket::synchronous::NlSocketHandle;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
@@ -322,6 +323,17 @@ pub(super) fn program_maps(program: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
             Ok(ids)
         }
         error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// The error of a netlink socket, with the number that the kernel gave.
+pub(super) fn netlink_error(error: &SocketError) -> io::Error {
+    match error {
+        SocketError::Io(error) => match error.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::other(error.to_string()),
+        },
+        other => io::Error::other(other.to_string()),
     }
 }
 

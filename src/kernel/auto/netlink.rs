@@ -11,7 +11,6 @@ use neli::attr::Attribute;
 use neli::consts::nl::NlmF;
 use neli::consts::rtnl::{Iff, Ifla, IflaInfo, RtAddrFamily, RtScope, Rtm};
 use neli::consts::socket::NlFamily;
-use neli::err::SocketError;
 use neli::nl::{NlPayload, Nlmsghdr, NlmsghdrBuilder};
 use neli::rtnl::{Ifaddrmsg, IfaddrmsgBuilder, Ifinfomsg, IfinfomsgBuilder, Rtattr};
 use neli::socket::synchronous::NlSocketHandle;
@@ -24,7 +23,7 @@ use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket};
 
 use super::super::ifindex::IfIndex;
-use super::super::sys;
+use super::super::sys::{self, netlink_error};
 use super::interface::{Interface, OperState};
 use super::selector::Family;
 
@@ -83,8 +82,9 @@ impl Netlink {
             Some(Family::Ipv4) => &[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR],
             Some(Family::Ipv6) => &[RTNLGRP_LINK, RTNLGRP_IPV6_IFADDR],
         };
-        let connect =
-            |groups| NlSocketHandle::connect(NlFamily::Route, None, groups).map_err(|e| to_io(&e));
+        let connect = |groups| {
+            NlSocketHandle::connect(NlFamily::Route, None, groups).map_err(|e| netlink_error(&e))
+        };
         let listening = connect(Groups::empty())?;
         let fd = sys::netlink_fd(&listening);
         // Beyond net.core.rmem_max if this process may (CAP_NET_ADMIN of the machine's own user
@@ -94,7 +94,7 @@ impl Netlink {
         }
         fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let joined = listening.add_mcast_membership(Groups::new_groups(groups));
-        joined.map_err(|e| to_io(&e))?;
+        joined.map_err(|e| netlink_error(&e))?;
         Ok(Self {
             listening,
             asking: connect(Groups::empty())?,
@@ -117,11 +117,13 @@ impl Netlink {
     pub(super) fn receive(&self) -> io::Result<Received> {
         let (messages, _) = match self.listening.recv::<Rtm, Buffer>() {
             Ok(received) => received,
-            Err(error) => match Errno::from_raw(to_io(&error).raw_os_error().unwrap_or(0)) {
-                Errno::EAGAIN | Errno::EINTR => return Ok(Received::Nothing),
-                Errno::ENOBUFS => return Ok(Received::Overrun),
-                _ => return Err(to_io(&error)),
-            },
+            Err(error) => {
+                match Errno::from_raw(netlink_error(&error).raw_os_error().unwrap_or(0)) {
+                    Errno::EAGAIN | Errno::EINTR => return Ok(Received::Nothing),
+                    Errno::ENOBUFS => return Ok(Received::Overrun),
+                    _ => return Err(netlink_error(&error)),
+                }
+            }
         };
         let mut parsed = Vec::new();
         for message in messages {
@@ -217,15 +219,17 @@ impl Netlink {
             .nl_payload(NlPayload::Payload(request))
             .build()
             .map_err(io::Error::other)?;
-        self.asking.send(&request).map_err(|e| to_io(&e))?;
+        self.asking.send(&request).map_err(|e| netlink_error(&e))?;
         let mut interrupted = false;
         loop {
             let (messages, _) = match self.asking.recv::<Rtm, Buffer>() {
-                Err(error) if to_io(&error).kind() == io::ErrorKind::Interrupted => continue,
-                received => received.map_err(|e| to_io(&e))?,
+                Err(error) if netlink_error(&error).kind() == io::ErrorKind::Interrupted => {
+                    continue;
+                }
+                received => received.map_err(|e| netlink_error(&e))?,
             };
             for message in messages {
-                let message = message.map_err(|e| to_io(&e))?;
+                let message = message.map_err(|e| netlink_error(&e))?;
                 if *message.nl_seq() != self.sequence {
                     continue;
                 }
@@ -245,16 +249,6 @@ impl Netlink {
 }
 
 const MOST_DISCARDED: usize = 10_000;
-
-fn to_io(error: &SocketError) -> io::Error {
-    match error {
-        SocketError::Io(error) => match error.raw_os_error() {
-            Some(errno) => io::Error::from_raw_os_error(errno),
-            None => io::Error::other(error.to_string()),
-        },
-        other => io::Error::other(other.to_string()),
-    }
-}
 
 fn payload<P: FromBytesWithInput<Input = usize>>(message: &Nlmsghdr<Rtm, Buffer>) -> Option<P> {
     let bytes = message.get_payload()?.as_ref();

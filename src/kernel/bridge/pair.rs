@@ -244,7 +244,11 @@ fn side_info(
     let found = stats.and_then(|s| s.interfaces.iter().find(is_it));
     let attached = stats.is_none() || found.is_some_and(|i| i.attached);
     let takes_frames = match attachment.mode {
-        AttachMode::Native if attached => backend.takes_redirected(side.ifindex),
+        // Of a driver without any feature the kernel tells none, and native mode is one.
+        AttachMode::Native if attached => {
+            let features = backend.xdp_features(side.ifindex);
+            features.filter(|xdp| xdp.native).map(|xdp| xdp.transmit)
+        }
         _ => None,
     };
     let port = BridgePort {

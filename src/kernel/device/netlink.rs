@@ -10,7 +10,6 @@ use neli::consts::genl::{CtrlAttr, CtrlCmd};
 use neli::consts::nl::{GenlId, NlType, NlmF};
 use neli::consts::rtnl::{Ifla, RtAddrFamily, Rtm};
 use neli::consts::socket::NlFamily;
-use neli::err::SocketError;
 use neli::genl::{AttrTypeBuilder, Genlmsghdr, GenlmsghdrBuilder, Nlattr, NlattrBuilder};
 use neli::nl::{NlPayload, NlmsghdrBuilder};
 use neli::rtnl::{Ifinfomsg, IfinfomsgBuilder, RtattrBuilder};
@@ -18,6 +17,8 @@ use neli::socket::synchronous::NlSocketHandle;
 use neli::types::{Buffer, GenlBuffer, RtBuffer};
 use neli::utils::Groups;
 use neli::{FromBytesWithInput, Size, ToBytes};
+
+use crate::kernel::sys::netlink_error;
 
 /// An answer of generic netlink.
 pub(super) type Answer = Genlmsghdr<u8, u16>;
@@ -145,7 +146,7 @@ fn message(command: u8, version: u8, attribute: Nlattr<u16, Buffer>) -> io::Resu
 }
 
 fn connect(family: NlFamily) -> io::Result<NlSocketHandle> {
-    NlSocketHandle::connect(family, None, Groups::empty()).map_err(to_io)
+    NlSocketHandle::connect(family, None, Groups::empty()).map_err(|e| netlink_error(&e))
 }
 
 /// Sends a request and returns its answer: the kernel gives one, or an error, to each.
@@ -160,22 +161,15 @@ where
         .nl_payload(NlPayload::Payload(payload))
         .build()
         .map_err(io::Error::other)?;
-    socket.send(&request).map_err(to_io)?;
-    let (mut answers, _) = socket.recv::<T, P>().map_err(to_io)?;
+    socket.send(&request).map_err(|e| netlink_error(&e))?;
+    let (mut answers, _) = socket.recv::<T, P>().map_err(|e| netlink_error(&e))?;
     let none = || io::Error::other("no answer over netlink");
-    let mut answer = answers.next().ok_or_else(none)?.map_err(to_io)?;
+    let mut answer = answers
+        .next()
+        .ok_or_else(none)?
+        .map_err(|e| netlink_error(&e))?;
     if let Some(error) = answer.get_err() {
         return Err(io::Error::from_raw_os_error(-error.error()));
     }
     answer.get_payload().cloned().ok_or_else(none)
-}
-
-fn to_io(error: SocketError) -> io::Error {
-    match error {
-        SocketError::Io(error) => match error.raw_os_error() {
-            Some(errno) => io::Error::from_raw_os_error(errno),
-            None => io::Error::other(error.to_string()),
-        },
-        error => io::Error::other(error.to_string()),
-    }
 }

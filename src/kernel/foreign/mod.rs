@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::attach::AttachMode;
 use super::shell::word;
-pub(super) use search::on;
+pub(super) use search::{mode_of, on};
 
 /// An XDP program that is in the place where ours would be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -43,22 +43,31 @@ pub(in crate::kernel) fn on(ifindex: IfIndex, interface: &str) -> Option<Foreign
     Some(program)
 }
 
+/// In which mode an interface runs a program.
+pub(in crate::kernel) fn mode_of(ifindex: IfIndex, program: u32) -> Option<AttachMode> {
+    let running = running(ifindex)?;
+    running.into_iter().find(|(id, _)| *id == program)?.1
+}
+
 /// The number of the program on an interface, and the mode that it is in.
 fn attached(ifindex: IfIndex) -> Option<(u32, Option<AttachMode>)> {
+    running(ifindex)?.into_iter().find(|(id, _)| *id != 0)
+}
+
+/// The number of the program in each mode, 0 where there is none.
+fn running(ifindex: IfIndex) -> Option<[(u32, Option<AttachMode>); 4]> {
     // Only the descriptor of a program that is attached matters, and none is.
     let nothing = fs::File::open("/dev/null").ok()?;
     let found = Xdp::new(nothing.as_fd())
         .query(ifindex.get().try_into().ok()?, XdpFlags::NONE)
         .ok()?;
     // Programs in several modes at once have no common `prog_id`.
-    [
+    Some([
         (found.hw_prog_id, Some(AttachMode::Offload)),
         (found.drv_prog_id, Some(AttachMode::Native)),
         (found.skb_prog_id, Some(AttachMode::Generic)),
         (found.prog_id, None),
-    ]
-    .into_iter()
-    .find(|(id, _)| *id != 0)
+    ])
 }
 
 /// A link knows its interface by number alone, and not the namespace that the number is of: one

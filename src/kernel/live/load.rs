@@ -5,19 +5,18 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, ProgramHandle, Xdp, XdpFlags};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, ProgramHandle};
 
 use super::{Kernel, Pins, WORDS_PER_BUDGET, WORDS_PER_LINE, read_clock, words};
 use crate::abi::{LIMIT_TIME_SHIFT, LINE_BYTES};
-use crate::kernel::attach::AttachMode;
 use crate::kernel::backend::{Backend, XdpLink};
 use crate::kernel::counters::Counters;
 use crate::kernel::entry_counters::InheritedEntries;
 use crate::kernel::error::{LoadError, PinError};
 use crate::kernel::events::Ring;
 use crate::kernel::firewall::lock;
+use crate::kernel::foreign;
 use crate::kernel::grace::GracePeriod;
-use crate::kernel::ifindex::IfIndex;
 use crate::kernel::inheritance::{Counted, Inheritance, InheritedLink, slot_words};
 use crate::kernel::layout::{EvaluationLine, HostShape, INTERFACE_ENTRIES};
 use crate::kernel::pin::{self, Layout};
@@ -46,9 +45,13 @@ impl Kernel {
         let (entry, clock, maps) =
             program::load_entry(host, cpus, event_buffer, existing.as_ref().map(|e| &e.maps))?;
         let mut kernel = Self::open(host, cpus, event_buffer, entry, clock, maps)?;
+        if existing.is_none() {
+            // Before the pins: a process that is killed must not leave another value than it began with.
+            let inherited = || root.as_ref().and_then(PinRoot::dry_run);
+            kernel.set_dry_run(dry_run.or_else(inherited).unwrap_or(true));
+        }
         let mut inheritance = Inheritance {
             has_maps: existing.is_some(),
-            dry_run: root.as_ref().and_then(PinRoot::dry_run),
             ..Inheritance::default()
         };
         let Some(root) = root else {
@@ -67,10 +70,6 @@ impl Kernel {
         }
         inheritance.links = kernel.inherited_links(&root, &inheritance.counted)?;
         *lock(&kernel.held) = root.policy_slots()?;
-        if existing.is_none() {
-            // Before the pins: a process that is killed must not leave another value than it began with.
-            kernel.set_dry_run(dry_run.or(inheritance.dry_run).unwrap_or(true));
-        }
         kernel.pins = Some(kernel.make_pins(root, existing)?);
         if inheritance.has_maps {
             inheritance.entries = kernel.inherited_entries();
@@ -181,7 +180,7 @@ impl Kernel {
         let links = root.links(self.entry.handle.as_fd())?.into_iter();
         let inherited = links.filter_map(|(link, ifindex)| {
             let name = self.interface_name(ifindex)?;
-            let mode = self.mode_on(ifindex, link.program_id())?;
+            let mode = foreign::mode_of(ifindex, link.program_id())?;
             Some(InheritedLink {
                 link: Box::new(link),
                 ifindex,
@@ -216,19 +215,5 @@ impl Kernel {
             policy: self.slot_memory()?.policy(generation)?,
             counters: SharedWords::new(counters, words).ok()?,
         })
-    }
-
-    /// In which mode an interface runs a program.
-    fn mode_on(&self, ifindex: IfIndex, program_id: u32) -> Option<AttachMode> {
-        let found = Xdp::new(self.entry.handle.as_fd())
-            .query(ifindex.get().try_into().ok()?, XdpFlags::NONE)
-            .ok()?;
-        let modes = [
-            (found.hw_prog_id, AttachMode::Offload),
-            (found.drv_prog_id, AttachMode::Native),
-            (found.skb_prog_id, AttachMode::Generic),
-        ];
-        let mut running = modes.into_iter().filter(|(id, _)| *id == program_id);
-        running.next().map(|(_, mode)| mode)
     }
 }

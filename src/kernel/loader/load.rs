@@ -53,7 +53,6 @@ impl Loader {
         // In the namespace: interfaces may be taken over.
         let load = || {
             let event_buffer = self.event_buffer;
-            let dry_run = self.dry_run;
             let (kernel, inheritance) = Kernel::load(host, cpus, event_buffer, dry_run, root)?;
             let (host_seed, kernel) = (kernel.seed(), Arc::new(kernel));
             let backend = Arc::clone(&kernel);
@@ -103,6 +102,7 @@ impl Loader {
         let takes_frags = self.frags != Frags::Off;
         let recorder = Recorder::new(takes_frags, ban_table::lines(self.max_bans), seed);
         let rehearsal = recorder.rehearsal();
+        recorder.set_dry_run(self.dry_run.unwrap_or(true));
         let firewall = self.finish(
             Arc::new(recorder),
             secret,
@@ -126,14 +126,10 @@ impl Loader {
             links,
             has_maps,
             counted,
-            dry_run,
             entries,
         } = inheritance;
         // Of whoever read events before: nobody does now.
         backend.events().set_budget(None);
-        if !has_maps {
-            backend.set_dry_run(self.dry_run.or(dry_run).unwrap_or(true));
-        }
         let memory = backend.slot_memory().filter(|_| has_maps);
         let mut beginning = Beginning {
             secret,
