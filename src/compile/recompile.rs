@@ -233,7 +233,7 @@ impl Basis {
     /// Whether what expires does so at the same ticks as when the image was made, and nothing has
     /// expired since, which a new image would not hold.
     fn holds_at(&self, clock: &Clock, policy: &Policy) -> bool {
-        let same_ticks = clock.ticks_at(self.clock.now).abs_diff(self.clock.ticks) <= 1;
+        let same_ticks = clock.ticks_at(self.clock.now).abs_diff(self.clock.ticks) <= 2;
         let is_past = |at: Timestamp| self.clock.now < at && at <= clock.now;
         policy.expiries().all(|at| same_ticks && !is_past(at))
     }

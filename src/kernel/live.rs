@@ -1,5 +1,6 @@
 //! The backend that is the kernel.
 
+mod clock;
 mod load;
 
 use std::fs;
@@ -8,9 +9,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, ProgramHandle};
 
 use super::attach::AttachMode;
@@ -42,6 +41,7 @@ use super::sys::{self, SharedWords};
 use crate::abi::LINE_BYTES;
 use crate::compile::Clock;
 use crate::image::Image;
+use clock::Moment;
 
 /// The programs and maps in the kernel.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ pub(super) struct Kernel {
     rate_overflows: SharedWords<AtomicU64>,
     grace: GracePeriod,
     clock: ProgramHandle,
-    /// A moment and its tick.
-    anchor: Mutex<(Instant, u64)>,
+    /// Renewed now and then, in case the kernel lost ticks.
+    moment: Mutex<Moment>,
     events: Arc<Ring>,
     event_buffer: u32,
     pins: Option<Pins>,
@@ -109,18 +109,9 @@ impl Kernel {
         let (words, slots) = (self.rate_overflows.words(), self.shared.host.rule_slots);
         (0..self.cpus).map(move |cpu| &words[cpu * slots as usize + slot as usize])
     }
-    /// A moment and the tick it is in. Reads again if it took long: the tick may be a later one.
-    fn read_anchor(&self, evaluation: &SharedWords<AtomicU32>) -> io::Result<(Instant, u64)> {
-        let mut tries = 0;
-        loop {
-            let at = Instant::now();
-            let (ticks, _) = read_clock(&self.clock, evaluation)?;
-            tries += 1;
-            let took = at.elapsed().as_nanos();
-            if took < u128::from(self.shared.host.tick_ns) / 2 || tries == ANCHOR_TRIES {
-                return Ok((at, ticks));
-            }
-        }
+    /// A moment and the tick that it is in.
+    fn read_moment(&self, evaluation: &SharedWords<AtomicU32>) -> io::Result<Moment> {
+        Moment::read(|| Ok(read_clock(&self.clock, evaluation)?.0))
     }
 }
 
@@ -144,11 +135,6 @@ fn read_clock(
     };
     Ok((number(TICKS), number(NANOSECONDS)))
 }
-
-/// Ticks follow the monotonic clock, so a reading of both is good for long; it is read anew all the
-/// same, in case the kernel lost ticks.
-const ANCHOR_LIFE: Duration = Duration::from_secs(10);
-const ANCHOR_TRIES: u32 = 10;
 
 pub(super) const WORDS_PER_LINE: usize = LINE_BYTES / size_of::<u64>();
 /// The place of `ban_lengths` in `struct control`.
@@ -184,29 +170,21 @@ impl Backend for Kernel {
             .evaluation
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // The wall first: an expiry may come late by the time this takes, but never early.
-        let now = Timestamp::now();
-        Ok(Clock {
-            now,
-            ticks: read_clock(&self.clock, &evaluation)?.0,
-            tick_ns: self.shared.host.tick_ns,
-        })
+        self.read_moment(&evaluation)?.wall(self.tick_ns())
     }
 
     fn ticks(&self) -> u64 {
-        let mut anchor = lock(&self.anchor);
-        if anchor.0.elapsed() >= ANCHOR_LIFE {
+        let mut moment = lock(&self.moment);
+        if moment.is_old() {
             // Not while a frame is evaluated: that may load a program first.
             if let Ok(evaluation) = self.shared.evaluation.try_lock() {
-                match self.read_anchor(&evaluation) {
-                    Ok(new) => *anchor = new,
+                match self.read_moment(&evaluation) {
+                    Ok(new) => *moment = new,
                     Err(error) => log::warn!("reading the clock of the data path: {error}"),
                 }
             }
         }
-        let (at, ticks) = *anchor;
-        let since = at.elapsed().as_nanos() / u128::from(self.tick_ns());
-        ticks.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+        moment.ticks_now(self.tick_ns())
     }
 
     fn tick_ns(&self) -> u32 {

@@ -3,7 +3,6 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, ProgramHandle};
 
@@ -126,7 +125,7 @@ impl Kernel {
             held: Mutex::default(),
             entry,
             clock,
-            anchor: Mutex::new((Instant::now(), 0)),
+            moment: Mutex::default(),
             cpus,
             shared: Arc::new(Shared {
                 host,
@@ -134,8 +133,8 @@ impl Kernel {
                 maps,
             }),
         };
-        *lock(&kernel.anchor) = kernel
-            .read_anchor(&lock(&kernel.shared.evaluation))
+        *lock(&kernel.moment) = kernel
+            .read_moment(&lock(&kernel.shared.evaluation))
             .map_err(|source| ProgramError::Syscall {
                 call: "reading the clock of the data path",
                 source,
