@@ -236,8 +236,8 @@ fn a_wall_clock_that_was_set_moves_expiries() {
     let options = CompileOptions::default();
     let image = || compile(&before, &options).unwrap();
     assert!(recompile(image(), &before, &after, &options.clock).is_some());
-    // A tick more or less comes of reading two clocks one after the other.
-    for (ticks, is_enough) in [(1, true), (2, false), (1_000_000_000, false)] {
+    // Two ticks more or less come of two readings, each within a tick.
+    for (ticks, is_enough) in [(2, true), (3, false), (1_000_000_000, false)] {
         let clock = Clock {
             ticks,
             ..options.clock
