@@ -8,7 +8,7 @@ use xdpgate::Firewall;
 use xdpgate_api::v1::firewall_server::Firewall as _;
 use xdpgate_api::v1::{
     ApplyPolicyRequest, ApplyPolicyResponse, EvaluateRequest, GetPolicyRequest, GetStatsRequest,
-    GetStatusRequest, Verdict,
+    GetStatusRequest, Plan, PlanPolicyRequest, PlanPolicyResponse, Verdict,
 };
 use xdpgated::agent::FirewallService;
 
@@ -25,20 +25,23 @@ fn service() -> FirewallService {
     FirewallService::new(Arc::new(firewall))
 }
 
-async fn apply(
-    service: &FirewallService,
-    yaml: &str,
-    dry_run_plan_only: bool,
-) -> Result<ApplyPolicyResponse, Status> {
-    let yaml = yaml.to_owned();
+async fn apply(service: &FirewallService, yaml: &str) -> Result<ApplyPolicyResponse, Status> {
     let request = ApplyPolicyRequest {
-        yaml,
-        dry_run_plan_only,
+        yaml: yaml.to_owned(),
+        ..Default::default()
     };
-    Ok(service
-        .apply_policy(Request::new(request))
-        .await?
-        .into_inner())
+    let done = service.apply_policy(Request::new(request)).await?;
+    Ok(done.into_inner())
+}
+
+async fn plan(service: &FirewallService, yaml: &str) -> Result<PlanPolicyResponse, Status> {
+    let yaml = yaml.to_owned();
+    let planned = service.plan_policy(Request::new(PlanPolicyRequest { yaml }));
+    Ok(planned.await?.into_inner())
+}
+
+fn text(plan: &Option<Plan>) -> &str {
+    &plan.as_ref().expect("a plan").text
 }
 
 async fn generation(service: &FirewallService) -> Option<u64> {
@@ -52,21 +55,21 @@ async fn generation(service: &FirewallService) -> Option<u64> {
 #[tokio::test]
 async fn a_plan_changes_nothing_and_an_apply_does() {
     let service = service();
-    let planned = apply(&service, POLICY, true).await.expect("a plan");
-    assert!(planned.plan.contains("block-bad"), "{}", planned.plan);
-    assert_eq!((planned.applied, generation(&service).await), (None, None));
+    let planned = plan(&service, POLICY).await.expect("a plan");
+    assert!(text(&planned.plan).contains("block-bad"), "{planned:?}");
+    assert_eq!(generation(&service).await, None);
     let get = || service.get_policy(Request::new(GetPolicyRequest {}));
     assert_eq!(get().await.expect_err("none yet").code(), Code::NotFound);
 
-    let applied = apply(&service, POLICY, false).await.expect("applied");
-    let figures = applied.applied.expect("figures");
+    let applied = apply(&service, POLICY).await.expect("applied");
+    let figures = applied.applied.clone().expect("figures");
     assert_eq!((figures.generation, figures.entries), (1, 3));
     assert_eq!(planned.plan, applied.plan);
     assert_eq!(planned.hash, applied.hash);
 
     let policy = get().await.expect("a policy").into_inner();
     assert_eq!((policy.generation, &policy.hash), (1, &applied.hash));
-    let again = apply(&service, &policy.yaml, true).await.expect("a plan");
+    let again = plan(&service, &policy.yaml).await.expect("a plan");
     assert_eq!(again.hash, applied.hash);
 
     let stats = service
@@ -101,7 +104,7 @@ async fn frames_are_judged_in_their_order() {
         evaluate(vec![arp.clone()]).await,
         [(Verdict::Pass, "no_policy".to_owned())]
     );
-    apply(&service, POLICY, false).await.expect("applied");
+    apply(&service, POLICY).await.expect("applied");
     assert_eq!(
         evaluate(vec![arp, vec![0; 3]]).await,
         [
@@ -115,7 +118,7 @@ async fn frames_are_judged_in_their_order() {
 #[tokio::test]
 async fn faults_name_their_field_and_change_nothing() {
     let service = service();
-    apply(&service, POLICY, false).await.expect("applied");
+    apply(&service, POLICY).await.expect("applied");
     let rows = [
         (
             "version: 1\nrules: [{ id: r, match: { src: '@nowhere' }, action: drop }]",
@@ -136,7 +139,7 @@ async fn faults_name_their_field_and_change_nothing() {
         ("version: [", "yaml", "not YAML"),
     ];
     for (yaml, field, description) in rows {
-        let status = apply(&service, yaml, false).await.expect_err(yaml);
+        let status = apply(&service, yaml).await.expect_err(yaml);
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert_eq!(status.message().lines().count(), 1, "{status}");
         let details = status.get_details_bad_request().expect("details");
@@ -149,7 +152,7 @@ async fn faults_name_their_field_and_change_nothing() {
 
     let rule = |n| format!("  - {{ id: r{n}, match: {{ src: 192.0.2.{n} }}, action: drop }}\n");
     let many: String = (0..5).map(rule).collect();
-    let status = apply(&service, &format!("version: 1\nrules:\n{many}"), false).await;
+    let status = apply(&service, &format!("version: 1\nrules:\n{many}")).await;
     let status = status.expect_err("too many rules");
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("--max-rules"), "{status}");
@@ -165,7 +168,7 @@ async fn changes_come_one_after_the_other() {
             let default = if n.is_multiple_of(2) { "pass" } else { "drop" };
             tokio::spawn(async move {
                 let yaml = format!("version: 1\ndefault: {default}\n");
-                apply(&service, &yaml, false).await.expect("applied")
+                apply(&service, &yaml).await.expect("applied")
             })
         })
         .collect();
@@ -173,16 +176,16 @@ async fn changes_come_one_after_the_other() {
     for task in applying {
         applied.push(task.await.expect("no panic"));
     }
-    applied.sort_by_key(|response| response.applied.map(|a| a.generation));
+    applied.sort_by_key(|response| response.applied.as_ref().map(|a| a.generation));
     // What each one planned is the change from the policy before it.
     for (n, response) in applied.iter().enumerate().skip(1) {
-        assert_eq!(response.applied.expect("figures").generation, n as u64 + 1);
+        let figures = response.applied.as_ref().expect("figures");
+        assert_eq!(figures.generation, n as u64 + 1);
         let same = applied[n - 1].hash == response.hash;
         assert_eq!(
-            response.plan.contains("no changes"),
+            text(&response.plan).contains("no changes"),
             same,
-            "{n}: {}",
-            response.plan
+            "{n}: {response:?}"
         );
     }
 }

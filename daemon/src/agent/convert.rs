@@ -19,6 +19,14 @@ pub(super) fn status(firewall: &lib::Firewall, uptime: Duration) -> v1::GetStatu
         policy_program: programs.policy.map(program),
         pin_root: firewall.pin_root().map(|dir| dir.display().to_string()),
         broken: firewall.health().err().map(|error| error.to_string()),
+        mode: match firewall.dry_run() {
+            true => v1::Mode::DryRun,
+            false => v1::Mode::Enforce,
+        }
+        .into(),
+        pending: None,
+        not_saved: None,
+        bans: firewall.bans().len() as u64,
     }
 }
 
@@ -41,6 +49,7 @@ pub(super) fn attachment(attachment: lib::Attachment) -> v1::Attachment {
         program_id: attachment.program_id,
         link_id: attachment.link_id,
         requested: requested(attachment.requested).into(),
+        dry_run: false,
     }
 }
 
@@ -129,6 +138,41 @@ fn program(facts: lib::ProgramFacts) -> v1::Program {
         id: facts.id,
         name: facts.name,
         verified_instructions: facts.verified_insns,
+        translated_bytes: facts.translated_bytes,
+        machine_bytes: facts.machine_bytes,
+        load: facts.load.try_into().ok(),
+    }
+}
+
+pub(super) fn plan(plan: lib::Plan) -> v1::Plan {
+    let names = |ids: &[lib::policy::RuleId]| ids.iter().map(ToString::to_string).collect();
+    v1::Plan {
+        text: plan.to_string(),
+        empty: plan.is_empty(),
+        added_rules: names(&plan.added),
+        removed_rules: names(&plan.removed),
+        changed_rules: names(&plan.changed),
+        sets: plan.sets.iter().map(set_change).collect(),
+        default_verdict: plan.default.map(|(_, new)| verdict(new).into()),
+        malformed: plan.malformed.map(|(_, new)| verdict(new).into()),
+        failsafe_changed: plan.failsafe,
+        image_bytes: plan.image_bytes.map(|bytes| bytes as u64),
+    }
+}
+
+fn set_change(change: &lib::SetChange) -> v1::SetChange {
+    let kind = match change.kind {
+        lib::SetChangeKind::Added => v1::set_change::Kind::Added,
+        lib::SetChangeKind::Removed => v1::set_change::Kind::Removed,
+        lib::SetChangeKind::Changed => v1::set_change::Kind::Changed,
+        _ => v1::set_change::Kind::Unspecified,
+    };
+    v1::SetChange {
+        name: change.name.to_string(),
+        kind: kind.into(),
+        added_entries: change.added as u64,
+        removed_entries: change.removed as u64,
+        changed_expiries: change.expiries as u64,
     }
 }
 
@@ -140,6 +184,8 @@ pub(super) fn applied(applied: &lib::Applied) -> v1::Applied {
         image_bytes: applied.image_bytes as u64,
         entries: applied.entries as u64,
         verified_instructions: applied.verified_insns,
+        changed_hosts: applied.changed_hosts.map(|hosts| hosts as u64),
+        not_saved: applied.not_saved.clone(),
     }
 }
 
@@ -184,6 +230,7 @@ fn rule_stats(stats: lib::RuleStats) -> v1::RuleStats {
         bytes: stats.matched.bytes,
         dropped_packets: stats.dropped,
         would_drop_packets: stats.would_drop,
+        rate_overflow_packets: stats.rate_overflow,
     }
 }
 

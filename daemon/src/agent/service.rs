@@ -1,11 +1,13 @@
 //! The service `xdpgate.v1.Firewall`: each call is one of the library, on a thread that may block.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
-use xdpgate::{AutoAttach, Firewall, Policy};
+use xdpgate::{AutoAttach, Firewall, Generation, Policy};
 use xdpgate_api::v1::{self, firewall_server};
 
 use super::{convert, fault, interfaces};
@@ -40,6 +42,9 @@ pub enum Stop {
     Detach,
 }
 
+/// The answers of a call that streams.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 #[derive(Debug)]
 struct Shared {
     firewall: Arc<Firewall>,
@@ -49,6 +54,13 @@ struct Shared {
     started: Instant,
     /// Held from plan to apply, so that what was planned is what is applied.
     change: Mutex<()>,
+}
+
+impl Shared {
+    fn plan(&self, policy: &Policy) -> Result<v1::Plan, Status> {
+        let plan = self.firewall.plan(policy);
+        plan.map(convert::plan).map_err(|e| fault::apply(&e))
+    }
 }
 
 impl FirewallService {
@@ -97,6 +109,11 @@ impl FirewallService {
 
 #[tonic::async_trait]
 impl firewall_server::Firewall for FirewallService {
+    type ListSetEntriesStream = Answers<v1::ListSetEntriesResponse>;
+    type WatchStatsStream = Answers<v1::WatchStatsResponse>;
+    type WatchEventsStream = Answers<v1::WatchEventsResponse>;
+    type WatchInterfacesStream = Answers<v1::WatchInterfacesResponse>;
+
     async fn get_status(
         &self,
         _: Request<v1::GetStatusRequest>,
@@ -113,27 +130,36 @@ impl firewall_server::Firewall for FirewallService {
         self.run(move |shared| {
             let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
             let _change = shared.change.lock().unwrap_or_else(PoisonError::into_inner);
-            let plan = shared
+            let plan = shared.plan(&policy)?;
+            let applied = shared
                 .firewall
-                .plan(&policy)
+                .apply(&policy)
                 .map_err(|e| fault::apply(&e))?;
-            let hash = policy.hash().to_string();
-            let applied = match request.dry_run_plan_only {
-                true => None,
-                false => {
-                    let applied = shared
-                        .firewall
-                        .apply(&policy)
-                        .map_err(|e| fault::apply(&e))?;
-                    super::log_applied(&applied);
-                    Some(convert::applied(&applied))
-                }
-            };
-            let plan = plan.to_string();
+            super::log_applied(&applied);
             Ok(v1::ApplyPolicyResponse {
-                plan,
-                hash,
-                applied,
+                plan: Some(plan),
+                hash: policy.hash().to_string(),
+                applied: Some(convert::applied(&applied)),
+                ..Default::default()
+            })
+        })
+        .await
+    }
+
+    async fn plan_policy(
+        &self,
+        request: Request<v1::PlanPolicyRequest>,
+    ) -> Result<Response<v1::PlanPolicyResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| {
+            let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
+            let _change = shared.change.lock().unwrap_or_else(PoisonError::into_inner);
+            let generation = shared.firewall.generation();
+            Ok(v1::PlanPolicyResponse {
+                plan: Some(shared.plan(&policy)?),
+                hash: policy.hash().to_string(),
+                generation: generation.map_or(0, Generation::get),
+                estimate: None,
             })
         })
         .await
@@ -242,5 +268,114 @@ impl firewall_server::Firewall for FirewallService {
             Ok(v1::EvaluateResponse { results })
         })
         .await
+    }
+
+    async fn get_system(
+        &self,
+        _: Request<v1::GetSystemRequest>,
+    ) -> Result<Response<v1::GetSystemResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn change_policy(
+        &self,
+        _: Request<v1::ChangePolicyRequest>,
+    ) -> Result<Response<v1::ChangePolicyResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn import_set(
+        &self,
+        _: Request<tonic::Streaming<v1::ImportSetRequest>>,
+    ) -> Result<Response<v1::ImportSetResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn confirm_policy(
+        &self,
+        _: Request<v1::ConfirmPolicyRequest>,
+    ) -> Result<Response<v1::ConfirmPolicyResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn rollback_policy(
+        &self,
+        _: Request<v1::RollbackPolicyRequest>,
+    ) -> Result<Response<v1::RollbackPolicyResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn list_rules(
+        &self,
+        _: Request<v1::ListRulesRequest>,
+    ) -> Result<Response<v1::ListRulesResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn list_set_entries(
+        &self,
+        _: Request<v1::ListSetEntriesRequest>,
+    ) -> Result<Response<Self::ListSetEntriesStream>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn ban(&self, _: Request<v1::BanRequest>) -> Result<Response<v1::BanResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn unban(
+        &self,
+        _: Request<v1::UnbanRequest>,
+    ) -> Result<Response<v1::UnbanResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn list_bans(
+        &self,
+        _: Request<v1::ListBansRequest>,
+    ) -> Result<Response<v1::ListBansResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn watch_stats(
+        &self,
+        _: Request<v1::WatchStatsRequest>,
+    ) -> Result<Response<Self::WatchStatsStream>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn get_entry_counters(
+        &self,
+        _: Request<v1::GetEntryCountersRequest>,
+    ) -> Result<Response<v1::GetEntryCountersResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn watch_events(
+        &self,
+        _: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn watch_interfaces(
+        &self,
+        _: Request<v1::WatchInterfacesRequest>,
+    ) -> Result<Response<Self::WatchInterfacesStream>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn set_mode(
+        &self,
+        _: Request<v1::SetModeRequest>,
+    ) -> Result<Response<v1::SetModeResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
+    }
+
+    async fn reload_config(
+        &self,
+        _: Request<v1::ReloadConfigRequest>,
+    ) -> Result<Response<v1::ReloadConfigResponse>, Status> {
+        Err(Status::unimplemented("not in this version yet"))
     }
 }

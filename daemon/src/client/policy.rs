@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use xdpgate::policy::AddressSet;
 use xdpgate::{Firewall, Loader, Policy};
-use xdpgate_api::v1::{ApplyPolicyRequest, ApplyPolicyResponse, GetPolicyRequest};
+use xdpgate_api::v1::{Applied, ApplyPolicyRequest, GetPolicyRequest, Plan, PlanPolicyRequest};
 
 use super::args::{Apply, Check, Remote};
 use super::{print, print_json, remote};
@@ -49,22 +49,38 @@ pub(super) fn check(args: &Check) -> Result<(), Failure> {
 }
 
 pub(super) fn apply(args: &Apply) -> Result<(), Failure> {
-    let policy = read(&args.file)?;
-    let request = ApplyPolicyRequest {
-        yaml: policy.to_yaml(),
-        dry_run_plan_only: args.plan,
-    };
-    let response = remote::call(&args.remote, async |mut client| {
-        client.apply_policy(request.clone()).await
-    })
-    .map_err(|e| match e {
+    let yaml = read(&args.file)?.to_yaml();
+    let of_file = |failure| match failure {
         Failure::Input(reason) => Failure::input(args.file.display(), reason),
         other => other,
-    })?;
+    };
+    let (plan, hash, applied) = if args.plan {
+        let request = PlanPolicyRequest { yaml };
+        let planned = remote::call(&args.remote, async |mut client| {
+            client.plan_policy(request.clone()).await
+        });
+        let planned = planned.map_err(of_file)?;
+        (planned.plan, planned.hash, None)
+    } else {
+        let request = ApplyPolicyRequest {
+            yaml,
+            ..Default::default()
+        };
+        let done = remote::call(&args.remote, async |mut client| {
+            client.apply_policy(request.clone()).await
+        });
+        let done = done.map_err(of_file)?;
+        (done.plan, done.hash, done.applied)
+    };
+    let plan = plan.unwrap_or_default();
     if args.remote.json {
-        return print_json(&response_json(&response));
+        return print_json(&json!({
+            "plan": plan.text,
+            "hash": hash,
+            "applied": applied.as_ref().map(applied_json),
+        }));
     }
-    print(&response_text(&response))
+    print(&changed_text(&plan, applied.as_ref()))
 }
 
 pub(super) fn get(remote: &Remote) -> Result<(), Failure> {
@@ -81,24 +97,20 @@ pub(super) fn get(remote: &Remote) -> Result<(), Failure> {
     print(&policy.yaml)
 }
 
-fn response_json(response: &ApplyPolicyResponse) -> serde_json::Value {
+fn applied_json(applied: &Applied) -> serde_json::Value {
     json!({
-        "plan": response.plan,
-        "hash": response.hash,
-        "applied": response.applied.map(|applied| json!({
-            "generation": applied.generation,
-            "compile_nanoseconds": applied.compile_nanoseconds,
-            "publish_nanoseconds": applied.publish_nanoseconds,
-            "image_bytes": applied.image_bytes,
-            "entries": applied.entries,
-            "verified_instructions": applied.verified_instructions,
-        })),
+        "generation": applied.generation,
+        "compile_nanoseconds": applied.compile_nanoseconds,
+        "publish_nanoseconds": applied.publish_nanoseconds,
+        "image_bytes": applied.image_bytes,
+        "entries": applied.entries,
+        "verified_instructions": applied.verified_instructions,
     })
 }
 
-fn response_text(response: &ApplyPolicyResponse) -> String {
-    let plan = response.plan.trim_end();
-    let Some(applied) = response.applied else {
+fn changed_text(plan: &Plan, applied: Option<&Applied>) -> String {
+    let plan = plan.text.trim_end();
+    let Some(applied) = applied else {
         return format!("{plan}\nplan only: nothing was changed\n");
     };
     let milliseconds = |n: u64| Duration::from_nanos(n).as_secs_f64() * 1e3;
