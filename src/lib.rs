@@ -54,6 +54,7 @@ pub mod compile;
 pub mod image;
 #[cfg(feature = "kernel")]
 mod kernel;
+mod management;
 pub mod oracle;
 pub mod packet;
 mod plan;
@@ -78,6 +79,7 @@ pub use kernel::{
     VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, preflight,
     restore_interfaces, unpin,
 };
+pub use management::{Management, ManagementPort};
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};
 pub use verdict::{Evaluation, Reason};

@@ -28,6 +28,7 @@ use super::snapshot::Snapshots;
 use super::state_dir::StateDir;
 use super::stats::{ProgramInfo, Stats};
 use super::{build_info, evaluate};
+use crate::management::Management;
 use crate::policy::Policy;
 use crate::verdict::Evaluation;
 
@@ -78,6 +79,8 @@ pub struct Firewall {
     pub(super) inherited_entries: Mutex<Option<InheritedEntries>>,
     /// Where the policy is saved.
     pub(super) state_dir: Option<StateDir>,
+    /// What passes before any rule; published with the next policy.
+    pub(super) management: RwLock<Arc<[Management]>>,
 }
 
 /// What a firewall begins with: nothing, or what an earlier process left.
@@ -135,6 +138,7 @@ impl Firewall {
             bans: Mutex::new(beginning.bans),
             interfaces,
             state_dir,
+            management: RwLock::new(Arc::new([])),
         }
     }
 

@@ -29,6 +29,7 @@ mod layout;
 mod link;
 mod live;
 mod loader;
+mod management;
 mod namespace;
 mod pin;
 mod pin_root;

@@ -14,6 +14,7 @@ use super::scopes::Scopes;
 use super::slots::{Assignment, RuleSlot, RuleSlots};
 use crate::compile::{Clock, CompileOptions, Recompilation, active_rules, compile};
 use crate::image::Image;
+use crate::management::Management;
 use crate::plan::Plan;
 use crate::policy::{AddressItem, AddressMatch, Policy, PolicyHash, RuleId, SetName};
 
@@ -26,6 +27,8 @@ pub(super) struct Active {
     pub rules: Arc<[(RuleId, RuleSlot)]>,
     pub judge: Arc<dyn Judge>,
     pub scopes: Scopes,
+    /// What passes before any rule.
+    pub management: Arc<[Management]>,
     /// The image without its lines, which the judge has.
     pub image: Image,
 }
@@ -90,7 +93,7 @@ impl Firewall {
     pub fn plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
         lock(&self.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
         let slots = vec![0; active_rules(policy).len()];
-        let (image, _) = self.compile(policy, slots)?;
+        let (image, _) = self.compile(policy, slots, &self.management())?;
         let mut plan = Plan::between(self.policy().as_deref(), policy);
         plan.image_bytes = Some(image.as_bytes().len());
         Ok(plan)
@@ -138,12 +141,13 @@ impl Firewall {
         let rules = numbered(&policy, assignment);
 
         let started = Instant::now();
-        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules) {
+        let management = self.management();
+        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules, &management) {
             // No policy whose entries are counted, and only for those a later process asks.
             Some((image, hosts)) => (image, Some(hosts), [0; 32]),
             None => {
                 let slots = rules.iter().map(|(_, slot)| slot.number).collect();
-                let (image, hash) = self.compile(&policy, slots)?;
+                let (image, hash) = self.compile(&policy, slots, &management)?;
                 (image, None, *hash.as_bytes())
             }
         };
@@ -184,6 +188,7 @@ impl Firewall {
             rules,
             judge,
             scopes,
+            management,
             image: image.with_lines(Vec::new()),
         };
         let active = Arc::new(active);
@@ -225,8 +230,16 @@ impl Firewall {
 
     /// The image of the policy in force, changed into that of another one, and in how many hosts;
     /// `None` if that is not enough.
-    fn recompile(&self, policy: &Policy, rules: &[(RuleId, RuleSlot)]) -> Option<(Image, usize)> {
+    fn recompile(
+        &self,
+        policy: &Policy,
+        rules: &[(RuleId, RuleSlot)],
+        management: &[Management],
+    ) -> Option<(Image, usize)> {
         let active = self.active()?;
+        if *active.management != *management {
+            return None;
+        }
         let change = Recompilation::between(&active.policy, policy)?;
         let slot = |rule: &(RuleId, RuleSlot)| rule.1.number;
         if !rules.iter().map(slot).eq(active.rules.iter().map(slot)) {
@@ -251,6 +264,7 @@ impl Firewall {
         &self,
         policy: &Policy,
         counter_slots: Vec<u32>,
+        management: &[Management],
     ) -> Result<(Image, PolicyHash), ApplyError> {
         let clock = self.clock()?;
         let hash = policy.hash();
@@ -260,6 +274,7 @@ impl Firewall {
             counter_slots,
             clock,
             rows_up_to: self.rows_up_to,
+            management: management.to_vec(),
         };
         Ok((compile(policy, &options)?, hash))
     }
