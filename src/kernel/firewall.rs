@@ -18,6 +18,7 @@ use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
 use super::loader::Loader;
+use super::metrics::{self as told, Telemetry};
 use super::namespace::Namespace;
 use super::preflight::{self, Preflight};
 use super::publish::{Active, Generation};
@@ -78,6 +79,7 @@ pub struct Firewall {
     pub(super) inherited_entries: Mutex<Option<InheritedEntries>>,
     /// Where the policy is saved.
     pub(super) state_dir: Option<StateDir>,
+    pub(super) telemetry: Telemetry,
 }
 
 /// What a firewall begins with: nothing, or what an earlier process left.
@@ -107,6 +109,8 @@ impl Firewall {
         let active = Arc::new(RwLock::new(None));
         let interfaces = Arc::new(Mutex::new(beginning.interfaces));
         let events = Arc::new(Events::new(backend.events()));
+        let mut bans = beginning.bans;
+        let telemetry = Telemetry::new(bans.all(backend.bans(), backend.ticks()).len());
         Self {
             watching: Watching::default(),
             bridges: Bridges::new(Arc::clone(&backend), Arc::clone(&interfaces)),
@@ -132,9 +136,10 @@ impl Firewall {
             rows_up_to,
             active,
             slots: Mutex::new(beginning.slots),
-            bans: Mutex::new(beginning.bans),
+            bans: Mutex::new(bans),
             interfaces,
             state_dir,
+            telemetry,
         }
     }
 
@@ -388,7 +393,7 @@ impl Firewall {
     /// What is broken.
     pub fn health(&self) -> Result<(), HealthError> {
         let found = self.find_broken();
-        metrics::gauge!("xdpgate_healthy").set(f64::from(u8::from(found.is_ok())));
+        metrics::gauge!(told::HEALTHY.name).set(f64::from(u8::from(found.is_ok())));
         found
     }
 
