@@ -10,6 +10,7 @@ use super::backend::Judge;
 use super::entry_counters;
 use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
+use super::metrics;
 use super::scopes::Scopes;
 use super::slots::{Assignment, RuleSlot, RuleSlots};
 use crate::compile::{Clock, CompileOptions, Recompilation, active_rules, compile};
@@ -31,6 +32,8 @@ pub(super) struct Active {
     pub management: Arc<[Management]>,
     /// The image without its lines, which the judge has.
     pub image: Image,
+    /// The size that it has with them.
+    pub image_bytes: usize,
 }
 
 impl Active {
@@ -91,6 +94,13 @@ impl Firewall {
     /// # Errors
     /// Those that [`Firewall::apply`] would give for the policy.
     pub fn plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
+        let started = Instant::now();
+        let plan = self.make_plan(policy);
+        metrics::planned(started, &plan);
+        plan
+    }
+
+    fn make_plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
         lock(&self.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
         let slots = vec![0; active_rules(policy).len()];
         let (image, _) = self.compile(policy, slots, &self.management())?;
@@ -117,7 +127,17 @@ impl Firewall {
         policy: Policy,
         slots: &mut RuleSlots,
     ) -> Result<Applied, ApplyError> {
-        let policy = Arc::new(policy);
+        let started = Instant::now();
+        let applied = self.try_in_force(Arc::new(policy), slots);
+        self.telemetry.applied(started, &applied);
+        applied
+    }
+
+    fn try_in_force(
+        &self,
+        policy: Arc<Policy>,
+        slots: &mut RuleSlots,
+    ) -> Result<Applied, ApplyError> {
         let assignment = slots.assign(&*self.backend, policy.rules().iter().map(|r| &r.id))?;
         match self.switch_to(policy, &assignment) {
             Ok((active, mut applied)) => {
@@ -189,6 +209,7 @@ impl Firewall {
             judge,
             scopes,
             management,
+            image_bytes: applied.image_bytes,
             image: image.with_lines(Vec::new()),
         };
         let active = Arc::new(active);
@@ -208,6 +229,8 @@ impl Firewall {
         drop(counting);
         drop(before);
         log::info!(
+            generation = applied.generation.get(), rules = active.rules.len(),
+            entries = applied.entries, image_bytes = applied.image_bytes;
             "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
             applied.generation,
             active.rules.len(),
@@ -223,7 +246,10 @@ impl Firewall {
         if let Some(state) = &self.state_dir
             && let Err(error) = state.save(&active.policy)
         {
-            log::error!("the policy is in force, but not saved: {error}");
+            log::error!(
+                generation = applied.generation.get();
+                "the policy is in force, but not saved: {error}"
+            );
             applied.not_saved = Some(error.to_string());
         }
     }

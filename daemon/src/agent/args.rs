@@ -7,6 +7,7 @@ use serde::Deserialize;
 use xdpgate::{AttachMode, ModePreference};
 
 use super::config::PinMode;
+use super::logging::{Format, Level, Log};
 use crate::endpoint::Endpoint;
 
 /// Keeps an XDP firewall on network interfaces and serves its API.
@@ -50,9 +51,26 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub max_rules: Option<u32>,
-    /// What to log on stderr; RUST_LOG says it in more detail
-    #[arg(long, value_name = "LEVEL", value_parser = log_level, default_value = "info")]
-    pub log_level: log::LevelFilter,
+    /// Where to serve /metrics, /healthz and /readyz over HTTP: a loopback ADDRESS:PORT or unix:PATH
+    /// [default: nowhere]
+    #[arg(long, value_name = "WHERE")]
+    pub metrics_listen: Option<String>,
+    /// What to log on stderr; RUST_LOG says it in more detail [default: info]
+    #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
+    pub log_level: Option<Level>,
+    /// The form of the log: text, or json with one object on each line [default: text]
+    #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
+    pub log_format: Option<Format>,
+}
+
+impl Args {
+    /// How to log, where the configuration says `from_file`.
+    pub(super) fn log(&self, from_file: Log) -> Log {
+        Log {
+            level: self.log_level.unwrap_or(from_file.level),
+            format: self.log_format.unwrap_or(from_file.format),
+        }
+    }
 }
 
 const HELP: &str = "\
@@ -70,6 +88,7 @@ Examples:
   xdpgate policy apply policy.yaml
   xdpgate stats                                  what would have been dropped?
   xdpgated --enforce
+  xdpgated --metrics-listen 127.0.0.1:29187      curl http://127.0.0.1:29187/metrics
   xdpgated --interface eth0 --policy policy.yaml --mode native --listen 127.0.0.1:50051";
 
 /// Where in the receive path the program may run.
@@ -92,9 +111,4 @@ impl From<Mode> for ModePreference {
             Mode::Generic => Self::Exactly(AttachMode::Generic),
         }
     }
-}
-
-fn log_level(text: &str) -> Result<log::LevelFilter, String> {
-    text.parse()
-        .map_err(|_| "it is one of off, error, warn, info, debug, trace".to_owned())
 }

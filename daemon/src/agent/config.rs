@@ -8,6 +8,8 @@ use serde::Deserialize;
 use xdpgate::{AutoAttachOptions, Filter, Pinning, Selector};
 
 use super::args::Mode;
+use super::logging::Log;
+use super::monitor::Metrics;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
@@ -30,6 +32,8 @@ pub(super) struct Config {
     pub interfaces: Interfaces,
     pub pins: Pins,
     pub bridge: Vec<Bridge>,
+    pub log: Log,
+    pub metrics: Metrics,
 }
 
 /// Which interfaces are attached.
@@ -103,6 +107,8 @@ impl Default for Config {
             interfaces: Interfaces::default(),
             pins: Pins::default(),
             bridge: Vec::new(),
+            log: Log::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -157,6 +163,7 @@ impl Config {
                 .parse::<Endpoint>()
                 .map_err(|e| format!("listen: {e}"))?;
         }
+        let _checked = config.metrics.endpoint()?;
         for (key, is_zero) in [
             ("max_rules", config.max_rules == 0),
             ("max_interfaces", config.max_interfaces == 0),
@@ -267,6 +274,11 @@ mod tests {
             ),
             ("[interfaces]\nmode = \"fast\"\n", &["line 2", "fast"]),
             ("[pins]\npinning = true\n", &["line 2"]),
+            (
+                "[metrics]\nlisten = \"0.0.0.0:29187\"\n",
+                &["metrics.listen", "metrics.allow_remote"],
+            ),
+            ("[log]\nformat = \"xml\"\n", &["line 2", "xml"]),
             ("max_rules = 0\n", &["max_rules", "1 or more"]),
             ("listen = \"tcp:1\"\n", &["listen"]),
             ("[[bridge]]\nouter = \"a\"\n", &["line 1", "inner"]),

@@ -30,18 +30,22 @@ pub(super) struct SocketFile {
 impl Listener {
     /// Opens the socket. To be called while the process has one thread: it sets the umask.
     pub(super) fn bind(endpoint: &Endpoint) -> Result<Self, Failure> {
+        Self::bind_as("--listen", endpoint)
+    }
+
+    /// Likewise, where another setting says at what endpoint.
+    pub(super) fn bind_as(setting: &str, endpoint: &Endpoint) -> Result<Self, Failure> {
         match endpoint {
-            Endpoint::Unix(path) => {
-                Self::unix(path).map_err(|e| Failure::operation(format!("{endpoint}: {e}")))
-            }
+            Endpoint::Unix(path) => Self::unix(path, setting)
+                .map_err(|e| Failure::operation(format!("{endpoint}: {e}"))),
             Endpoint::Tcp(address) => Self::tcp(*address).map_err(|e| {
-                Failure::operation(format!("{endpoint}: {e}; choose another --listen"))
+                Failure::operation(format!("{endpoint}: {e}; choose another {setting}"))
             }),
         }
     }
 
-    fn unix(path: &Path) -> io::Result<Self> {
-        make_way(path)?;
+    fn unix(path: &Path, setting: &str) -> io::Result<Self> {
+        make_way(path, setting)?;
         if let Some(parent) = path
             .parent()
             .filter(|p| !p.as_os_str().is_empty() && !p.exists())
@@ -88,22 +92,22 @@ impl Drop for SocketFile {
 }
 
 /// Removes the socket of a daemon that was killed: one at which nobody answers.
-fn make_way(path: &Path) -> io::Result<()> {
+fn make_way(path: &Path, setting: &str) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         metadata => metadata?,
     };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::other(
-            "there is a file of another kind; choose another --listen",
-        ));
+        return Err(io::Error::other(format!(
+            "there is a file of another kind; choose another {setting}"
+        )));
     }
     match UnixStream::connect(path) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(e) => Err(e),
-        Ok(_) => Err(io::Error::other(
-            "another daemon answers there; stop it or choose another --listen",
-        )),
+        Ok(_) => Err(io::Error::other(format!(
+            "another daemon answers there; stop it or choose another {setting}"
+        ))),
     }
 }
 

@@ -18,6 +18,7 @@ use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
 use super::listen::Listener;
+use super::monitor::Told;
 use super::service::{FirewallService, Stop};
 use super::start::Started;
 use crate::endpoint::Endpoint;
@@ -29,11 +30,12 @@ pub(super) fn until_stopped(
     signals: Signals,
     started: Started,
     listener: Listener,
+    told: &Told,
 ) -> Result<(), Failure> {
     let Signals { runtime, received } = signals;
     let Started { firewall, auto } = started;
     let mut stop = Stop::Leave;
-    let served = runtime.block_on(serve(&firewall, auto, listener, received, &mut stop));
+    let served = runtime.block_on(serve(&firewall, auto, listener, told, received, &mut stop));
     match firewall.pin_root().filter(|_| stop == Stop::Leave) {
         Some(dir) => log::info!(
             "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
@@ -45,7 +47,10 @@ pub(super) fn until_stopped(
                 log::error!("pins are left: {error}");
             }
             for attachment in attachments {
-                log::info!("{}: detached", attachment.name);
+                log::info!(
+                    interface = attachment.name.as_str(), ifindex = attachment.ifindex.get();
+                    "{}: detached", attachment.name
+                );
             }
         }
     }
@@ -81,6 +86,11 @@ impl Signals {
         drop(entered);
         Ok(Self { runtime, received })
     }
+
+    /// Where tasks run until the daemon ends.
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -89,6 +99,7 @@ async fn serve(
     firewall: &Arc<Firewall>,
     auto: Option<Arc<AutoAttach>>,
     listener: Listener,
+    told: &Told,
     mut received: Received,
     how: &mut Stop,
 ) -> Result<(), Error> {
@@ -135,7 +146,8 @@ async fn serve(
     if let Endpoint::Tcp(address) = endpoint {
         log::warn!("{address}: every user of this host may change the policy through it");
     }
-    log::info!("ready: serving at {endpoint}");
+    told.serving(firewall);
+    log::info!(endpoint = endpoint.to_string().as_str(); "ready: serving at {endpoint}");
     let serving: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match incoming {
         Incoming::Unix(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
         Incoming::Tcp(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
@@ -154,7 +166,8 @@ async fn serve(
     };
     // Who asks from now on is told that it is stopping already.
     asks.close();
-    log::info!("stopping: {name}");
+    told.stopping();
+    log::info!(reason = name; "stopping: {name}");
     health
         .set_not_serving::<FirewallServer<FirewallService>>()
         .await;

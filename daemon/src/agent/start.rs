@@ -11,6 +11,8 @@ use xdpgate::{
 use super::args::Args;
 use super::config::Config;
 use super::fault;
+use super::logging::Log;
+use super::monitor::Metrics;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
@@ -54,6 +56,8 @@ impl Plan {
         config.pins.root = overridden.pin_root.unwrap_or(config.pins.root);
         config.state_dir = overridden.state_dir.unwrap_or(config.state_dir);
         config.policy = overridden.policy.or(config.policy);
+        config.log = args.log(config.log);
+        config.metrics.listen = overridden.metrics_listen.or(config.metrics.listen);
         let policy = match &config.policy {
             None => None,
             Some(file) => {
@@ -93,6 +97,16 @@ impl Plan {
             interfaces,
             listen,
         })
+    }
+
+    /// How to log.
+    pub(super) fn log(&self) -> Log {
+        self.config.log
+    }
+
+    /// What to tell over HTTP, and where.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.config.metrics
     }
 
     /// Loads, applies and attaches. On error what was done is undone; what an earlier daemon left goes
@@ -196,7 +210,11 @@ impl Plan {
         let attachments = firewall.attachments();
         for attachment in &attachments {
             // Why it fell back, the library has said.
-            log::info!("{}: attached in {} mode", attachment.name, attachment.mode);
+            log::info!(
+                interface = attachment.name.as_str(), ifindex = attachment.ifindex.get(),
+                mode = attachment.mode.as_str();
+                "{}: attached in {} mode", attachment.name, attachment.mode
+            );
         }
         if attachments.is_empty() {
             log::warn!("no interface is attached yet; `xdpgate interfaces` says why");
