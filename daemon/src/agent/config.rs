@@ -1,5 +1,9 @@
 //! The configuration file, in TOML.
 
+mod api;
+
+pub(super) use api::{Api, Tls};
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +12,6 @@ use serde::Deserialize;
 use xdpgate::{AutoAttachOptions, Filter, Pinning, Selector};
 
 use super::args::Mode;
-use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
 /// All of it. What is absent is as [`Config::default`] has it.
@@ -17,8 +20,6 @@ use crate::failure::Failure;
 pub(super) struct Config {
     /// Drop for real.
     pub enforce: bool,
-    /// Where to serve the API.
-    pub listen: Option<String>,
     /// The policy for as long as none is saved.
     pub policy: Option<PathBuf>,
     /// Where the policy is saved.
@@ -27,6 +28,7 @@ pub(super) struct Config {
     pub max_rules: u32,
     /// How many interfaces may be attached at one time.
     pub max_interfaces: u16,
+    pub api: Api,
     pub interfaces: Interfaces,
     pub pins: Pins,
     pub bridge: Vec<Bridge>,
@@ -95,11 +97,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enforce: false,
-            listen: None,
             policy: None,
             state_dir: PathBuf::from("/var/lib/xdpgate"),
             max_rules: 16_384,
             max_interfaces: 256,
+            api: Api::default(),
             interfaces: Interfaces::default(),
             pins: Pins::default(),
             bridge: Vec::new(),
@@ -152,11 +154,6 @@ impl Config {
             format!("{place}{}", error.message().replace('\n', ", "))
         })?;
         let _checked = config.interfaces.selector()?;
-        if let Some(listen) = &config.listen {
-            listen
-                .parse::<Endpoint>()
-                .map_err(|e| format!("listen: {e}"))?;
-        }
         for (key, is_zero) in [
             ("max_rules", config.max_rules == 0),
             ("max_interfaces", config.max_interfaces == 0),
@@ -268,7 +265,8 @@ mod tests {
             ("[interfaces]\nmode = \"fast\"\n", &["line 2", "fast"]),
             ("[pins]\npinning = true\n", &["line 2"]),
             ("max_rules = 0\n", &["max_rules", "1 or more"]),
-            ("listen = \"tcp:1\"\n", &["listen"]),
+            ("[api]\nlisten = \"unix:a\"\n", &["line 2"]),
+            ("[api.tls]\nkey = \"k\"\n", &["line 1", "certificate"]),
             ("[[bridge]]\nouter = \"a\"\n", &["line 1", "inner"]),
         ] {
             let error = Config::parse(text).unwrap_err();

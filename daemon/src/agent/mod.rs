@@ -3,6 +3,7 @@
 //! The order of a start: read configuration and policy, load the program, put the policy in force that
 //! was saved, attach, open the API. When a step fails, what was done before it is undone.
 
+pub(crate) mod access;
 mod args;
 mod config;
 mod convert;
@@ -20,7 +21,8 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 use crate::{libbpf, usage};
-use args::Args;
+use access::Access;
+use args::{Args, Command};
 use listen::Listener;
 
 /// Runs the daemon with this process's arguments until a signal ends it.
@@ -32,14 +34,21 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(Command::Token(command)) = &args.command {
+        return command.run();
+    }
     log_to_stderr(args.log_level);
     libbpf::print_to_log();
     let plan = start::Plan::new(args)?;
     // Before anything is changed: another daemon may be there. It is served from later.
-    let listener = Listener::bind(&plan.listen)?;
+    let access = Access::new(plan.api()).map_err(|reason| match &args.config {
+        Some(file) => Failure::input(file.display(), reason),
+        None => Failure::Input(reason),
+    })?;
+    let listeners = Listener::bind_all(plan.api())?;
     let signals = serve::Signals::catch().map_err(Failure::operation)?;
     let started = plan.carry_out()?;
-    serve::until_stopped(signals, started, listener)
+    serve::until_stopped(signals, started, listeners, access)
 }
 
 fn log_applied(applied: &xdpgate::Applied) {
@@ -60,6 +69,8 @@ fn log_to_stderr(level: log::LevelFilter) {
         level => level.to_string(),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default))
+        // Whatever else is not wanted: who changed what is.
+        .filter_module(access::AUDIT, log::LevelFilter::Info)
         .format(|out, record| {
             let (level, target) = (record.level(), record.target());
             let style = out.default_level_style(level);
@@ -67,8 +78,9 @@ fn log_to_stderr(level: log::LevelFilter) {
             let now = jiff::Timestamp::from_millisecond(now).unwrap_or_default();
             writeln!(
                 out,
-                "{now:.3} {style}{level:<5}{style:#} {target}: {}",
-                record.args()
+                "{now:.3} {style}{level:<5}{style:#} {target}: {}{}",
+                record.args(),
+                access::Pairs(record)
             )
         })
         .init();

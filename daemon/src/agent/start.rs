@@ -9,9 +9,8 @@ use xdpgate::{
 };
 
 use super::args::Args;
-use super::config::Config;
+use super::config::{Api, Config};
 use super::fault;
-use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
 /// What is to be done, from arguments and a file that were all checked.
@@ -22,7 +21,6 @@ pub(super) struct Plan {
     /// In place of those that the configuration selects.
     interfaces: Vec<IfIndex>,
     bridges: Vec<Bridge>,
-    pub listen: Endpoint,
 }
 
 /// A firewall that is up.
@@ -61,13 +59,17 @@ impl Plan {
                 Some((file.clone(), policy))
             }
         };
-        let listen = match (overridden.listen, &config.listen) {
-            (Some(endpoint), _) => endpoint,
-            (None, listen) => {
-                let text = listen.as_deref().unwrap_or(Endpoint::DEFAULT);
-                text.parse().map_err(|e| Failure::input("listen", e))?
-            }
-        };
+        config.api.insecure_loopback |= args.insecure_loopback;
+        if !args.listen.is_empty() {
+            config.api.listen = args.listen.iter().map(ToString::to_string).collect();
+        }
+        config
+            .api
+            .endpoints()
+            .map_err(|reason| match &args.config {
+                Some(file) => Failure::input(file.display(), reason),
+                None => Failure::Input(reason),
+            })?;
         let mut interfaces = Vec::new();
         for name in &args.interfaces {
             let ifindex = IfIndex::from_name(name).map_err(Failure::operation)?;
@@ -91,8 +93,12 @@ impl Plan {
             config,
             policy,
             interfaces,
-            listen,
         })
+    }
+
+    /// How the API is served.
+    pub(super) fn api(&self) -> &Api {
+        &self.config.api
     }
 
     /// Loads, applies and attaches. On error what was done is undone; what an earlier daemon left goes
