@@ -1,5 +1,9 @@
 //! The configuration file, in TOML.
 
+mod api;
+
+pub(super) use api::{Api, Tls};
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +14,6 @@ use xdpgate::{AutoAttachOptions, Filter, Pinning, Selector};
 use super::args::Mode;
 use super::logging::Log;
 use super::monitor::Metrics;
-use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
 /// All of it. What is absent is as [`Config::default`] has it.
@@ -19,8 +22,6 @@ use crate::failure::Failure;
 pub(super) struct Config {
     /// Drop for real.
     pub enforce: bool,
-    /// Where to serve the API.
-    pub listen: Option<String>,
     /// The policy for as long as none is saved.
     pub policy: Option<PathBuf>,
     /// Where the policy is saved.
@@ -29,6 +30,7 @@ pub(super) struct Config {
     pub max_rules: u32,
     /// How many interfaces may be attached at one time.
     pub max_interfaces: u16,
+    pub api: Api,
     pub interfaces: Interfaces,
     pub pins: Pins,
     pub bridge: Vec<Bridge>,
@@ -99,11 +101,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enforce: false,
-            listen: None,
             policy: None,
             state_dir: PathBuf::from("/var/lib/xdpgate"),
             max_rules: 16_384,
             max_interfaces: 256,
+            api: Api::default(),
             interfaces: Interfaces::default(),
             pins: Pins::default(),
             bridge: Vec::new(),
@@ -158,11 +160,6 @@ impl Config {
             format!("{place}{}", error.message().replace('\n', ", "))
         })?;
         let _checked = config.interfaces.selector()?;
-        if let Some(listen) = &config.listen {
-            listen
-                .parse::<Endpoint>()
-                .map_err(|e| format!("listen: {e}"))?;
-        }
         let _checked = config.metrics.endpoint()?;
         for (key, is_zero) in [
             ("max_rules", config.max_rules == 0),
@@ -280,7 +277,8 @@ mod tests {
             ),
             ("[log]\nformat = \"xml\"\n", &["line 2", "xml"]),
             ("max_rules = 0\n", &["max_rules", "1 or more"]),
-            ("listen = \"tcp:1\"\n", &["listen"]),
+            ("[api]\nlisten = \"unix:a\"\n", &["line 2"]),
+            ("[api.tls]\nkey = \"k\"\n", &["line 1", "certificate"]),
             ("[[bridge]]\nouter = \"a\"\n", &["line 1", "inner"]),
         ] {
             let error = Config::parse(text).unwrap_err();

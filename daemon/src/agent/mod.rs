@@ -3,6 +3,7 @@
 //! The order of a start: read configuration and policy, load the program, put the policy in force that
 //! was saved, attach, open the API. When a step fails, what was done before it is undone.
 
+pub(crate) mod access;
 mod args;
 mod config;
 mod convert;
@@ -21,7 +22,8 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 use crate::{libbpf, usage};
-use args::Args;
+use access::Access;
+use args::{Args, Command};
 use listen::Listener;
 use monitor::{Monitor, Told};
 
@@ -34,12 +36,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(Command::Token(command)) = &args.command {
+        return command.run();
+    }
     let log = logging::install(args.log(logging::Log::default()));
     libbpf::print_to_log();
     let plan = start::Plan::new(args)?;
     log.set(plan.log());
     // Before anything is changed: another daemon may be there. It is served from later.
-    let listener = Listener::bind(&plan.listen)?;
+    let access = Access::new(plan.api()).map_err(|reason| match &args.config {
+        Some(file) => Failure::input(file.display(), reason),
+        None => Failure::Input(reason),
+    })?;
+    let listeners = Listener::bind_all(plan.api())?;
     let monitor = Monitor::open(plan.metrics())?;
     let signals = serve::Signals::catch().map_err(Failure::operation)?;
     let told = match monitor {
@@ -47,7 +56,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         None => Told::default(),
     };
     let started = plan.carry_out()?;
-    serve::until_stopped(signals, started, listener, &told)
+    serve::until_stopped(signals, started, listeners, access, &told)
 }
 
 fn log_applied(applied: &xdpgate::Applied) {

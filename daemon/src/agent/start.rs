@@ -9,11 +9,10 @@ use xdpgate::{
 };
 
 use super::args::Args;
-use super::config::Config;
+use super::config::{Api, Config};
 use super::fault;
 use super::logging::Log;
 use super::monitor::Metrics;
-use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
 /// What is to be done, from arguments and a file that were all checked.
@@ -24,7 +23,6 @@ pub(super) struct Plan {
     /// In place of those that the configuration selects.
     interfaces: Vec<IfIndex>,
     bridges: Vec<Bridge>,
-    pub listen: Endpoint,
 }
 
 /// A firewall that is up.
@@ -65,13 +63,17 @@ impl Plan {
                 Some((file.clone(), policy))
             }
         };
-        let listen = match (overridden.listen, &config.listen) {
-            (Some(endpoint), _) => endpoint,
-            (None, listen) => {
-                let text = listen.as_deref().unwrap_or(Endpoint::DEFAULT);
-                text.parse().map_err(|e| Failure::input("listen", e))?
-            }
-        };
+        config.api.insecure_loopback |= args.insecure_loopback;
+        if !args.listen.is_empty() {
+            config.api.listen = args.listen.iter().map(ToString::to_string).collect();
+        }
+        config
+            .api
+            .endpoints()
+            .map_err(|reason| match &args.config {
+                Some(file) => Failure::input(file.display(), reason),
+                None => Failure::Input(reason),
+            })?;
         let mut interfaces = Vec::new();
         for name in &args.interfaces {
             let ifindex = IfIndex::from_name(name).map_err(Failure::operation)?;
@@ -95,7 +97,6 @@ impl Plan {
             config,
             policy,
             interfaces,
-            listen,
         })
     }
 
@@ -107,6 +108,11 @@ impl Plan {
     /// What to tell over HTTP, and where.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.config.metrics
+    }
+
+    /// How the API is served.
+    pub(super) fn api(&self) -> &Api {
+        &self.config.api
     }
 
     /// Loads, applies and attaches. On error what was done is undone; what an earlier daemon left goes

@@ -2,6 +2,7 @@
 
 mod args;
 mod capture;
+mod connect;
 mod eval;
 mod interfaces;
 mod pins;

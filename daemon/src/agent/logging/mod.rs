@@ -13,8 +13,7 @@ use std::sync::{PoisonError, RwLock};
 use env_filter::Filter;
 use log::{LevelFilter, Metadata, Record};
 
-/// Who changed what: logged whatever the level is.
-const AUDIT: &str = "audit";
+use super::access::AUDIT;
 
 /// The logger of this process.
 #[derive(Debug)]

@@ -32,6 +32,7 @@ pub(super) fn serve(
     let (tcp, unix) = match listener {
         Listener::Tcp(listener, _) => (Some(TcpListener::from_std(listener)?), None),
         Listener::Unix(listener, file) => (None, Some((UnixListener::from_std(listener)?, file))),
+        Listener::Tls(..) => return Err(io::Error::other("metrics are served without TLS")),
     };
     Ok(async move {
         let free = Arc::new(Semaphore::new(CONNECTIONS));

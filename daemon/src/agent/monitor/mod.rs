@@ -50,7 +50,7 @@ impl Monitor {
         let Some(endpoint) = endpoint.map_err(|e| Failure::Input(e))? else {
             return Ok(None);
         };
-        let listener = Listener::bind_as("metrics.listen", &endpoint)?;
+        let listener = Listener::bind_private("metrics.listen", &endpoint)?;
         Ok(Some(Self {
             listener,
             state: Arc::new(State {
