@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Group;
+use xdpgate::policy::Prefix;
+use xdpgate::{Management, ManagementPort};
 
 use super::config::Api;
 use crate::endpoint::Endpoint;
@@ -108,6 +110,17 @@ impl Listener {
             _ => None,
         }
     }
+}
+
+/// The traffic by which others than this host reach the API: it passes whatever the policy is.
+pub(super) fn management(listeners: &[Listener], api: &Api) -> Result<Vec<Management>, String> {
+    let peers = api.peers()?;
+    let ports = listeners.iter().filter_map(Listener::open_port);
+    let by_port = |port| {
+        let flow = move |peer: &Prefix| Management::new(*peer, ManagementPort::Local(port));
+        peers.iter().map(flow)
+    };
+    Ok(ports.flat_map(by_port).collect())
 }
 
 /// Who may open the file of a socket.

@@ -49,13 +49,14 @@ fn run(args: &Args) -> Result<(), Failure> {
         None => Failure::Input(reason),
     })?;
     let listeners = Listener::bind_all(plan.api())?;
+    let management = listen::management(&listeners, plan.api()).map_err(Failure::Input)?;
     let monitor = Monitor::open(plan.metrics())?;
     let signals = serve::Signals::catch().map_err(Failure::operation)?;
     let told = match monitor {
         Some(monitor) => monitor.serve(signals.runtime())?,
         None => Told::default(),
     };
-    let started = plan.carry_out()?;
+    let started = plan.carry_out(management)?;
     serve::until_stopped(signals, started, listeners, access, &told)
 }
 

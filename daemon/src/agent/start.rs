@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use xdpgate::{
-    Applied, Attachment, AutoAttach, Bridge, Firewall, IfIndex, ModePreference, Policy,
+    Applied, Attachment, AutoAttach, Bridge, Firewall, IfIndex, Management, ModePreference, Policy,
     RestoreOutcome,
 };
 
@@ -115,9 +115,9 @@ impl Plan {
         &self.config.api
     }
 
-    /// Loads, applies and attaches. On error what was done is undone; what an earlier daemon left goes
+    /// Loads, applies and attaches; `management` passes whatever the policy is. On error what was done is undone; what an earlier daemon left goes
     /// on.
-    pub(super) fn carry_out(self) -> Result<Started, Failure> {
+    pub(super) fn carry_out(self, management: Vec<Management>) -> Result<Started, Failure> {
         let config = &self.config;
         let most = u16::try_from(self.interfaces.len()).unwrap_or(u16::MAX);
         let had_pins = config.pins.root.exists();
@@ -129,6 +129,7 @@ impl Plan {
             .pin_root(&config.pins.root)
             .mount_bpffs(config.pins.mount_bpffs)
             .state_dir(&config.state_dir)
+            .management(management)
             .load()
             .map_err(Failure::operation)?;
         let inherited = firewall.attachments();

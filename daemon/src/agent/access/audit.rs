@@ -1,7 +1,6 @@
 //! One line in the log for everything that is changed over the API, and for what was refused.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -19,11 +19,12 @@ impl Access {
                 log::warn!("{address}: every user of this host may change the policy through it");
             }
             if let (Some(port), Some(policy)) = (listener.open_port(), policy)
+                && (!policy.failsafe().enabled || rules.api.reachable_from.is_empty())
                 && !lets_in(policy, port)
             {
                 log::warn!(
-                    "{}: the policy in force drops it: neither its failsafe nor a rule lets TCP port {port} \
-                     in; add {{id: allow-api, priority: 0, match: {{src: PREFIX, protocol: tcp, dport: \
+                    "{}: the policy in force drops it: its failsafe is off or api.reachable_from is empty, and no \
+                     rule lets TCP port {port} in; add {{id: allow-api, priority: 0, match: {{src: PREFIX, protocol: tcp, dport: \
                      {port}}}, action: pass}}",
                     listener.endpoint()
                 );
@@ -38,13 +39,10 @@ impl Access {
     }
 }
 
-/// Whether somebody at least can reach a port: by the default verdict, the failsafe, or a rule. Which
-/// sources that are is the policy's to say.
+/// Whether somebody at least can reach a port by the default verdict or a rule. Which sources that are is
+/// the policy's to say.
 fn lets_in(policy: &Policy, port: u16) -> bool {
     const TCP: u8 = 6;
-    const SSH: u16 = 22;
-    let failsafe = policy.failsafe();
-    let by_failsafe = port == SSH && failsafe.enabled && !failsafe.ssh_from.is_empty();
     let by_rule = || {
         policy.rules().iter().any(|rule| {
             let asked = &rule.matches;
@@ -56,7 +54,7 @@ fn lets_in(policy: &Policy, port: u16) -> bool {
                 && asked.icmp.is_none()
         })
     };
-    policy.default_verdict() == Verdict::Pass || by_failsafe || by_rule()
+    policy.default_verdict() == Verdict::Pass || by_rule()
 }
 
 #[cfg(test)]
@@ -95,7 +93,5 @@ mod tests {
             let policy = Policy::from_yaml(policy).expect(policy);
             assert_eq!(lets_in(&policy, 50051), expected, "{policy:?}");
         }
-        let ssh = "version: 1\ndefault: drop\nfailsafe: { ssh_from: [10.0.0.0/8] }";
-        assert!(lets_in(&Policy::from_yaml(ssh).unwrap(), 22));
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use xdpgate::Management;
+use xdpgate::policy::Prefix;
 
 use crate::agent::access::Role;
 use crate::endpoint::Endpoint;
@@ -22,6 +24,9 @@ pub(in crate::agent) struct Api {
     /// What those may do who can open a Unix socket and are neither root nor the user of the daemon (both
     /// are admin): viewer or admin.
     pub socket_role: Role,
+    /// From where https://ADDRESS:PORT beyond loopback can be reached whatever the policy is, bans too;
+    /// empty: only from where the policy lets it.
+    pub reachable_from: Vec<String>,
     /// Whether every user of this host is an admin by a loopback address without TLS and without a token.
     pub insecure_loopback: bool,
     /// The file of the tokens, a [[token]] with name, role and sha256 for each: `xdpgated token new` makes
@@ -90,6 +95,7 @@ impl Default for Api {
             socket_mode: "0600".to_owned(),
             socket_group: None,
             socket_role: Role::Viewer,
+            reachable_from: vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()],
             insecure_loopback: false,
             tokens_file: None,
             allow_tokens_without_client_certificate: false,
@@ -139,6 +145,12 @@ impl Api {
         }
         self.check_tls()?;
         self.check_limits()?;
+        if self.peers()?.len() * self.listen.len() > Management::MAX {
+            return Err(format!(
+                "api.reachable_from: prefixes times api.listen may be {} at most",
+                Management::MAX
+            ));
+        }
         let mode = self.mode()?;
         if mode & 0o007 != 0 && self.socket_role == Role::Admin {
             return Err(format!(
@@ -233,6 +245,15 @@ impl Api {
             }
         }
         Ok(())
+    }
+
+    /// From where the API is reached whatever the policy is.
+    pub(in crate::agent) fn peers(&self) -> Result<Vec<Prefix>, String> {
+        let parse = |text: &String| {
+            let prefix = text.parse::<Prefix>();
+            prefix.map_err(|e| format!("api.reachable_from: {text:?}: {e}"))
+        };
+        self.reachable_from.iter().map(parse).collect()
     }
 
     /// Whether a token lets somebody in who shows no certificate.
@@ -334,6 +355,11 @@ mod tests {
                 "limits = { max_connections = 0 }",
                 "api.limits.max_connections",
                 "1 to",
+            ),
+            (
+                "reachable_from = ['10.0.0.1/33']",
+                "api.reachable_from",
+                "0 to 32",
             ),
             ("socket_role = 'root'", "socket_role", "viewer"),
             ("tokens = ['secret']", "tokens", "unknown field"),
