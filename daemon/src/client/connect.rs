@@ -5,9 +5,15 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -50,10 +56,19 @@ pub(super) async fn connect(remote: &Remote) -> Result<Client, Failure> {
             .map_err(|e| Failure::input("--ca, --cert, --key", root_cause(&e)))?;
     }
     let bearer = Bearer(token(remote)?);
-    let channel = transport
-        .connect()
-        .await
-        .map_err(|e| unreachable(server, &e))?;
+    let channel = match transport.connect().await {
+        Ok(channel) => channel,
+        Err(error) => {
+            let said = match tls_reason(&error) {
+                None if is_broken_off(&error) => broken_off(remote).await,
+                said => said,
+            };
+            return Err(match said {
+                Some(said) => Failure::operation(format!("{server}: {said}")),
+                None => unreachable(server, &error),
+            });
+        }
+    };
     Ok(FirewallClient::with_interceptor(channel, bearer)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE))
@@ -124,15 +139,29 @@ fn token(remote: &Remote) -> Result<Option<MetadataValue<Ascii>>, Failure> {
 
 /// Why there is no connection: what the system or TLS said, and what to do.
 fn unreachable(server: &Endpoint, error: &tonic::transport::Error) -> Failure {
-    if let Some(said) = tls_reason(error) {
-        return Failure::operation(format!("{server}: {said}"));
-    }
     let cause = root_cause(error);
     let mend = match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
         Some(io::ErrorKind::PermissionDenied) => "use sudo, or a socket that you may open",
         _ => "is xdpgated running? --server or XDPGATE_SERVER says where",
     };
     Failure::operation(format!("no daemon answers at {server}: {cause}; {mend}"))
+}
+
+/// Whether there was a connection.
+fn is_broken_off(error: &tonic::transport::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let kind = root_cause(error)
+        .downcast_ref::<io::Error>()
+        .map(io::Error::kind);
+    kind.is_none_or(|kind| {
+        [
+            BrokenPipe,
+            ConnectionAborted,
+            ConnectionReset,
+            UnexpectedEof,
+        ]
+        .contains(&kind)
+    })
 }
 
 fn root_cause<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
@@ -144,7 +173,7 @@ fn root_cause<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static)
 }
 
 /// Which of the two sides broke off a TLS handshake, and why, if that is what happened.
-pub(super) fn tls_reason(error: &(dyn Error + 'static)) -> Option<String> {
+fn tls_reason(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         // One that is wrapped by an io::Error is not among its sources.
@@ -158,6 +187,44 @@ pub(super) fn tls_reason(error: &(dyn Error + 'static)) -> Option<String> {
         cause = error.source();
     }
     None
+}
+
+/// What the daemon says of a connection that it took and broke off: in TLS 1.3 a client has ended its
+/// handshake before the server looks at its certificate, and by then nobody listens. So it is done once
+/// more, and waited for.
+pub(super) async fn broken_off(remote: &Remote) -> Option<String> {
+    let Endpoint::Tls { host, port } = &remote.server else {
+        return None;
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(remote.ca.as_ref()?).ok()? {
+        roots.add(certificate.ok()?).ok()?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?
+        .with_root_certificates(roots);
+    let mut config = match (&remote.cert, &remote.key) {
+        (Some(cert), Some(key)) => {
+            let chain: Result<_, _> = CertificateDer::pem_file_iter(cert).ok()?.collect();
+            let key = PrivateKeyDer::from_pem_file(key).ok()?;
+            config.with_client_auth_cert(chain.ok()?, key).ok()?
+        }
+        _ => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = remote.server_name.as_ref().unwrap_or(host).clone();
+    let name = ServerName::try_from(name).ok()?;
+    let said = async {
+        let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        let mut stream = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await?;
+        stream.read_u8().await
+    };
+    let said = tokio::time::timeout(CONNECT_TIMEOUT, said).await.ok()?;
+    tls_reason(&said.err()?)
 }
 
 fn tls_text(error: &rustls::Error) -> String {

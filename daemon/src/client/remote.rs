@@ -4,7 +4,7 @@ use tonic::{Code, Response, Status};
 use xdpgate_api::v1::{GetStatsRequest, GetStatusRequest};
 
 use super::args::Remote;
-use super::connect::{Client, connect, tls_reason};
+use super::connect::{Client, broken_off, connect};
 use super::{print, print_json, show};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
@@ -41,19 +41,30 @@ pub(super) fn call<R>(
         .map_err(Failure::operation)?;
     runtime.block_on(async {
         let client = connect(remote).await?;
-        let response = call(client)
-            .await
-            .map_err(|status| refused(server, &status))?;
+        let response = match call(client).await {
+            Ok(response) => response,
+            Err(status) if is_broken(&status) => {
+                return Err(match broken_off(remote).await {
+                    Some(said) => Failure::operation(format!("{server}: {said}")),
+                    None => refused(server, &status),
+                });
+            }
+            Err(status) => return Err(refused(server, &status)),
+        };
         Ok(response.into_inner())
     })
 }
 
+/// Whether it is the connection that is at fault.
+fn is_broken(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Cancelled | Code::Unknown
+    )
+}
+
 /// What the daemon refused, by whose fault it is.
 fn refused(server: &Endpoint, status: &Status) -> Failure {
-    // In TLS 1.3 a client learns only after its handshake that the server did not take its certificate.
-    if let Some(said) = tls_reason(status) {
-        return Failure::operation(format!("{server}: {said}"));
-    }
     let message = match status.message() {
         "" => status.code().description(),
         message => message,
@@ -61,7 +72,7 @@ fn refused(server: &Endpoint, status: &Status) -> Failure {
     match status.code() {
         Code::InvalidArgument => Failure::Input(message.to_owned()),
         Code::Unimplemented => Failure::operation(format!("{server}: {message}; is it xdpgated?")),
-        Code::Unavailable | Code::Cancelled | Code::Unknown => {
+        _ if is_broken(status) => {
             Failure::operation(format!("{server}: the connection broke: {message}"))
         }
         _ => Failure::operation(message),

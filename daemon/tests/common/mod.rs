@@ -6,6 +6,7 @@
 )]
 
 pub mod captures;
+pub mod certificates;
 pub mod daemon;
 pub mod frames;
 pub mod namespace;

@@ -147,7 +147,10 @@ where
             let mut response = answer.await?;
             let note = response.extensions_mut().remove();
             call.answered(&response, note);
-            Ok(response.map(|body| Body::new(Answer { body, call })))
+            Ok(response.map(|body| {
+                let ended = false;
+                Body::new(Answer { body, call, ended })
+            }))
         })
     }
 }
@@ -225,6 +228,7 @@ impl Drop for InCall {
 struct Answer {
     body: Body,
     call: Call,
+    ended: bool,
 }
 
 impl http_body::Body for Answer {
@@ -235,6 +239,9 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && frame.is_data()
@@ -243,13 +250,17 @@ impl http_body::Body for Answer {
             let call = &self.call;
             let (audit, origin) = (call.access.audit(), call.peer.origin());
             audit.refused(origin, &refusal.who, name(&call.path), &refusal.message);
-            return Poll::Ready(Some(Err(refusal.status())));
+            // As trailers: an error would only reset the stream, without saying why.
+            let mut trailers = http::HeaderMap::new();
+            refusal.status().add_header(&mut trailers)?;
+            self.ended = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.ended || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
