@@ -9,6 +9,7 @@ pub mod captures;
 pub mod daemon;
 pub mod frames;
 pub mod namespace;
+pub mod scrape;
 
 use std::ffi::OsStr;
 use std::fmt;
