@@ -278,9 +278,15 @@ fn r95_counters_never_fall() {
     let refused = scene.scratch.file("slow.yaml", common::TOO_SLOW);
     assert_ne!(daemon.ask(&["policy", "apply", &refused]).code, Some(0));
     let scrape = scene.scrape();
-    for (outcome, count) in [("applied", 3.0), ("refused", 1.0), ("failed", 0.0)] {
-        let found = scrape.find("xdpgate_applies_total", &[("outcome", outcome)]);
-        assert_eq!(found, Some(count), "{outcome}");
+    // It is planned first, and that is where it is refused.
+    for (metric, outcome, count) in [
+        ("xdpgate_applies_total", "applied", 3.0),
+        ("xdpgate_applies_total", "failed", 0.0),
+        ("xdpgate_plans_total", "planned", 2.0),
+        ("xdpgate_plans_total", "refused", 1.0),
+    ] {
+        let found = scrape.find(metric, &[("outcome", outcome)]);
+        assert_eq!(found, Some(count), "{metric} {outcome}");
     }
     assert_eq!(scrape.get("xdpgate_policy_generation", &[]), 3.0);
 }
