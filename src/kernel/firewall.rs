@@ -14,6 +14,7 @@ use super::ban_table::BanTable;
 use super::bridge::Bridges;
 use super::entry_counters::InheritedEntries;
 use super::error::{AttachError, EvaluateError, HealthError, PinError};
+use super::estimate::Samples;
 use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
@@ -76,6 +77,7 @@ pub struct Firewall {
     pub(super) entry_turn: Mutex<()>,
     /// What entries counted until there is a policy.
     pub(super) inherited_entries: Mutex<Option<InheritedEntries>>,
+    pub(super) samples: Samples,
     /// Where the policy is saved.
     pub(super) state_dir: Option<StateDir>,
 }
@@ -123,6 +125,7 @@ impl Firewall {
                 Arc::clone(&interfaces),
             )),
             sampler: Mutex::new(None),
+            samples: Samples::default(),
             generations: AtomicU64::new(beginning.generation),
             entry_turn: Mutex::new(()),
             inherited_entries: Mutex::new(beginning.entries),

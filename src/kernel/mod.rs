@@ -16,6 +16,7 @@ mod counters;
 mod device;
 mod entry_counters;
 mod error;
+mod estimate;
 mod evaluate;
 mod events;
 mod firewall;
@@ -69,6 +70,7 @@ pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,
     LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
+pub use estimate::Estimate;
 #[cfg(feature = "pcap")]
 pub use events::PcapngWriter;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};

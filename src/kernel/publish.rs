@@ -239,7 +239,7 @@ impl Firewall {
         Some((image, change.hosts()))
     }
 
-    fn clock(&self) -> Result<Clock, ApplyError> {
+    pub(super) fn clock(&self) -> Result<Clock, ApplyError> {
         self.backend.clock().map_err(|source| ApplyError::Syscall {
             call: "reading the clock of the data path",
             source,
@@ -247,7 +247,7 @@ impl Firewall {
     }
 
     /// The image, and the hash of the policy that it was seeded by.
-    fn compile(
+    pub(super) fn compile(
         &self,
         policy: &Policy,
         counter_slots: Vec<u32>,
