@@ -7,7 +7,6 @@ mod args;
 mod config;
 mod convert;
 mod fault;
-mod interfaces;
 mod listen;
 mod serve;
 mod service;

@@ -1,16 +1,29 @@
 //! The service `xdpgate.v1.Firewall`: each call is one of the library, on a thread that may block.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+mod bans;
+mod events;
+mod interfaces;
+mod page;
+mod policy;
+mod sets;
+mod stats;
+mod stream;
+mod system;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tonic::{Code, Request, Response, Status, Streaming};
 use xdpgate::{AutoAttach, Firewall, Generation, Policy};
 use xdpgate_api::v1::{self, firewall_server};
 
-use super::{convert, fault, interfaces};
+use super::convert;
+use super::fault::{self, Fault};
+use events::Losses;
+use page::Tokens;
+use stats::Recent;
+use stream::{Answers, Streams};
 
 /// A [`Firewall`] as the service `xdpgate.v1.Firewall`.
 ///
@@ -42,9 +55,6 @@ pub enum Stop {
     Detach,
 }
 
-/// The answers of a call that streams.
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 #[derive(Debug)]
 struct Shared {
     firewall: Arc<Firewall>,
@@ -54,12 +64,21 @@ struct Shared {
     started: Instant,
     /// Held from plan to apply, so that what was planned is what is applied.
     change: Mutex<()>,
+    recent: Recent,
+    tokens: Tokens,
+    streams: Streams,
+    imports: Arc<Semaphore>,
 }
 
 impl Shared {
-    fn plan(&self, policy: &Policy) -> Result<v1::Plan, Status> {
-        let plan = self.firewall.plan(policy);
-        plan.map(convert::plan).map_err(|e| fault::apply(&e))
+    fn lock_changes(&self) -> MutexGuard<'_, ()> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The policy in force and its generation, which belong together.
+    fn in_force(&self) -> Option<(Arc<Policy>, Generation)> {
+        let _change = self.lock_changes();
+        self.firewall.policy().zip(self.firewall.generation())
     }
 }
 
@@ -72,6 +91,10 @@ impl FirewallService {
             stop: None,
             started: Instant::now(),
             change: Mutex::new(()),
+            recent: Recent::default(),
+            tokens: Tokens::default(),
+            streams: Streams::default(),
+            imports: Arc::new(Semaphore::new(sets::AT_ONCE)),
         }))
     }
 
@@ -90,6 +113,14 @@ impl FirewallService {
         self
     }
 
+    /// Ends the answers that stream as soon as this becomes true. To be called before the service is
+    /// used.
+    #[must_use]
+    pub fn until(mut self, stopping: watch::Receiver<bool>) -> Self {
+        self.shared_mut().streams = Streams::until(stopping);
+        self
+    }
+
     fn shared_mut(&mut self) -> &mut Shared {
         Arc::get_mut(&mut self.0).expect("the service is not used yet")
     }
@@ -102,7 +133,7 @@ impl FirewallService {
         let shared = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || call(&shared))
             .await
-            .map_err(|e| Status::internal(format!("the call did not end well: {e}")))?
+            .map_err(|e| fault::internal(format!("the call did not end well: {e}")))?
             .map(Response::new)
     }
 }
@@ -122,28 +153,20 @@ impl firewall_server::Firewall for FirewallService {
             .await
     }
 
+    async fn get_system(
+        &self,
+        _: Request<v1::GetSystemRequest>,
+    ) -> Result<Response<v1::GetSystemResponse>, Status> {
+        self.run(|shared| system::get(&shared.firewall)).await
+    }
+
     async fn apply_policy(
         &self,
         request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| {
-            let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
-            let _change = shared.change.lock().unwrap_or_else(PoisonError::into_inner);
-            let plan = shared.plan(&policy)?;
-            let applied = shared
-                .firewall
-                .apply(&policy)
-                .map_err(|e| fault::apply(&e))?;
-            super::log_applied(&applied);
-            Ok(v1::ApplyPolicyResponse {
-                plan: Some(plan),
-                hash: policy.hash().to_string(),
-                applied: Some(convert::applied(&applied)),
-                ..Default::default()
-            })
-        })
-        .await
+        self.run(move |shared| policy::apply(shared, &request))
+            .await
     }
 
     async fn plan_policy(
@@ -151,144 +174,23 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::PlanPolicyRequest>,
     ) -> Result<Response<v1::PlanPolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| {
-            let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
-            let _change = shared.change.lock().unwrap_or_else(PoisonError::into_inner);
-            let generation = shared.firewall.generation();
-            Ok(v1::PlanPolicyResponse {
-                plan: Some(shared.plan(&policy)?),
-                hash: policy.hash().to_string(),
-                generation: generation.map_or(0, Generation::get),
-                estimate: None,
-            })
-        })
-        .await
-    }
-
-    async fn get_policy(
-        &self,
-        _: Request<v1::GetPolicyRequest>,
-    ) -> Result<Response<v1::GetPolicyResponse>, Status> {
-        self.run(|shared| {
-            // Not between the two: a policy and its generation belong together.
-            let _change = shared.change.lock().unwrap_or_else(PoisonError::into_inner);
-            let in_force = shared.firewall.policy().zip(shared.firewall.generation());
-            let (policy, generation) = in_force.ok_or_else(|| {
-                Status::not_found("there is no policy yet; `xdpgate policy apply FILE` brings one")
-            })?;
-            Ok(v1::GetPolicyResponse {
-                yaml: policy.to_yaml(),
-                hash: policy.hash().to_string(),
-                generation: generation.get(),
-            })
-        })
-        .await
-    }
-
-    async fn list_interfaces(
-        &self,
-        _: Request<v1::ListInterfacesRequest>,
-    ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
-        self.run(|shared| interfaces::list(&shared.firewall, shared.auto.as_deref()))
-            .await
-    }
-
-    async fn attach_interface(
-        &self,
-        request: Request<v1::AttachInterfaceRequest>,
-    ) -> Result<Response<v1::AttachInterfaceResponse>, Status> {
-        let request = request.into_inner();
-        self.run(move |shared| interfaces::attach(&shared.firewall, &request))
-            .await
-    }
-
-    async fn detach_interface(
-        &self,
-        request: Request<v1::DetachInterfaceRequest>,
-    ) -> Result<Response<v1::DetachInterfaceResponse>, Status> {
-        let name = request.into_inner().name;
-        self.run(move |shared| interfaces::detach(&shared.firewall, &name))
-            .await
-    }
-
-    async fn preflight(
-        &self,
-        request: Request<v1::PreflightRequest>,
-    ) -> Result<Response<v1::PreflightResponse>, Status> {
-        let request = request.into_inner();
-        self.run(move |shared| {
-            interfaces::preflight(&shared.firewall, shared.auto.as_deref(), &request)
-        })
-        .await
-    }
-
-    async fn stop(
-        &self,
-        request: Request<v1::StopRequest>,
-    ) -> Result<Response<v1::StopResponse>, Status> {
-        let detach = request.into_inner().detach;
-        let refused = || Status::failed_precondition("this process is not ended over the API");
-        let stop = self.0.stop.as_ref().ok_or_else(refused)?;
-        log::info!("asked to stop{}", if detach { " and detach" } else { "" });
-        let how = if detach { Stop::Detach } else { Stop::Leave };
-        stop.send(how)
-            .await
-            .map_err(|_| Status::unavailable("it is stopping already"))?;
-        let goes_on = !detach && self.0.firewall.pin_root().is_some();
-        Ok(Response::new(v1::StopResponse { goes_on }))
-    }
-
-    async fn get_stats(
-        &self,
-        _: Request<v1::GetStatsRequest>,
-    ) -> Result<Response<v1::GetStatsResponse>, Status> {
-        self.run(|shared| Ok(convert::stats(shared.firewall.stats())))
-            .await
-    }
-
-    async fn evaluate(
-        &self,
-        request: Request<v1::EvaluateRequest>,
-    ) -> Result<Response<v1::EvaluateResponse>, Status> {
-        let v1::EvaluateRequest { frames, interface } = request.into_inner();
-        self.run(move |shared| {
-            let judge = |(index, frame): (usize, &Vec<u8>)| {
-                let said = match &interface {
-                    None => shared.firewall.evaluate(frame),
-                    Some(name) => shared.firewall.evaluate_on(name, frame),
-                };
-                said.map(convert::evaluation)
-                    .map_err(|e| fault::evaluate(index, &e))
-            };
-            let results = frames
-                .iter()
-                .enumerate()
-                .map(judge)
-                .collect::<Result<_, _>>()?;
-            Ok(v1::EvaluateResponse { results })
-        })
-        .await
-    }
-
-    async fn get_system(
-        &self,
-        _: Request<v1::GetSystemRequest>,
-    ) -> Result<Response<v1::GetSystemResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        self.run(move |shared| policy::plan(shared, &request)).await
     }
 
     async fn change_policy(
         &self,
-        _: Request<v1::ChangePolicyRequest>,
+        request: Request<v1::ChangePolicyRequest>,
     ) -> Result<Response<v1::ChangePolicyResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        self.run(move |shared| policy::change(shared, &request))
+            .await
     }
 
     async fn import_set(
         &self,
-        _: Request<tonic::Streaming<v1::ImportSetRequest>>,
+        request: Request<Streaming<v1::ImportSetRequest>>,
     ) -> Result<Response<v1::ImportSetResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        sets::import(self, request.into_inner()).await
     }
 
     async fn confirm_policy(
@@ -305,64 +207,152 @@ impl firewall_server::Firewall for FirewallService {
         Err(Status::unimplemented("not in this version yet"))
     }
 
+    async fn get_policy(
+        &self,
+        _: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::GetPolicyResponse>, Status> {
+        self.run(|shared| policy::get(shared)).await
+    }
+
     async fn list_rules(
         &self,
-        _: Request<v1::ListRulesRequest>,
+        request: Request<v1::ListRulesRequest>,
     ) -> Result<Response<v1::ListRulesResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        self.run(move |shared| policy::list_rules(shared, &request))
+            .await
     }
 
     async fn list_set_entries(
         &self,
-        _: Request<v1::ListSetEntriesRequest>,
+        request: Request<v1::ListSetEntriesRequest>,
     ) -> Result<Response<Self::ListSetEntriesStream>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let list = sets::find(&self.0, &request.into_inner())?;
+        let answers = self.0.streams.open(move |sink| drop(list.send(sink)))?;
+        Ok(Response::new(answers))
     }
 
-    async fn ban(&self, _: Request<v1::BanRequest>) -> Result<Response<v1::BanResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+    async fn ban(
+        &self,
+        request: Request<v1::BanRequest>,
+    ) -> Result<Response<v1::BanResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| bans::ban(&shared.firewall, &request))
+            .await
     }
 
     async fn unban(
         &self,
-        _: Request<v1::UnbanRequest>,
+        request: Request<v1::UnbanRequest>,
     ) -> Result<Response<v1::UnbanResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        self.run(move |shared| bans::unban(&shared.firewall, &request))
+            .await
     }
 
     async fn list_bans(
         &self,
-        _: Request<v1::ListBansRequest>,
+        request: Request<v1::ListBansRequest>,
     ) -> Result<Response<v1::ListBansResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        self.run(move |shared| bans::list(&shared.firewall, &request))
+            .await
+    }
+
+    async fn get_stats(
+        &self,
+        _: Request<v1::GetStatsRequest>,
+    ) -> Result<Response<v1::GetStatsResponse>, Status> {
+        self.run(|shared| Ok(convert::stats(shared.firewall.stats())))
+            .await
     }
 
     async fn watch_stats(
         &self,
-        _: Request<v1::WatchStatsRequest>,
+        request: Request<v1::WatchStatsRequest>,
     ) -> Result<Response<Self::WatchStatsStream>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        let every = stats::interval(&request)?;
+        let top = request.top_rules as usize;
+        let shared = Arc::clone(&self.0);
+        let watch = move |sink| drop(stats::watch(&shared, every, top, sink));
+        Ok(Response::new(self.0.streams.open(watch)?))
     }
 
     async fn get_entry_counters(
         &self,
-        _: Request<v1::GetEntryCountersRequest>,
+        request: Request<v1::GetEntryCountersRequest>,
     ) -> Result<Response<v1::GetEntryCountersResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        self.run(move |shared| stats::entry_counters(&shared.firewall, &request))
+            .await
     }
 
     async fn watch_events(
         &self,
-        _: Request<v1::WatchEventsRequest>,
+        request: Request<v1::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        let events = events::open(&self.0.firewall, &request)?;
+        let losses = Losses {
+            before: self.0.firewall.event_stats().lost,
+        };
+        let firewall = Arc::downgrade(&self.0.firewall);
+        let lost = move || Some(firewall.upgrade()?.event_stats().lost);
+        let watch = move |sink| drop(events::watch(lost, events, &losses, &request, sink));
+        Ok(Response::new(self.0.streams.open(watch)?))
+    }
+
+    async fn list_interfaces(
+        &self,
+        _: Request<v1::ListInterfacesRequest>,
+    ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
+        self.run(|shared| interfaces::list(&shared.firewall, shared.auto.as_deref()))
+            .await
     }
 
     async fn watch_interfaces(
         &self,
         _: Request<v1::WatchInterfacesRequest>,
     ) -> Result<Response<Self::WatchInterfacesStream>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let auto = self.0.auto.as_ref().ok_or_else(|| {
+            let message = "the daemon was started with named interfaces and watches none: select them \
+                           in its configuration, and start it without --interface";
+            let fault = Fault::new(Code::FailedPrecondition, "NOT_WATCHING", message);
+            Status::from(fault.blocked_by("NOT_WATCHING", "interfaces"))
+        })?;
+        let events = auto.events();
+        let watch = move |sink| drop(events::watch_interfaces(events, sink));
+        Ok(Response::new(self.0.streams.open(watch)?))
+    }
+
+    async fn attach_interface(
+        &self,
+        request: Request<v1::AttachInterfaceRequest>,
+    ) -> Result<Response<v1::AttachInterfaceResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| interfaces::attach(&shared.firewall, &request))
+            .await
+    }
+
+    async fn detach_interface(
+        &self,
+        request: Request<v1::DetachInterfaceRequest>,
+    ) -> Result<Response<v1::DetachInterfaceResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| interfaces::detach(&shared.firewall, &request.name))
+            .await
+    }
+
+    async fn preflight(
+        &self,
+        request: Request<v1::PreflightRequest>,
+    ) -> Result<Response<v1::PreflightResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| {
+            interfaces::preflight(&shared.firewall, shared.auto.as_deref(), &request)
+        })
+        .await
     }
 
     async fn set_mode(
@@ -372,10 +362,55 @@ impl firewall_server::Firewall for FirewallService {
         Err(Status::unimplemented("not in this version yet"))
     }
 
+    async fn evaluate(
+        &self,
+        request: Request<v1::EvaluateRequest>,
+    ) -> Result<Response<v1::EvaluateResponse>, Status> {
+        let request = request.into_inner();
+        self.run(move |shared| evaluate(&shared.firewall, &request))
+            .await
+    }
+
     async fn reload_config(
         &self,
         _: Request<v1::ReloadConfigRequest>,
     ) -> Result<Response<v1::ReloadConfigResponse>, Status> {
         Err(Status::unimplemented("not in this version yet"))
     }
+
+    async fn stop(
+        &self,
+        request: Request<v1::StopRequest>,
+    ) -> Result<Response<v1::StopResponse>, Status> {
+        let detach = request.into_inner().detach;
+        let refused = || {
+            let message = "this process is not ended over the API: end it where it was started";
+            let fault = Fault::new(Code::FailedPrecondition, "NOT_STOPPABLE", message);
+            Status::from(fault.blocked_by("NOT_STOPPABLE", "process"))
+        };
+        let stop = self.0.stop.as_ref().ok_or_else(refused)?;
+        log::info!("asked to stop{}", if detach { " and detach" } else { "" });
+        let how = if detach { Stop::Detach } else { Stop::Leave };
+        stop.send(how).await.map_err(|_| fault::stopping())?;
+        let goes_on = !detach && self.0.firewall.pin_root().is_some();
+        Ok(Response::new(v1::StopResponse { goes_on }))
+    }
+}
+
+fn evaluate(
+    firewall: &Firewall,
+    request: &v1::EvaluateRequest,
+) -> Result<v1::EvaluateResponse, Status> {
+    let judge = |(index, frame): (usize, &Vec<u8>)| {
+        let said = match &request.interface {
+            None => firewall.evaluate(frame),
+            Some(name) => firewall.evaluate_on(name, frame),
+        };
+        said.map(convert::evaluation)
+            .map_err(|e| fault::evaluate(index, &e))
+    };
+    let frames = request.frames.iter().enumerate();
+    Ok(v1::EvaluateResponse {
+        results: frames.map(judge).collect::<Result<_, _>>()?,
+    })
 }
