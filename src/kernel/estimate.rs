@@ -105,8 +105,8 @@ impl Firewall {
             return Ok(None);
         };
         let rules = active_rules(policy);
-        let (image, _) = self.compile(policy, vec![0; rules.len()])?;
-        let clock = self.clock()?;
+        let (image, _) = self.core.compile(policy, vec![0; rules.len()])?;
+        let clock = self.core.clock()?;
         let reader = ImageReader::trusted(&image.lines, image.shape);
         let scopes = Scopes::new(image.scopes());
         let mut estimate = Estimate {

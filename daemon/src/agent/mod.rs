@@ -12,7 +12,7 @@ mod serve;
 mod service;
 mod start;
 
-pub use service::{FirewallService, Stop};
+pub use service::{FirewallService, Reload, Reloaded, Stop};
 
 use std::io::Write;
 use std::process::ExitCode;

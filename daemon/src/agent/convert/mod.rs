@@ -28,14 +28,29 @@ pub(super) fn status(firewall: &lib::Firewall, uptime: Duration) -> v1::GetStatu
         policy_program: programs.policy.map(program),
         pin_root: firewall.pin_root().map(|dir| dir.display().to_string()),
         broken: firewall.health().err().map(|error| error.to_string()),
-        mode: match firewall.dry_run() {
-            true => v1::Mode::DryRun,
-            false => v1::Mode::Enforce,
-        }
-        .into(),
-        pending: None,
-        not_saved: None,
+        mode: mode(firewall.enforcement()).into(),
+        pending: firewall.pending().map(|waiting| pending(&waiting)),
+        not_saved: firewall.saved().err().map(|error| error.to_string()),
         bans: firewall.bans().len() as u64,
+    }
+}
+
+pub(super) fn mode(mode: lib::Enforcement) -> v1::Mode {
+    match mode {
+        lib::Enforcement::DryRun => v1::Mode::DryRun,
+        lib::Enforcement::Enforce => v1::Mode::Enforce,
+        lib::Enforcement::Pass => v1::Mode::Pass,
+    }
+}
+
+fn pending(pending: &lib::Pending) -> v1::Pending {
+    use v1::pending::What;
+    v1::Pending {
+        what: Some(match &pending.previous {
+            lib::Previous::Enforcement(before) => What::PreviousMode(mode(*before).into()),
+            _ => What::PolicyGeneration(pending.generation.get()),
+        }),
+        deadline: Some(timestamp(pending.deadline)),
     }
 }
 

@@ -3,8 +3,8 @@
 use tonic::{Code, Status};
 use xdpgate::policy::{ChangeError, ChangeErrorKind, ChangeErrors, PrefixParseError};
 use xdpgate::{
-    ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, PolicyError,
-    TransactionError,
+    ApplyError, AttachError, BanError, ConfirmError, EnforcementError, EntryCountersError,
+    EvaluateError, EventError, PendingError, PolicyError, RollbackError, TransactionError,
 };
 
 use super::Fault;
@@ -24,6 +24,7 @@ pub(in crate::agent) fn apply(error: &ApplyError) -> Status {
             .with("count", count)
             .with("limit", limit)
             .with("knob", knob),
+        ApplyError::Pending(error) => return pending(error),
         ApplyError::Verifier { summary, .. } => {
             Fault::new(Code::Internal, "VERIFIER_REFUSED", message).with("summary", summary)
         }
@@ -65,7 +66,100 @@ pub(in crate::agent) fn transaction(
             let actual = actual.map_or(0, xdpgate::Generation::get);
             generation(expected.get(), actual)
         }
+        TransactionError::Within { .. } => {
+            let what = "it is out of range: it must be more than 0 and at most 31 days";
+            Fault::field("confirm_within", what).into()
+        }
+        TransactionError::NotSaved { .. } => {
+            Fault::new(Code::FailedPrecondition, "NOT_SAVED", error)
+                .blocked_by("NOT_SAVED", "state_dir")
+                .into()
+        }
+        TransactionError::KeyUsed { key, generation } => {
+            let message = format!(
+                "idempotency_key {key:?} belongs to another request, which was answered with \
+                 generation {generation}: make up another key"
+            );
+            Fault::new(Code::AlreadyExists, "KEY_USED", message)
+                .with("key", key)
+                .with("generation", generation)
+                .into()
+        }
+        TransactionError::KeyLength { bytes } => {
+            let what = format!("it has {bytes} bytes: it may have up to 128");
+            Fault::field("idempotency_key", what).into()
+        }
         TransactionError::Apply(error) => apply(error),
+        _ => super::internal(error),
+    }
+}
+
+/// A change waits for its confirmation.
+fn pending(error: &PendingError) -> Status {
+    let left = error.deadline.duration_since(jiff::Timestamp::now());
+    let fault = Fault::new(Code::FailedPrecondition, "CHANGE_PENDING", error)
+        .with("generation", error.generation)
+        .with("deadline", error.deadline)
+        .blocked_by("CHANGE_PENDING", format!("generation {}", error.generation));
+    // Then it is taken back by itself.
+    let left = std::time::Duration::try_from(left).unwrap_or_default();
+    fault.retry_after(left).into()
+}
+
+/// Nothing waits for a confirmation.
+pub(in crate::agent) fn nothing_pending() -> Status {
+    confirm(&ConfirmError::NothingPending)
+}
+
+/// Nothing was confirmed.
+pub(in crate::agent) fn confirm(error: &ConfirmError) -> Status {
+    let (reason, subject) = match error {
+        ConfirmError::NothingPending => ("NOTHING_PENDING", "pending"),
+        ConfirmError::Generation { .. } => ("ANOTHER_PENDING", "pending"),
+        ConfirmError::NotSaved { .. } => ("NOT_SAVED", "state_dir"),
+        _ => return super::internal(error),
+    };
+    let mend = match error {
+        ConfirmError::NothingPending => "; `xdpgate status` shows what is in force",
+        _ => "",
+    };
+    Fault::new(Code::FailedPrecondition, reason, format!("{error}{mend}"))
+        .blocked_by(reason, subject)
+        .into()
+}
+
+/// Nothing was rolled back.
+pub(in crate::agent) fn rollback(error: &RollbackError) -> Status {
+    match error {
+        RollbackError::NothingToRollBack => {
+            let message = format!("{error}; apply the policy that is wanted");
+            Fault::new(Code::FailedPrecondition, "NOTHING_TO_ROLL_BACK", message)
+                .blocked_by("NOTHING_TO_ROLL_BACK", "policy")
+                .into()
+        }
+        RollbackError::Read(_) => {
+            let message = format!("{error}; apply the policy that is wanted");
+            Fault::new(Code::FailedPrecondition, "PREVIOUS_UNREADABLE", message)
+                .blocked_by("PREVIOUS_UNREADABLE", "state_dir")
+                .into()
+        }
+        RollbackError::Apply(error) => apply(error),
+        _ => super::internal(error),
+    }
+}
+
+/// The mode was not changed.
+pub(in crate::agent) fn enforcement(error: &EnforcementError) -> Status {
+    match error {
+        EnforcementError::NothingToConfirm { .. } | EnforcementError::Within { .. } => {
+            Fault::field("confirm_within", error).into()
+        }
+        EnforcementError::Pending(error) => pending(error),
+        EnforcementError::NotSaved { .. } => {
+            Fault::new(Code::FailedPrecondition, "NOT_SAVED", error)
+                .blocked_by("NOT_SAVED", "state_dir")
+                .into()
+        }
         _ => super::internal(error),
     }
 }

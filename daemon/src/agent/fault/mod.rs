@@ -3,8 +3,9 @@
 mod library;
 
 pub(super) use library::{
-    apply, apply_message, attach, attach_request, ban, change, description, entry_counters,
-    evaluate, event, more, policy, prefix, transaction,
+    apply, apply_message, attach, attach_request, ban, change, confirm, description, enforcement,
+    entry_counters, evaluate, event, generation, more, nothing_pending, policy, prefix, rollback,
+    transaction,
 };
 
 use std::borrow::Cow;

@@ -5,6 +5,8 @@ mod events;
 mod interfaces;
 mod page;
 mod policy;
+mod reload;
+mod safety;
 mod sets;
 mod stats;
 mod stream;
@@ -22,6 +24,7 @@ use super::convert;
 use super::fault::{self, Fault};
 use events::Losses;
 use page::Tokens;
+pub use reload::{Reload, Reloaded};
 use stats::Recent;
 use stream::{Answers, Streams};
 
@@ -61,6 +64,7 @@ struct Shared {
     auto: Option<Arc<AutoAttach>>,
     /// Who ends the process.
     stop: Option<mpsc::Sender<Stop>>,
+    reload: Option<Arc<dyn Reload>>,
     started: Instant,
     /// Held from plan to apply, so that what was planned is what is applied.
     change: Mutex<()>,
@@ -89,6 +93,7 @@ impl FirewallService {
             firewall,
             auto: None,
             stop: None,
+            reload: None,
             started: Instant::now(),
             change: Mutex::new(()),
             recent: Recent::default(),
@@ -110,6 +115,14 @@ impl FirewallService {
     #[must_use]
     pub fn stopped_by(mut self, stop: mpsc::Sender<Stop>) -> Self {
         self.shared_mut().stop = Some(stop);
+        self
+    }
+
+    /// Who reads the configuration again when `ReloadConfig` is called; without one that call is
+    /// refused. To be called before the service is used.
+    #[must_use]
+    pub fn reloaded_by(mut self, reload: Arc<dyn Reload>) -> Self {
+        self.shared_mut().reload = Some(reload);
         self
     }
 
@@ -195,16 +208,20 @@ impl firewall_server::Firewall for FirewallService {
 
     async fn confirm_policy(
         &self,
-        _: Request<v1::ConfirmPolicyRequest>,
+        request: Request<v1::ConfirmPolicyRequest>,
     ) -> Result<Response<v1::ConfirmPolicyResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        self.run(move |shared| safety::confirm(&shared.firewall, request))
+            .await
     }
 
     async fn rollback_policy(
         &self,
-        _: Request<v1::RollbackPolicyRequest>,
+        request: Request<v1::RollbackPolicyRequest>,
     ) -> Result<Response<v1::RollbackPolicyResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        self.run(move |shared| safety::rollback(shared, request))
+            .await
     }
 
     async fn get_policy(
@@ -357,9 +374,11 @@ impl firewall_server::Firewall for FirewallService {
 
     async fn set_mode(
         &self,
-        _: Request<v1::SetModeRequest>,
+        request: Request<v1::SetModeRequest>,
     ) -> Result<Response<v1::SetModeResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        let request = request.into_inner();
+        self.run(move |shared| safety::set_mode(shared, &request))
+            .await
     }
 
     async fn evaluate(
@@ -375,7 +394,8 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         _: Request<v1::ReloadConfigRequest>,
     ) -> Result<Response<v1::ReloadConfigResponse>, Status> {
-        Err(Status::unimplemented("not in this version yet"))
+        self.run(|shared| reload::reload(shared.reload.as_deref()))
+            .await
     }
 
     async fn stop(

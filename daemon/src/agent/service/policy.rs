@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use xdpgate::policy::{Atomicity, Change, RuleQuery};
-use xdpgate::{Generation, Policy, TransactionOptions};
+use xdpgate::{Generation, Policy};
 use xdpgate_api::v1;
 
+use super::safety::{Guard, confirm_by};
 use super::{Shared, page};
 use crate::agent::convert::{self, Wrong};
 use crate::agent::fault::{self, Fault};
@@ -15,17 +16,32 @@ pub(super) fn apply(
     shared: &Shared,
     request: &v1::ApplyPolicyRequest,
 ) -> Result<v1::ApplyPolicyResponse, Status> {
+    let guard = Guard::new(
+        request.expected_generation,
+        &request.idempotency_key,
+        request.confirm_within.as_ref(),
+    )?;
     let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
     let _change = shared.lock_changes();
     let plan = plan_of(shared, &policy)?;
-    let applied = shared.firewall.apply(&policy);
-    let applied = applied.map_err(|e| fault::apply(&e))?;
+    let applied = shared.firewall.apply_with(&policy, guard.apply());
+    let applied = applied.map_err(|e| fault::transaction(&e, |_| "yaml".to_owned()))?;
+    if applied.repeated {
+        return Ok(v1::ApplyPolicyResponse {
+            hash: policy.hash().to_string(),
+            applied: Some(convert::applied(&applied)),
+            confirm_by: confirm_by(&shared.firewall, applied.generation),
+            repeated: true,
+            plan: None,
+        });
+    }
     crate::agent::log_applied(&applied);
     Ok(v1::ApplyPolicyResponse {
         plan: Some(plan),
         hash: policy.hash().to_string(),
         applied: Some(convert::applied(&applied)),
-        ..Default::default()
+        confirm_by: confirm_by(&shared.firewall, applied.generation),
+        repeated: false,
     })
 }
 
@@ -73,6 +89,11 @@ pub(super) fn change(
         let name = convert::change_name(&request.changes[index]);
         format!("changes[{index}].{name}")
     };
+    let guard = Guard::new(
+        request.expected_generation,
+        &request.idempotency_key,
+        request.confirm_within.as_ref(),
+    )?;
     let parsed = request.changes.iter().enumerate();
     let parsed: Vec<Result<Change, Wrong>> = parsed
         .map(|(index, change)| convert::change(&path(index), change))
@@ -92,12 +113,23 @@ pub(super) fn change(
         true => Atomicity::Partial,
         false => Atomicity::AllOrNothing,
     };
-    let options = TransactionOptions::default().atomicity(atomicity);
+    let options = guard.transaction().atomicity(atomicity);
     let _change = shared.lock_changes();
     let done = shared.firewall.transact(&changes, options);
     let done = done.map_err(|e| fault::transaction(&e, path))?;
     if let Some(applied) = &done.applied {
         crate::agent::log_applied(applied);
+    }
+    let by = done
+        .generation
+        .and_then(|g| confirm_by(&shared.firewall, g));
+    if done.repeated {
+        return Ok(v1::ChangePolicyResponse {
+            generation: done.generation.map_or(0, Generation::get),
+            confirm_by: by,
+            repeated: true,
+            ..Default::default()
+        });
     }
     let mut made = done.effects.iter();
     let effects = parsed.iter().map(|parsed| match parsed {
@@ -114,7 +146,8 @@ pub(super) fn change(
         effects: effects.collect(),
         generation: done.generation.map_or(0, Generation::get),
         applied: done.applied.as_ref().map(convert::applied),
-        ..Default::default()
+        confirm_by: by,
+        repeated: false,
     })
 }
 

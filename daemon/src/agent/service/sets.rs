@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tonic::{Code, Status, Streaming};
 use xdpgate::policy::{AddressSet, AddressSetBuilder, Change, ChangeErrorKind, Prefix, SetName};
-use xdpgate::{Generation, TransactionError, TransactionOptions};
+use xdpgate::{Generation, TransactionError};
 use xdpgate_api::v1;
 use xdpgate_api::v1::import_set_header::Operation;
 use xdpgate_api::v1::import_set_request::Part;
 
+use super::safety::{Guard, confirm_by};
 use super::stream::{Over, Sink};
 use super::{FirewallService, Shared};
 use crate::agent::convert::{self, Wrong};
@@ -32,6 +33,7 @@ const TOGETHER: usize = 4096;
 struct Import {
     header: v1::ImportSetHeader,
     operation: Operation,
+    guard: Guard,
     set: SetName,
     entries: AddressSetBuilder,
 }
@@ -46,7 +48,13 @@ impl Import {
             let what = "only with OPERATION_REPLACE: leave it out";
             return Err(Wrong::new("header.count_entries", what).into());
         }
+        let guard = Guard::new(
+            header.expected_generation,
+            &header.idempotency_key,
+            header.confirm_within.as_ref(),
+        )?;
         Ok(Self {
+            guard,
             set: convert::set_name("header.set", &header.set)?,
             operation,
             header,
@@ -87,8 +95,9 @@ impl Import {
             _ => Change::PutSet(name, set),
         };
         let _change = shared.lock_changes();
-        let options = TransactionOptions::default();
-        let done = shared.firewall.transact(&[change], options);
+        let done = shared
+            .firewall
+            .transact(&[change], self.guard.transaction());
         let done = done.map_err(|e| not_imported(&e, &self.header.set))?;
         if let Some(applied) = &done.applied {
             crate::agent::log_applied(applied);
@@ -101,7 +110,10 @@ impl Import {
             effect,
             generation: done.generation.map_or(0, Generation::get),
             applied: done.applied.as_ref().map(convert::applied),
-            ..Default::default()
+            confirm_by: done
+                .generation
+                .and_then(|g| confirm_by(&shared.firewall, g)),
+            repeated: done.repeated,
         })
     }
 }
