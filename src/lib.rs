@@ -60,8 +60,6 @@ mod plan;
 pub mod policy;
 mod verdict;
 
-#[cfg(feature = "pcap")]
-pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
     Applied, ApplyError, AttachError, AttachMode, AttachedBy, Attachment, AutoAttach,
@@ -78,6 +76,8 @@ pub use kernel::{
     VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, preflight,
     restore_interfaces, unpin,
 };
+#[cfg(feature = "pcap")]
+pub use kernel::{PcapngFrame, PcapngWriter};
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};
 pub use verdict::{Evaluation, Reason};

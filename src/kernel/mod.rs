@@ -69,9 +69,9 @@ pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,
     LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
-#[cfg(feature = "pcap")]
-pub use events::PcapngWriter;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
+#[cfg(feature = "pcap")]
+pub use events::{PcapngFrame, PcapngWriter};
 pub use firewall::Firewall;
 pub use foreign::{AttachedBy, ForeignProgram, Holder};
 pub use frags::Frags;

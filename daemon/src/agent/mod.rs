@@ -18,6 +18,8 @@ pub use service::{FirewallService, Stop};
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+
 use crate::failure::Failure;
 use crate::{libbpf, usage};
 use args::Args;
@@ -29,6 +31,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The command line of the daemon: for manual pages and completions.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 fn run(args: &Args) -> Result<(), Failure> {

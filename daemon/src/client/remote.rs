@@ -4,56 +4,80 @@ use std::io;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint as Transport};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, Streaming};
+use tonic_types::StatusExt;
 use xdpgate_api::MAX_MESSAGE;
 use xdpgate_api::v1::firewall_client::FirewallClient;
-use xdpgate_api::v1::{GetStatsRequest, GetStatusRequest};
 
 use super::args::Remote;
-use super::{print, print_json, show};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
-pub(super) fn status(remote: &Remote) -> Result<(), Failure> {
-    let status = call(remote, async |mut client| {
-        client.get_status(GetStatusRequest {}).await
-    })?;
-    match remote.json {
-        true => print_json(&show::status_json(&status)),
-        false => print(&show::status_text(&status)),
-    }
-}
-
-pub(super) fn stats(remote: &Remote) -> Result<(), Failure> {
-    let stats = call(remote, async |mut client| {
-        client.get_stats(GetStatsRequest {}).await
-    })?;
-    match remote.json {
-        true => print_json(&show::stats_json(&stats)),
-        false => print(&show::stats_text(&stats)),
-    }
-}
+/// A connection to a daemon.
+pub(super) type Client = FirewallClient<Channel>;
 
 /// Connects, makes one call, and puts what goes wrong into one line.
 pub(super) fn call<R>(
     remote: &Remote,
-    call: impl AsyncFnOnce(FirewallClient<Channel>) -> Result<Response<R>, Status>,
+    call: impl AsyncFnOnce(Client) -> Result<Response<R>, Status>,
 ) -> Result<R, Failure> {
-    let server = &remote.server;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::operation)?;
-    runtime.block_on(async {
-        let client = connect(server).await?;
+    session(remote, async |client| {
         let response = call(client)
             .await
-            .map_err(|status| refused(server, &status))?;
+            .map_err(|status| refused(remote, &status))?;
         Ok(response.into_inner())
     })
 }
 
-async fn connect(server: &Endpoint) -> Result<FirewallClient<Channel>, Failure> {
+/// Connects and does with the connection what takes more than one call.
+pub(super) fn session<T>(
+    remote: &Remote,
+    work: impl AsyncFnOnce(Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    run(async { work(connect(remote).await?).await })
+}
+
+/// Runs what waits for the network, on this thread.
+pub(super) fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::operation)?
+        .block_on(work)
+}
+
+/// Reads a stream to its end, or until `message` says that it is enough, or Ctrl-C.
+pub(super) async fn each<M>(
+    remote: &Remote,
+    mut stream: Streaming<M>,
+    mut message: impl FnMut(M) -> Result<Enough, Failure>,
+) -> Result<(), Failure> {
+    loop {
+        let next = tokio::select! {
+            next = stream.message() => next,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        match next.map_err(|status| refused(remote, &status))? {
+            None => return Ok(()),
+            Some(next) => {
+                if message(next)? == Enough::Yes {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Whether a stream was read far enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Enough {
+    Yes,
+    No,
+}
+
+/// Connects.
+pub(super) async fn connect(remote: &Remote) -> Result<Client, Failure> {
+    let server = &remote.server;
     let transport = Transport::from_shared(server.uri())
         .map_err(|e| Failure::input(server, e))?
         .connect_timeout(CONNECT_TIMEOUT);
@@ -79,20 +103,40 @@ fn unreachable(server: &Endpoint, error: &tonic::transport::Error) -> Failure {
     Failure::operation(format!("no daemon answers at {server}: {cause}; {mend}"))
 }
 
-/// What the daemon refused, by whose fault it is.
-fn refused(server: &Endpoint, status: &Status) -> Failure {
+/// What the daemon refused, by whose fault it is. Of several faults of a request each is a line.
+pub(super) fn refused(remote: &Remote, status: &Status) -> Failure {
+    let server = &remote.server;
     let message = match status.message() {
         "" => status.code().description(),
         message => message,
     };
     match status.code() {
-        Code::InvalidArgument => Failure::Input(message.to_owned()),
-        Code::Unimplemented => Failure::operation(format!("{server}: {message}; is it xdpgated?")),
+        Code::InvalidArgument => match violations(status) {
+            faults if faults.is_empty() => Failure::Input(message.to_owned()),
+            faults => Failure::Faults(faults),
+        },
+        Code::Unimplemented => Failure::operation(format!(
+            "{server}: {message}; is it an xdpgated of this version?"
+        )),
         Code::Unavailable | Code::Cancelled | Code::Unknown => {
             Failure::operation(format!("{server}: the connection broke: {message}"))
         }
         _ => Failure::operation(message),
     }
+}
+
+/// The fields that are at fault, with what is wrong with them.
+fn violations(status: &Status) -> Vec<String> {
+    let line = |v: &tonic_types::FieldViolation| match v.field.as_str() {
+        "" => v.description.clone(),
+        // The client sends a whole policy as this field.
+        "yaml" => v.description.clone(),
+        field if v.description.starts_with(field) => v.description.clone(),
+        field => format!("{field}: {}", v.description),
+    };
+    let details = status.get_details_bad_request();
+    let all = details.iter().flat_map(|d| &d.field_violations);
+    all.map(line).collect()
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
