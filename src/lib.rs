@@ -54,6 +54,7 @@ pub mod compile;
 pub mod image;
 #[cfg(feature = "kernel")]
 mod kernel;
+mod management;
 pub mod oracle;
 pub mod packet;
 mod plan;
@@ -69,15 +70,16 @@ pub use kernel::{
     EntryStats, EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback,
     Family, Filter, Finding, FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError,
     Holder, IfIndex, Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader,
-    ModePreference, NextError, OffloadState, OperState, Operation, Peer, PinError, Pinning,
-    Preflight, PreflightOptions, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome,
-    Restored, Resync, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError, Severity,
-    SkipReason, Stats, Transaction, TransactionError, TransactionOptions, VerdictCount,
-    VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, preflight,
-    restore_interfaces, unpin,
+    MetricsOptions, ModePreference, NextError, OffloadState, OperState, Operation, Peer, PinError,
+    Pinning, Preflight, PreflightOptions, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal,
+    RestoreOutcome, Restored, Resync, RuleRates, RuleStats, SavedPolicyError, Selector,
+    SelectorError, Severity, SkipReason, Stats, Transaction, TransactionError, TransactionOptions,
+    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info,
+    describe_metrics, preflight, restore_interfaces, unpin,
 };
 #[cfg(feature = "pcap")]
 pub use kernel::{PcapngFrame, PcapngWriter};
+pub use management::{Management, ManagementPort};
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};
 pub use verdict::{Evaluation, Reason};

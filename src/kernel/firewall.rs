@@ -18,6 +18,7 @@ use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
 use super::loader::Loader;
+use super::metrics::{self as told, Telemetry};
 use super::namespace::Namespace;
 use super::preflight::{self, Preflight};
 use super::publish::{Active, Generation};
@@ -28,6 +29,7 @@ use super::snapshot::Snapshots;
 use super::state_dir::StateDir;
 use super::stats::{ProgramInfo, Stats};
 use super::{build_info, evaluate};
+use crate::management::Management;
 use crate::policy::Policy;
 use crate::verdict::Evaluation;
 
@@ -78,6 +80,9 @@ pub struct Firewall {
     pub(super) inherited_entries: Mutex<Option<InheritedEntries>>,
     /// Where the policy is saved.
     pub(super) state_dir: Option<StateDir>,
+    /// What passes before any rule; published with the next policy.
+    pub(super) management: RwLock<Arc<[Management]>>,
+    pub(super) telemetry: Telemetry,
 }
 
 /// What a firewall begins with: nothing, or what an earlier process left.
@@ -107,6 +112,8 @@ impl Firewall {
         let active = Arc::new(RwLock::new(None));
         let interfaces = Arc::new(Mutex::new(beginning.interfaces));
         let events = Arc::new(Events::new(backend.events()));
+        let mut bans = beginning.bans;
+        let telemetry = Telemetry::new(bans.all(backend.bans(), backend.ticks()).len());
         Self {
             watching: Watching::default(),
             bridges: Bridges::new(Arc::clone(&backend), Arc::clone(&interfaces)),
@@ -132,9 +139,11 @@ impl Firewall {
             rows_up_to,
             active,
             slots: Mutex::new(beginning.slots),
-            bans: Mutex::new(beginning.bans),
+            bans: Mutex::new(bans),
             interfaces,
             state_dir,
+            management: RwLock::new(Arc::new([])),
+            telemetry,
         }
     }
 
@@ -388,7 +397,7 @@ impl Firewall {
     /// What is broken.
     pub fn health(&self) -> Result<(), HealthError> {
         let found = self.find_broken();
-        metrics::gauge!("xdpgate_healthy").set(f64::from(u8::from(found.is_ok())));
+        metrics::gauge!(told::HEALTHY.name).set(f64::from(u8::from(found.is_ok())));
         found
     }
 

@@ -24,6 +24,7 @@ use super::pin_root::Pinning;
 use super::program::to_io;
 use super::realtime::is_realtime;
 use crate::compile::ROWS_UP_TO;
+use crate::management::Management;
 
 /// Settings of a [`Firewall`](crate::Firewall) before it is loaded.
 ///
@@ -53,6 +54,7 @@ pub struct Loader {
     namespace: Option<PathBuf>,
     fast_forward: bool,
     atomic_counters: Option<bool>,
+    management: Vec<Management>,
 }
 
 impl Default for Loader {
@@ -75,6 +77,7 @@ impl Default for Loader {
             namespace: None,
             fast_forward: false,
             atomic_counters: None,
+            management: Vec::new(),
         }
     }
 }
@@ -178,6 +181,15 @@ impl Loader {
     pub fn sample_every(self, sample_every: Duration) -> Self {
         Self {
             sample_every,
+            ..self
+        }
+    }
+
+    /// Management traffic of this host that passes whatever the policy is; none unless set. See
+    /// [`Firewall::set_management`](crate::Firewall::set_management).
+    pub fn management(self, of_host: impl Into<Vec<Management>>) -> Self {
+        Self {
+            management: of_host.into(),
             ..self
         }
     }

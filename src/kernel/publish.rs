@@ -10,10 +10,12 @@ use super::backend::Judge;
 use super::entry_counters;
 use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
+use super::metrics;
 use super::scopes::Scopes;
 use super::slots::{Assignment, RuleSlot, RuleSlots};
 use crate::compile::{Clock, CompileOptions, Recompilation, active_rules, compile};
 use crate::image::Image;
+use crate::management::Management;
 use crate::plan::Plan;
 use crate::policy::{AddressItem, AddressMatch, Policy, PolicyHash, RuleId, SetName};
 
@@ -26,8 +28,12 @@ pub(super) struct Active {
     pub rules: Arc<[(RuleId, RuleSlot)]>,
     pub judge: Arc<dyn Judge>,
     pub scopes: Scopes,
+    /// What passes before any rule.
+    pub management: Arc<[Management]>,
     /// The image without its lines, which the judge has.
     pub image: Image,
+    /// The size that it has with them.
+    pub image_bytes: usize,
 }
 
 impl Active {
@@ -88,9 +94,16 @@ impl Firewall {
     /// # Errors
     /// Those that [`Firewall::apply`] would give for the policy.
     pub fn plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
+        let started = Instant::now();
+        let plan = self.make_plan(policy);
+        metrics::planned(started, &plan);
+        plan
+    }
+
+    fn make_plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
         lock(&self.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
         let slots = vec![0; active_rules(policy).len()];
-        let (image, _) = self.compile(policy, slots)?;
+        let (image, _) = self.compile(policy, slots, &self.management())?;
         let mut plan = Plan::between(self.policy().as_deref(), policy);
         plan.image_bytes = Some(image.as_bytes().len());
         Ok(plan)
@@ -114,7 +127,17 @@ impl Firewall {
         policy: Policy,
         slots: &mut RuleSlots,
     ) -> Result<Applied, ApplyError> {
-        let policy = Arc::new(policy);
+        let started = Instant::now();
+        let applied = self.try_in_force(Arc::new(policy), slots);
+        self.telemetry.applied(started, &applied);
+        applied
+    }
+
+    fn try_in_force(
+        &self,
+        policy: Arc<Policy>,
+        slots: &mut RuleSlots,
+    ) -> Result<Applied, ApplyError> {
         let assignment = slots.assign(&*self.backend, policy.rules().iter().map(|r| &r.id))?;
         match self.switch_to(policy, &assignment) {
             Ok((active, mut applied)) => {
@@ -138,12 +161,13 @@ impl Firewall {
         let rules = numbered(&policy, assignment);
 
         let started = Instant::now();
-        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules) {
+        let management = self.management();
+        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules, &management) {
             // No policy whose entries are counted, and only for those a later process asks.
             Some((image, hosts)) => (image, Some(hosts), [0; 32]),
             None => {
                 let slots = rules.iter().map(|(_, slot)| slot.number).collect();
-                let (image, hash) = self.compile(&policy, slots)?;
+                let (image, hash) = self.compile(&policy, slots, &management)?;
                 (image, None, *hash.as_bytes())
             }
         };
@@ -184,6 +208,8 @@ impl Firewall {
             rules,
             judge,
             scopes,
+            management,
+            image_bytes: applied.image_bytes,
             image: image.with_lines(Vec::new()),
         };
         let active = Arc::new(active);
@@ -203,6 +229,8 @@ impl Firewall {
         drop(counting);
         drop(before);
         log::info!(
+            generation = applied.generation.get(), rules = active.rules.len(),
+            entries = applied.entries, image_bytes = applied.image_bytes;
             "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
             applied.generation,
             active.rules.len(),
@@ -218,15 +246,26 @@ impl Firewall {
         if let Some(state) = &self.state_dir
             && let Err(error) = state.save(&active.policy)
         {
-            log::error!("the policy is in force, but not saved: {error}");
+            log::error!(
+                generation = applied.generation.get();
+                "the policy is in force, but not saved: {error}"
+            );
             applied.not_saved = Some(error.to_string());
         }
     }
 
     /// The image of the policy in force, changed into that of another one, and in how many hosts;
     /// `None` if that is not enough.
-    fn recompile(&self, policy: &Policy, rules: &[(RuleId, RuleSlot)]) -> Option<(Image, usize)> {
+    fn recompile(
+        &self,
+        policy: &Policy,
+        rules: &[(RuleId, RuleSlot)],
+        management: &[Management],
+    ) -> Option<(Image, usize)> {
         let active = self.active()?;
+        if *active.management != *management {
+            return None;
+        }
         let change = Recompilation::between(&active.policy, policy)?;
         let slot = |rule: &(RuleId, RuleSlot)| rule.1.number;
         if !rules.iter().map(slot).eq(active.rules.iter().map(slot)) {
@@ -251,6 +290,7 @@ impl Firewall {
         &self,
         policy: &Policy,
         counter_slots: Vec<u32>,
+        management: &[Management],
     ) -> Result<(Image, PolicyHash), ApplyError> {
         let clock = self.clock()?;
         let hash = policy.hash();
@@ -260,6 +300,7 @@ impl Firewall {
             counter_slots,
             clock,
             rows_up_to: self.rows_up_to,
+            management: management.to_vec(),
         };
         Ok((compile(policy, &options)?, hash))
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::TransactionError;
 use super::firewall::{Firewall, lock};
+use super::metrics::refused_changes;
 use super::publish::{Applied, Generation};
 use crate::policy::{Atomicity, Change, ChangeError, Effect, Policy};
 
@@ -87,13 +88,15 @@ impl Firewall {
         if let Some(expected) = options.expected
             && actual != Some(expected)
         {
+            refused_changes();
             return Err(TransactionError::Generation { expected, actual });
         }
         let before = match self.policy() {
             Some(policy) => policy,
             None => Arc::new(Policy::default()),
         };
-        let changed = before.change(changes, options.atomicity)?;
+        let changed = before.change(changes, options.atomicity);
+        let changed = changed.inspect_err(|_| refused_changes())?;
         let is_same = |effect: &Result<Effect, _>| matches!(effect, Ok(Effect::Unchanged) | Err(_));
         if changed.effects.iter().all(is_same) || changed.policy == *before {
             return Ok(Transaction {

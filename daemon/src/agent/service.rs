@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use xdpgate::{AutoAttach, Firewall, Generation, Policy};
 use xdpgate_api::v1::{self, firewall_server};
 
+use super::access::AuditNote;
 use super::{convert, fault, interfaces};
 
 /// A [`Firewall`] as the service `xdpgate.v1.Firewall`.
@@ -107,6 +108,18 @@ impl FirewallService {
     }
 }
 
+/// An answer with what it changed, for the audit line of the call.
+fn noted<R>(
+    mut response: Response<R>,
+    what: impl Into<String>,
+    generation: Option<u64>,
+) -> Response<R> {
+    let what = what.into();
+    let note = AuditNote { what, generation };
+    response.extensions_mut().insert(note);
+    response
+}
+
 #[tonic::async_trait]
 impl firewall_server::Firewall for FirewallService {
     type ListSetEntriesStream = Answers<v1::ListSetEntriesResponse>;
@@ -127,7 +140,7 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| {
+        let answer = self.run(move |shared| {
             let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
             let _change = shared.change.lock().unwrap_or_else(PoisonError::into_inner);
             let plan = shared.plan(&policy)?;
@@ -142,8 +155,12 @@ impl firewall_server::Firewall for FirewallService {
                 applied: Some(convert::applied(&applied)),
                 ..Default::default()
             })
-        })
-        .await
+        });
+        let answer = answer.await?;
+        let v1::ApplyPolicyResponse { hash, applied, .. } = answer.get_ref();
+        let what = format!("policy {hash}");
+        let generation = applied.as_ref().map(|a| a.generation);
+        Ok(noted(answer, what, generation))
     }
 
     async fn plan_policy(
@@ -198,8 +215,9 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::AttachInterfaceRequest>,
     ) -> Result<Response<v1::AttachInterfaceResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| interfaces::attach(&shared.firewall, &request))
-            .await
+        let what = format!("interface {}", request.name);
+        let answer = self.run(move |shared| interfaces::attach(&shared.firewall, &request));
+        Ok(noted(answer.await?, what, None))
     }
 
     async fn detach_interface(
@@ -207,8 +225,9 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::DetachInterfaceRequest>,
     ) -> Result<Response<v1::DetachInterfaceResponse>, Status> {
         let name = request.into_inner().name;
-        self.run(move |shared| interfaces::detach(&shared.firewall, &name))
-            .await
+        let what = format!("interface {name}");
+        let answer = self.run(move |shared| interfaces::detach(&shared.firewall, &name));
+        Ok(noted(answer.await?, what, None))
     }
 
     async fn preflight(
@@ -235,7 +254,9 @@ impl firewall_server::Firewall for FirewallService {
             .await
             .map_err(|_| Status::unavailable("it is stopping already"))?;
         let goes_on = !detach && self.0.firewall.pin_root().is_some();
-        Ok(Response::new(v1::StopResponse { goes_on }))
+        let what = if detach { "and detach" } else { "" };
+        let answer = Response::new(v1::StopResponse { goes_on });
+        Ok(noted(answer, what, None))
     }
 
     async fn get_stats(

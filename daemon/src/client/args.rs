@@ -1,5 +1,7 @@
 //! The command line of `xdpgate`. The arguments of a command are where the command is.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xdpgate_api::v1::ModePreference;
 
@@ -108,9 +110,24 @@ pub(super) enum Command {
 /// Which daemon, and in which form.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Remote {
-    /// Where the daemon listens: unix:PATH or http://ADDRESS:PORT
+    /// Where the daemon listens: unix:PATH, https://HOST:PORT or http://LOOPBACK:PORT
     #[arg(long, value_name = "WHERE", env = "XDPGATE_SERVER", default_value = Endpoint::DEFAULT)]
     pub server: Endpoint,
+    /// With https: the CA of the daemon's certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "XDPGATE_CA")]
+    pub ca: Option<PathBuf>,
+    /// With https: our certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "XDPGATE_CERT", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// With https: the key of our certificate; only its owner may read the file
+    #[arg(long, value_name = "FILE", env = "XDPGATE_KEY", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// With https: the name in the daemon's certificate, if it is not HOST
+    #[arg(long, value_name = "NAME", env = "XDPGATE_SERVER_NAME")]
+    pub server_name: Option<String>,
+    /// A file that holds a token; or set XDPGATE_TOKEN to the token itself
+    #[arg(long, value_name = "FILE", env = "XDPGATE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -44,7 +44,7 @@ pub(super) fn make(
         changes,
         partial: false,
         expected_generation: guard.expect,
-        idempotency_key: guard.key.clone(),
+        idempotency_key: guard.idempotency_key.clone(),
         confirm_within: guard.confirm_within(),
     };
     remote::call(remote, async |mut client| {

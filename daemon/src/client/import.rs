@@ -68,7 +68,7 @@ pub(super) fn run(args: &Import) -> Result<(), Failure> {
         set: args.name.clone(),
         operation: operation.into(),
         expected_generation: args.guard.expect,
-        idempotency_key: args.guard.key.clone(),
+        idempotency_key: args.guard.idempotency_key.clone(),
         confirm_within: args.guard.confirm_within(),
         count_entries: args.count_entries,
     };

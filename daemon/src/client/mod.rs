@@ -7,6 +7,7 @@ mod args;
 mod bans;
 mod capture;
 mod change;
+mod connect;
 mod convert;
 mod diff;
 mod duration;

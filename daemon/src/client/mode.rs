@@ -10,6 +10,7 @@ use xdpgate_api::v1::{
 };
 
 use super::args::Remote;
+use super::connect::connect;
 use super::out::{answer, print, print_json};
 use super::{duration, names, remote};
 use crate::failure::Failure;
@@ -150,7 +151,7 @@ pub(super) fn panic_off(args: &PanicOff) -> Result<(), Failure> {
             ..Default::default()
         };
         let call = async {
-            let mut client = remote::connect(&args.remote).await?;
+            let mut client = connect(&args.remote).await?;
             let done = client.set_mode(request).await;
             let done = done.map_err(|status| remote::refused(&args.remote, &status))?;
             Ok(done.into_inner().mode())

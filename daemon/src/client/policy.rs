@@ -75,13 +75,13 @@ cut off by it, or the daemon was killed.
 Examples:
   xdpgate policy apply policy.yaml --plan
   xdpgate policy apply policy.yaml --confirm-within 60s
-  xdpgate policy apply policy.yaml --expect 4 --key deploy-2041
+  xdpgate policy apply policy.yaml --expect 4 --idempotency-key deploy-2041
   xdpgate policy apply policy.yaml --server http://127.0.0.1:50051")]
 pub(super) struct Apply {
     /// The policy file
     pub file: PathBuf,
     /// Only say what would change: the same as `policy plan`
-    #[arg(long, conflicts_with_all = ["confirm_within", "expect", "key"])]
+    #[arg(long, conflicts_with_all = ["confirm_within", "expect", "idempotency_key"])]
     pub plan: bool,
     #[command(flatten)]
     pub guard: Guard,
@@ -222,7 +222,7 @@ fn apply(args: &Apply) -> Result<(), Failure> {
     let request = ApplyPolicyRequest {
         yaml: read(&args.file)?.to_yaml(),
         expected_generation: args.guard.expect,
-        idempotency_key: args.guard.key.clone(),
+        idempotency_key: args.guard.idempotency_key.clone(),
         confirm_within: args.guard.confirm_within(),
     };
     let done = remote::call(&args.remote, async |mut client| {

@@ -1,31 +1,24 @@
 //! Talking to a daemon.
 
-use std::io;
-use std::time::Duration;
-
-use tonic::transport::{Channel, Endpoint as Transport};
 use tonic::{Code, Response, Status, Streaming};
 use tonic_types::StatusExt;
-use xdpgate_api::MAX_MESSAGE;
-use xdpgate_api::v1::firewall_client::FirewallClient;
 
 use super::args::Remote;
-use crate::endpoint::Endpoint;
+use super::connect::{Client, broken_off, connect};
 use crate::failure::Failure;
-
-/// A connection to a daemon.
-pub(super) type Client = FirewallClient<Channel>;
 
 /// Connects, makes one call, and puts what goes wrong into one line.
 pub(super) fn call<R>(
     remote: &Remote,
     call: impl AsyncFnOnce(Client) -> Result<Response<R>, Status>,
 ) -> Result<R, Failure> {
-    session(remote, async |client| {
-        let response = call(client)
-            .await
-            .map_err(|status| refused(remote, &status))?;
-        Ok(response.into_inner())
+    session(remote, async |client| match call(client).await {
+        Ok(response) => Ok(response.into_inner()),
+        Err(status) if is_broken(&status) => Err(match broken_off(remote).await {
+            Some(said) => Failure::operation(format!("{}: {said}", remote.server)),
+            None => refused(remote, &status),
+        }),
+        Err(status) => Err(refused(remote, &status)),
     })
 }
 
@@ -75,32 +68,12 @@ pub(super) enum Enough {
     No,
 }
 
-/// Connects.
-pub(super) async fn connect(remote: &Remote) -> Result<Client, Failure> {
-    let server = &remote.server;
-    let transport = Transport::from_shared(server.uri())
-        .map_err(|e| Failure::input(server, e))?
-        .connect_timeout(CONNECT_TIMEOUT);
-    let channel = transport
-        .connect()
-        .await
-        .map_err(|e| unreachable(server, &e))?;
-    Ok(FirewallClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE))
-}
-
-/// Why there is no connection: what the system said, and what to do.
-fn unreachable(server: &Endpoint, error: &tonic::transport::Error) -> Failure {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let mend = match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
-        Some(io::ErrorKind::PermissionDenied) => "use sudo, or a socket that you may open",
-        _ => "is xdpgated running? --server or XDPGATE_SERVER says where",
-    };
-    Failure::operation(format!("no daemon answers at {server}: {cause}; {mend}"))
+/// Whether it is the connection that is at fault.
+fn is_broken(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Cancelled | Code::Unknown
+    )
 }
 
 /// What the daemon refused, by whose fault it is. Of several faults of a request each is a line.
@@ -118,7 +91,7 @@ pub(super) fn refused(remote: &Remote, status: &Status) -> Failure {
         Code::Unimplemented => Failure::operation(format!(
             "{server}: {message}; is it an xdpgated of this version?"
         )),
-        Code::Unavailable | Code::Cancelled | Code::Unknown => {
+        _ if is_broken(status) => {
             Failure::operation(format!("{server}: the connection broke: {message}"))
         }
         _ => Failure::operation(message),
@@ -138,5 +111,3 @@ fn violations(status: &Status) -> Vec<String> {
     let all = details.iter().flat_map(|d| &d.field_violations);
     all.map(line).collect()
 }
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@
 )]
 
 pub mod captures;
+pub mod certificates;
 pub mod daemon;
 pub mod frames;
 pub mod namespace;
@@ -77,6 +78,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command
         .env_remove("XDPGATE_SERVER")
+        .env_remove("XDPGATE_TOKEN")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
     command

@@ -91,7 +91,7 @@ impl Watcher {
             let result = match self.listen() {
                 Ok(Heard::Overrun) => {
                     count(&self.shared.counters.overruns);
-                    metrics::counter!("xdpgate_netlink_overruns_total").increment(1);
+                    metrics::counter!(crate::kernel::metrics::OVERRUNS.name).increment(1);
                     self.rescan(Resync::Overrun)
                 }
                 Ok(Heard::News) => {

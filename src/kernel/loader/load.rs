@@ -184,7 +184,8 @@ impl Loader {
             self.rows_up_to,
             self.sample_every,
             state_dir,
-        );
+        )
+        .with_management(self.management);
         firewall
             .bridges
             .configure(self.fast_forward, self.state_dir);

@@ -10,7 +10,8 @@ use xdpgate_api::v1::{
 };
 
 use super::Top;
-use crate::client::remote::{self, Client};
+use crate::client::connect::{Client, connect};
+use crate::client::remote;
 use crate::client::{duration, names};
 use crate::failure::Failure;
 
@@ -32,7 +33,7 @@ pub(super) enum Update {
 impl Feed {
     pub(super) async fn open(args: &Top) -> Result<(Self, Option<String>), Failure> {
         let refused = |status: Status| remote::refused(&args.remote, &status);
-        let mut client = remote::connect(&args.remote).await?;
+        let mut client = connect(&args.remote).await?;
         let request = WatchStatsRequest {
             interval: Some(duration::proto(args.every)),
             top_rules: 0,
