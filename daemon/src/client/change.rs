@@ -25,7 +25,7 @@ pub(super) struct Guard {
         default_value = "",
         hide_default_value = true
     )]
-    pub key: String,
+    pub idempotency_key: String,
 }
 
 impl Guard {
