@@ -253,8 +253,28 @@ fn put(args: &Put) -> Result<(), Failure> {
     let change = Change {
         change: Some(change::Change::PutRule(text)),
     };
-    let done = changes::make(&args.remote, &args.guard, vec![change])?;
+    let done = changes::make(&args.remote, &args.guard, vec![change]);
+    let done = done.map_err(|failure| of_rule(&args.rule, failure))?;
     answer(args.remote.json, &done, |done| changes::text("rule", done))
+}
+
+/// What the daemon found wrong with the only change is wrong with the rule that was given.
+fn of_rule(given: &str, failure: Failure) -> Failure {
+    let name = match given {
+        "-" => "stdin",
+        text if Path::new(text).exists() => text,
+        _ => "rule",
+    };
+    match failure {
+        Failure::Faults(faults) => {
+            let fault = |fault: &String| match fault.strip_prefix("changes[0].put_rule") {
+                Some(rest) => format!("{name}: {}", rest.trim_start_matches(['.', ':', ' '])),
+                None => fault.clone(),
+            };
+            Failure::Faults(faults.iter().map(fault).collect())
+        }
+        other => other,
+    }
 }
 
 /// The text of a rule: of a file, of stdin, or as it is.

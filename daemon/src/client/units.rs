@@ -53,6 +53,7 @@ pub(super) fn duration(duration: Duration) -> String {
         10.. => format!("{seconds}s"),
         1.. if duration.subsec_millis() < 50 => format!("{seconds}s"),
         1.. => format!("{:.1}s", duration.as_secs_f64()),
+        0 if duration.is_zero() => "0s".to_owned(),
         0 => format!("{}ms", duration.as_millis()),
     }
 }
@@ -83,6 +84,7 @@ mod tests {
     #[test]
     fn durations() {
         for (milliseconds, text) in [
+            (0, "0s"),
             (20, "20ms"),
             (1000, "1s"),
             (1500, "1.5s"),

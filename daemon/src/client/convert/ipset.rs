@@ -34,9 +34,21 @@ pub(super) fn parse(text: &str, now: Timestamp, wanted: &dyn Fn(&str) -> bool) -
                 if !wanted(name) {
                     continue;
                 }
+                if options.contains(&"nomatch") {
+                    // Without it the set would hold more than it did.
+                    let reason = format!(
+                        "{entry} is an exception (nomatch), so set {name} is left out as a whole"
+                    );
+                    found.unknown(&place, reason);
+                    found.sets.remove(name);
+                    if let Some(set) = created.get_mut(name) {
+                        set.known = false;
+                    }
+                    continue;
+                }
                 match created.get(name) {
                     None => found.unknown(&place, format!("set {name} was not created before")),
-                    // It was named once, with the number of entries left open.
+                    // It was named when it was created.
                     Some(set) if !set.known => {}
                     Some(set) => match member(entry, options, set, now) {
                         Ok((prefixes, at)) => found.add(name, prefixes, at),
@@ -89,9 +101,6 @@ fn create(found: &mut Found, place: &str, name: &str, kind: &str, options: &[&st
 type Member = (Vec<Prefix>, Option<Timestamp>);
 
 fn member(entry: &str, options: &[&str], set: &Created, now: Timestamp) -> Result<Member, String> {
-    if options.contains(&"nomatch") {
-        return Err("it is an exception (nomatch): what is in it is not in the set".to_owned());
-    }
     let prefixes = match entry.split_once('-') {
         Some((first, last)) => {
             let addr = |text: &str| text.parse().map_err(|_| "it is no range of addresses");

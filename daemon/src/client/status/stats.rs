@@ -141,6 +141,11 @@ fn watch_text(message: &WatchStatsResponse) -> String {
     }
 }
 
+fn is_zero(rates: &VerdictRates) -> bool {
+    let all = [rates.passed, rates.dropped, rates.would_drop];
+    all.iter().flatten().all(|rate| rate.packets == 0.0)
+}
+
 /// Rates of interfaces and of the rules that were hit.
 pub(in crate::client) fn rates_text(rates: &Rates) -> String {
     let mut interfaces = Table::new(&[
@@ -158,7 +163,7 @@ pub(in crate::client) fn rates_text(rates: &Rates) -> String {
         .interfaces
         .iter()
         .map(|i| (i.name.as_str(), i.rates.as_ref().unwrap_or(&none)));
-    for (name, rates) in listed.chain(other.filter(|(_, rates)| **rates != none)) {
+    for (name, rates) in listed.chain(other.filter(|(_, rates)| !is_zero(rates))) {
         let [passed, dropped, would_drop] =
             [&rates.passed, &rates.dropped, &rates.would_drop].map(|r| r.unwrap_or_default());
         interfaces.row([
