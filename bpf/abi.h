@@ -336,7 +336,7 @@ struct host_shape {
 
 /* One line that user space may change at any time. */
 struct control {
-	__u32 dry_run; /* 1: nothing is dropped, only counted */
+	__u32 dry_run; /* not 0: nothing is dropped, only counted; 2: in pass mode, to user space */
 	__u32 bank; /* of the counters that packets count in now: 0 or 1 */
 	__u64 zero; /* always 0, which the verifier cannot know: see forget() */
 	/* Per kind of ban eight bytes: 1 + the host bits of each prefix length in use, 0 behind the

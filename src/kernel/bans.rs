@@ -141,7 +141,7 @@ impl Firewall {
             }
         }
         let made = done.iter().filter(|(_, before)| before.is_none()).count();
-        let made_so_far = &self.telemetry.bans_made;
+        let made_so_far = &self.core.telemetry.bans_made;
         made_so_far.fetch_add(made as u64, Ordering::Relaxed);
         Ok(Ban {
             prefix,
@@ -178,7 +178,7 @@ impl Firewall {
 
     /// For whoever holds the lock on bans.
     fn count_lifted(&self, bans: usize) {
-        let lifted = &self.telemetry.bans_lifted;
+        let lifted = &self.core.telemetry.bans_lifted;
         lifted.fetch_add(bans as u64, Ordering::Relaxed);
     }
 
@@ -186,7 +186,7 @@ impl Firewall {
     pub(super) fn count_bans(&self) -> (u64, u64, u64) {
         let (mut bans, now) = self.lock_bans();
         let in_force = bans.all(self.backend.bans(), now).len() as u64;
-        let telemetry = &self.telemetry;
+        let telemetry = &self.core.telemetry;
         let made = telemetry.bans_made.load(Ordering::Relaxed);
         (
             in_force,

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::core::Core;
 use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
 use super::publish::Applied;
@@ -25,24 +26,30 @@ impl Firewall {
     /// ```
     ///
     /// # Errors
-    /// More than [`Management::MAX`], or what [`Firewall::apply`] gives. Then nothing changed.
+    /// More than [`Management::MAX`], a change waits for its confirmation, or what
+    /// [`Firewall::apply`] gives. Then nothing changed.
     pub fn set_management(
         &self,
         of_host: impl Into<Vec<Management>>,
     ) -> Result<Option<Applied>, ApplyError> {
-        let mut slots = lock(&self.slots);
+        let core = &self.core;
+        let mut slots = lock(&core.slots);
+        core.check_pending()?;
         let after: Arc<[Management]> = of_host.into().into();
-        let before = self.exchange_management(Arc::clone(&after));
+        let before = core.exchange_management(Arc::clone(&after));
         if before == after {
             return Ok(None);
         }
-        let Some(policy) = self.policy() else {
+        let Some(policy) = core.policy() else {
             return Ok(None);
         };
-        match self.put_in_force((*policy).clone(), &mut slots) {
-            Ok(applied) => Ok(Some(applied)),
+        match core.put_in_force(policy, &mut slots) {
+            Ok(mut applied) => {
+                applied.not_saved = core.save_or_note();
+                Ok(Some(applied))
+            }
             Err(error) => {
-                self.exchange_management(before);
+                core.exchange_management(before);
                 Err(error)
             }
         }
@@ -50,20 +57,24 @@ impl Firewall {
 
     /// The management traffic of this host that passes before any rule.
     pub fn management(&self) -> Arc<[Management]> {
+        self.core.management()
+    }
+
+    pub(super) fn with_management(self, of_host: Vec<Management>) -> Self {
+        self.core.exchange_management(of_host.into());
+        self
+    }
+}
+
+impl Core {
+    pub(super) fn management(&self) -> Arc<[Management]> {
         let management = self.management.read();
         Arc::clone(&management.unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn with_management(self, of_host: Vec<Management>) -> Self {
-        self.exchange_management(of_host.into());
-        self
-    }
-
     fn exchange_management(&self, management: Arc<[Management]>) -> Arc<[Management]> {
-        let mut current = self
-            .management
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let current = self.management.write();
+        let mut current = current.unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *current, management)
     }
 }

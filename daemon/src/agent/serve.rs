@@ -191,7 +191,8 @@ async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
         };
         match found {
             Err(error) if was_well => {
-                log::error!("{error}");
+                let generation = firewall.generation().map(|g| g.get());
+                log::error!(generation; "{error}");
                 health
                     .set_not_serving::<FirewallServer<FirewallService>>()
                     .await;

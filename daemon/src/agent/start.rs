@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use xdpgate::{
-    Applied, Attachment, AutoAttach, Bridge, Firewall, IfIndex, Management, ModePreference, Policy,
-    RestoreOutcome,
+    Applied, Attachment, AutoAttach, Bridge, Enforcement, Firewall, IfIndex, Management,
+    ModePreference, Policy, RestoreOutcome,
 };
 
 use super::args::Args;
@@ -135,11 +135,11 @@ impl Plan {
         let inherited = firewall.attachments();
         // Where an earlier filter is in force it goes on as it is until nothing can fail any more.
         if inherited.is_empty() {
-            firewall.set_dry_run(!config.enforce);
+            self.set_mode(&firewall);
         }
         match self.bring_up(&firewall) {
             Ok((applied, auto)) => {
-                firewall.set_dry_run(!config.enforce);
+                self.set_mode(&firewall);
                 self.report(&firewall, applied);
                 Ok(Started {
                     firewall: Arc::new(firewall),
@@ -150,6 +150,17 @@ impl Plan {
                 undo(&firewall, &inherited, had_pins);
                 Err(failure)
             }
+        }
+    }
+
+    /// Enforces if the configuration says so. If it does not, a mode that was chosen by a call holds, or
+    /// else it is dry run. Pass mode stays in any case.
+    fn set_mode(&self, firewall: &Firewall) {
+        if firewall.enforcement() == Enforcement::Pass {
+            return;
+        }
+        if self.config.enforce || firewall.chosen_enforcement().is_none() {
+            firewall.set_dry_run(!self.config.enforce);
         }
     }
 
@@ -226,8 +237,13 @@ impl Plan {
         if attachments.is_empty() {
             log::warn!("no interface is attached yet; `xdpgate interfaces` says why");
         }
-        if !self.config.enforce {
-            log::info!("dry run: nothing is dropped; --enforce drops");
+        match firewall.enforcement() {
+            Enforcement::Enforce => {}
+            Enforcement::DryRun => log::info!("dry run: nothing is dropped; --enforce drops"),
+            Enforcement::Pass => log::warn!(
+                "pass mode: nothing is dropped, whatever the configuration says, until the mode enforce \
+                 or dry run is set by the call SetMode"
+            ),
         }
         match firewall.pin_root() {
             Some(dir) => log::info!("pinned at {}: outlives this process", dir.display()),

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod daemon;
 pub mod frames;
 pub mod namespace;
+pub mod scrape;
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -10,7 +10,7 @@ pub(super) use catalog::*;
 pub(super) use told::Told;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -77,7 +77,6 @@ pub(super) struct Telemetry {
     pub bans_lifted: AtomicU64,
     /// Seconds since 1970, as the bits of an `f64`.
     applied_at: AtomicU64,
-    not_saved: AtomicBool,
 }
 
 impl Telemetry {
@@ -94,8 +93,6 @@ impl Telemetry {
             Ok(applied) => {
                 let now = Timestamp::now().as_duration().as_secs_f64();
                 self.applied_at.store(now.to_bits(), Ordering::Relaxed);
-                let not_saved = applied.not_saved.is_some();
-                self.not_saved.store(not_saved, Ordering::Relaxed);
                 observe(APPLY_DURATION, started.elapsed());
                 observe(COMPILE_DURATION, applied.compile);
                 observe(PUBLISH_DURATION, applied.publish);
@@ -124,7 +121,7 @@ pub(super) fn planned<T>(started: Instant, result: &Result<T, ApplyError>) {
 
 fn failure(error: &ApplyError) -> &'static str {
     match error {
-        ApplyError::Policy(_) | ApplyError::Limit { .. } => "refused",
+        ApplyError::Policy(_) | ApplyError::Limit { .. } | ApplyError::Pending(_) => "refused",
         ApplyError::Verifier { .. } | ApplyError::Syscall { .. } => "failed",
     }
 }
@@ -160,7 +157,7 @@ impl Firewall {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn record_metrics(&self, options: MetricsOptions) {
-        let mut told = lock(&self.telemetry.told);
+        let mut told = lock(&self.core.telemetry.told);
         let stats = self.stats();
         for interface in &stats.interfaces {
             record_interface(&mut told, interface);
@@ -242,15 +239,14 @@ impl Firewall {
         ] {
             gauge!(metric.name).set(count as f64);
         }
-        let telemetry = &self.telemetry;
-        let saved = !telemetry.not_saved.load(Ordering::Relaxed);
-        set(SAVED, u8::from(saved));
+        let telemetry = &self.core.telemetry;
+        set(SAVED, u8::from(self.saved().is_ok()));
         let applied_at = f64::from_bits(telemetry.applied_at.load(Ordering::Relaxed));
         gauge!(APPLIED_AT.name).set(applied_at);
     }
 
     fn record_bans(&self) {
-        let telemetry = &self.telemetry;
+        let telemetry = &self.core.telemetry;
         // Together, or one that comes or goes between them is taken for one that expired.
         let (in_force, made, lifted) = self.count_bans();
         let expired = (telemetry.bans_before + made).saturating_sub(lifted + in_force);

@@ -20,6 +20,8 @@ use super::access::AUDIT;
 struct Logger {
     now: RwLock<Now>,
     place: Place,
+    /// `RUST_LOG`, which goes before the level for as long as the process runs.
+    directives: Option<String>,
 }
 
 #[derive(Debug)]
@@ -44,40 +46,56 @@ pub(super) struct Control(&'static Logger);
 
 /// Logs to stderr from now on. To be called once.
 pub(super) fn install(log: Log) -> Control {
-    let filter = filter(log.level);
-    log::set_max_level(most(&filter));
-    let logger: &'static Logger = Box::leak(Box::new(Logger {
-        now: RwLock::new(Now {
-            filter,
-            format: log.format,
-        }),
-        place: Place::of_stderr(),
-    }));
+    let directives = env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let logger = Logger::new(log, Place::of_stderr(), directives);
+    let logger: &'static Logger = Box::leak(Box::new(logger));
     // An error means that there is a logger already, and that one goes on.
     let _ = log::set_logger(logger);
-    Control(logger)
+    let control = Control(logger);
+    control.set(log);
+    control
 }
 
 impl Control {
     /// Logs by this level and in this form from the next record on.
     pub(super) fn set(self, log: Log) {
-        let filter = filter(log.level);
-        let most = most(&filter);
-        let mut now = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
+        log::set_max_level(self.0.change(log));
+    }
+}
+
+impl Logger {
+    fn new(log: Log, place: Place, directives: Option<String>) -> Self {
+        let now = Now {
+            filter: filter(log.level, directives.as_deref()),
+            format: log.format,
+        };
+        Self {
+            now: RwLock::new(now),
+            place,
+            directives,
+        }
+    }
+
+    /// Gives the level up to which records are to be handed over.
+    fn change(&self, log: Log) -> LevelFilter {
+        let filter = filter(log.level, self.directives.as_deref());
+        // The audit log is at `info`.
+        let most = filter.filter().max(LevelFilter::Info);
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
         *now = Now {
             filter,
             format: log.format,
         };
-        log::set_max_level(most);
+        most
     }
 }
 
 /// The library's own report of each step is left to `debug`: the daemon says it when all is done.
-fn filter(level: Level) -> Filter {
+fn filter(level: Level, directives: Option<&str>) -> Filter {
     let mut filter = env_filter::Builder::new();
-    match env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => filter.parse(&text),
-        _ => {
+    match directives {
+        Some(directives) => filter.parse(directives),
+        None => {
             filter.filter_level(level.into());
             if level == Level::Info {
                 // The beginning of a path: `xdpgate` would stand for the daemon too.
@@ -87,11 +105,6 @@ fn filter(level: Level) -> Filter {
         }
     }
     .build()
-}
-
-/// What the filter lets through at most, and [`AUDIT`].
-fn most(filter: &Filter) -> LevelFilter {
-    filter.filter().max(LevelFilter::Info)
 }
 
 impl Place {
@@ -135,4 +148,56 @@ impl log::Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Log as _;
+
+    use super::*;
+
+    fn at(level: Level) -> Log {
+        Log {
+            level,
+            format: Format::Text,
+        }
+    }
+
+    fn takes(logger: &Logger, target: &str, level: log::Level) -> bool {
+        logger.enabled(&Metadata::builder().target(target).level(level).build())
+    }
+
+    #[test]
+    fn the_level_changes_while_it_runs() {
+        let logger = Logger::new(at(Level::Info), Place::Other, None);
+        let debug = log::Level::Debug;
+        assert!(!takes(&logger, "xdpgated", debug));
+        // At info the library's steps are left out.
+        assert!(!takes(&logger, "xdpgate::kernel", log::Level::Info));
+        assert!(takes(&logger, "xdpgate::kernel", log::Level::Warn));
+        assert_eq!(logger.change(at(Level::Debug)), LevelFilter::Debug);
+        assert!(takes(&logger, "xdpgated", debug));
+        assert!(takes(&logger, "xdpgate::kernel", debug));
+        logger.change(at(Level::Error));
+        assert!(!takes(&logger, "xdpgated", log::Level::Warn));
+    }
+
+    #[test]
+    fn the_audit_log_passes_whatever_the_level() {
+        for directives in [None, Some("error".to_owned())] {
+            let logger = Logger::new(at(Level::Info), Place::Other, directives);
+            assert_eq!(logger.change(at(Level::Off)), LevelFilter::Info);
+            assert!(takes(&logger, AUDIT, log::Level::Info));
+            assert!(!takes(&logger, "xdpgated", log::Level::Info));
+        }
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_level() {
+        let directives = Some("warn,xdpgated=trace".to_owned());
+        let logger = Logger::new(at(Level::Off), Place::Other, directives);
+        assert_eq!(logger.change(at(Level::Error)), LevelFilter::Trace);
+        assert!(takes(&logger, "xdpgated", log::Level::Trace));
+        assert!(!takes(&logger, "other", log::Level::Info));
+    }
 }

@@ -40,6 +40,8 @@ struct State {
     options: MetricsOptions,
     /// Held while metrics are read and while health is asked for: one of each at a time.
     reading: Arc<tokio::sync::Mutex<()>>,
+    /// How long an answer may take.
+    patience: Duration,
     asking: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -59,6 +61,7 @@ impl Monitor {
                 exporter: install_recorder().map_err(Failure::operation)?,
                 options: MetricsOptions::default().top_rules(section.top_rules.into()),
                 reading: Arc::default(),
+                patience: PATIENCE,
                 asking: Arc::default(),
             }),
         }))
@@ -107,6 +110,7 @@ fn install_recorder() -> Result<PrometheusHandle, Box<dyn std::error::Error>> {
     Ok(handle)
 }
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(300);
 
 /// From a ban list of a few hosts to a hundred thousand rules, in seconds.

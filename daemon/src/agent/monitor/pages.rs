@@ -14,8 +14,6 @@ use xdpgate::Firewall;
 
 use super::{State, process};
 
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -35,7 +33,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
 
 /// All metrics in the text format of Prometheus. While there is no firewall yet, those of the process.
 async fn metrics(Of(state): Of<Arc<State>>) -> Response {
-    let text = in_turn(&state.reading, {
+    let text = in_turn(&state.reading, state.patience, {
         let state = Arc::clone(&state);
         move || {
             if let Some(firewall) = state.firewall() {
@@ -57,7 +55,7 @@ async fn health(Of(state): Of<Arc<State>>) -> Response {
     let Some(firewall) = state.firewall() else {
         return said(StatusCode::OK, "ok");
     };
-    let found = in_turn(&state.asking, move || {
+    let found = in_turn(&state.asking, state.patience, move || {
         firewall.health().map_err(|e| e.to_string())
     });
     match found.await {
@@ -88,6 +86,7 @@ impl State {
 /// that no more than one thread ever waits.
 async fn in_turn<T: Send + 'static>(
     turn: &Arc<Mutex<()>>,
+    patience: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, &'static str> {
     let answer = async {
@@ -99,10 +98,77 @@ async fn in_turn<T: Send + 'static>(
         work.await.map_err(|_| "it panicked: please report this")
     };
     let late = Err("no answer in time: what was asked before is still under way");
-    timeout(ANSWER, answer).await.unwrap_or(late)
+    timeout(patience, answer).await.unwrap_or(late)
 }
 
 fn said(status: StatusCode, text: &str) -> Response {
     let plain = [(header::CONTENT_TYPE, PLAIN)];
     (status, plain, format!("{text}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{OnceLock, Weak};
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tower::ServiceExt;
+    use xdpgate::MetricsOptions;
+
+    use super::*;
+
+    fn state() -> Arc<State> {
+        Arc::new(State {
+            firewall: OnceLock::new(),
+            stopping: OnceLock::new(),
+            exporter: PrometheusBuilder::new().build_recorder().handle(),
+            options: MetricsOptions::default(),
+            reading: Arc::default(),
+            patience: Duration::from_millis(300),
+            asking: Arc::default(),
+        })
+    }
+
+    /// Status and text of a page.
+    async fn page(state: &Arc<State>, path: &str) -> (u16, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = router(Arc::clone(state)).oneshot(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
+        (status, String::from_utf8(body.unwrap().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_between_start_and_stop() {
+        let state = state();
+        let ready = (200, "ready\n".to_owned());
+        assert_eq!(
+            page(&state, "/readyz").await,
+            (503, "starting\n".to_owned())
+        );
+        // The process answers, and what it will judge by is not there yet.
+        assert_eq!(page(&state, "/healthz").await.0, 200);
+        let (status, text) = page(&state, "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(text.contains("process_open_fds "), "{text}");
+        state.firewall.set(Weak::new()).unwrap();
+        assert_eq!(page(&state, "/readyz").await, ready);
+        state.stopping.set(()).unwrap();
+        assert_eq!(
+            page(&state, "/readyz").await,
+            (503, "stopping\n".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_said() {
+        let state = state();
+        let under_way = Arc::clone(&state.reading).lock_owned().await;
+        let (status, text) = page(&state, "/metrics").await;
+        assert_eq!(status, 503);
+        assert!(text.contains("under way"), "{text}");
+        drop(under_way);
+        assert_eq!(page(&state, "/metrics").await.0, 200);
+    }
 }
