@@ -61,8 +61,6 @@ mod plan;
 pub mod policy;
 mod verdict;
 
-#[cfg(feature = "pcap")]
-pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
     Applied, ApplyError, ApplyOptions, AttachError, AttachMode, AttachedBy, Attachment, AutoAttach,
@@ -81,6 +79,8 @@ pub use kernel::{
     VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, describe_metrics, pass_all,
     preflight, restore_interfaces, unpin,
 };
+#[cfg(feature = "pcap")]
+pub use kernel::{PcapngFrame, PcapngWriter};
 pub use management::{Management, ManagementPort};
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};

@@ -82,9 +82,9 @@ pub use error::{
     LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
 pub use estimate::Estimate;
-#[cfg(feature = "pcap")]
-pub use events::PcapngWriter;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
+#[cfg(feature = "pcap")]
+pub use events::{PcapngFrame, PcapngWriter};
 pub use firewall::Firewall;
 pub use foreign::{AttachedBy, ForeignProgram, Holder};
 pub use frags::Frags;

@@ -19,6 +19,8 @@ pub use service::{FirewallService, Reload, Reloaded, Stop};
 
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+
 use crate::failure::Failure;
 use crate::{libbpf, usage};
 use access::Access;
@@ -32,6 +34,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The command line of the daemon: for manual pages and completions.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
