@@ -17,6 +17,7 @@ use super::ifindex::IfIndex;
 use super::layout::{
     INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, INTERFACE_PORT, InterfaceEntry,
 };
+use super::metrics::DETACHMENTS;
 use super::slot_memory::InterfaceRecord;
 
 /// Slot 0 counts the frames of interfaces that are not in the table.
@@ -158,6 +159,7 @@ impl Interfaces {
                 && !link.is_alive()
             {
                 self.detachments += 1;
+                metrics::counter!(DETACHMENTS.name).increment(1);
                 slot.state = State::Detached {
                     since: self.detachments,
                 };
@@ -387,6 +389,7 @@ impl Interfaces {
             .iter_mut()
             .find(|s| s.ifindex == ifindex && s.is_attached())?;
         self.detachments += 1;
+        metrics::counter!(DETACHMENTS.name).increment(1);
         let state = State::Detached {
             since: self.detachments,
         };
