@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use common::certificates::{Authority, Pair, open_directory, private, token};
-use common::daemon::daemon;
+use common::daemon::{Daemon, daemon};
 use common::host::{Host, SERVER, audited, status, with_token};
 use common::{Ended, XDPGATE, command, is_root, text, wait_for};
 use nix::sys::signal::Signal;
@@ -20,8 +20,8 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-use xdpgate_api::v1::ApplyPolicyRequest;
 use xdpgate_api::v1::firewall_client::FirewallClient;
+use xdpgate_api::v1::{ApplyPolicyRequest, GetStatusRequest};
 
 #[test]
 fn r69_certificates_say_who_it_is_and_what_they_may() {
@@ -151,6 +151,65 @@ fn r69_certificates_that_do_not_fit_are_refused_and_both_sides_say_why() {
     ask(SERVER, &["--ca", &host.ca.cert]).refused(2, &["--key", "chmod 600"]);
 }
 
+/// The CA of the clients is replaced: who has a certificate of the one before is out, also on a connection
+/// that is open, and who has one of the new one is in.
+#[test]
+fn r69_certificates_are_read_again() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let before = host.ca.issue(&host.scratch, "ops");
+    let config = format!(
+        "{}[[api.clients]]\nname = 'ops'\nrole = 'admin'\n",
+        host.mutual_tls()
+    );
+    let config = config.replace(
+        &host.ca.cert,
+        &host.scratch.file("clients.crt", ca_of(&host.ca)),
+    );
+    let daemon = host.start(&config);
+    let next = Authority::new(&host.scratch, "next");
+    let status = async |client: &mut FirewallClient<_>| {
+        let asked = client.get_status(GetStatusRequest {}).await;
+        asked.map(drop).map_err(|status| status.code())
+    };
+    host.block_on(async || {
+        let mut old = FirewallClient::new(host.connect(Some(&before)).await);
+        assert_eq!(status(&mut old).await, Ok(()));
+        host.scratch
+            .file("clients.crt", ca_of(&host.ca) + &ca_of(&next));
+        reread(&daemon, 1);
+        assert_eq!(
+            status(&mut old).await,
+            Ok(()),
+            "its CA is still one of them"
+        );
+        host.scratch.file("clients.crt", ca_of(&next));
+        reread(&daemon, 2);
+        assert_eq!(status(&mut old).await, Err(Code::Unauthenticated));
+        let after = next.issue(&host.scratch, "ops");
+        let mut new = FirewallClient::new(host.connect(Some(&after)).await);
+        assert_eq!(status(&mut new).await, Ok(()));
+    });
+    audited(
+        &daemon,
+        &["who=\"certificate ops\"", "not taken any more", "refused"],
+    );
+}
+
+fn ca_of(authority: &Authority) -> String {
+    fs::read_to_string(&authority.cert).expect("a file")
+}
+
+/// Lets the daemon read its files again, `time` counts how often it was.
+fn reread(daemon: &Daemon, time: usize) {
+    daemon.signal(Signal::SIGHUP);
+    wait_for("the reload", || {
+        (daemon.log().matches("read again").count() == time).then_some(())
+    });
+}
+
 #[test]
 fn r69_tokens_and_their_rotation() {
     if !is_root() {
@@ -225,10 +284,7 @@ fn r69_tokens_and_their_rotation() {
         let (fresh, fresh_entry) = token("grafana", "viewer");
         host.scratch
             .file("tokens.toml", admin_entry.clone() + &fresh_entry);
-        daemon.signal(Signal::SIGHUP);
-        wait_for("the reload", || {
-            daemon.log().contains("read again").then_some(())
-        });
+        reread(&daemon, 1);
         let replayed = status(&channel, &viewer)
             .await
             .expect_err("it was replaced");
