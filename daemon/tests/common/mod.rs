@@ -5,6 +5,7 @@
     reason = "every test binary compiles all of it"
 )]
 
+pub mod api;
 pub mod captures;
 pub mod daemon;
 pub mod frames;
