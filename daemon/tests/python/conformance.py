@@ -239,7 +239,12 @@ def modes(client):
 
 
 def main():
-    options = [("grpc.max_receive_message_length", -1)]
+    # Over a Unix socket gRPC's C core would name the socket's path as the authority, which HTTP/2
+    # servers that follow RFC 9113 refuse.
+    options = [
+        ("grpc.default_authority", "localhost"),
+        ("grpc.max_receive_message_length", -1),
+    ]
     with grpc.insecure_channel(SERVER, options=options) as channel:
         health = health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(service="xdpgate.v1.Firewall"), timeout=TIMEOUT
