@@ -54,14 +54,13 @@ pub mod compile;
 pub mod image;
 #[cfg(feature = "kernel")]
 mod kernel;
+mod management;
 pub mod oracle;
 pub mod packet;
 mod plan;
 pub mod policy;
 mod verdict;
 
-#[cfg(feature = "pcap")]
-pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
     Applied, ApplyError, ApplyOptions, AttachError, AttachMode, AttachedBy, Attachment, AutoAttach,
@@ -71,14 +70,18 @@ pub use kernel::{
     Enforcement, EnforcementError, EntryCountersError, EntryStats, Estimate, EvaluateError, Event,
     EventError, EventOptions, EventStats, EventStream, Fallback, Family, Filter, Finding,
     FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError, Holder, IfIndex,
-    Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader, ModePreference,
-    NextError, NotSaved, OffloadState, OperState, Operation, Peer, Pending, PendingError, PinError,
-    Pinning, Preflight, PreflightOptions, Previous, ProgramFacts, ProgramInfo, Rate, Rates,
-    Rehearsal, RestoreOutcome, Restored, Resync, RollbackError, RolledBack, RuleRates, RuleStats,
-    SavedPolicyError, Selector, SelectorError, Severity, SkipReason, Stats, Transaction,
-    TransactionError, TransactionOptions, VerdictCount, VerdictCounts, VerdictRates, VerifierLog,
-    XdpFeatures, build_info, pass_all, preflight, restore_interfaces, unpin,
+    Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader, MetricsOptions,
+    ModePreference, NextError, NotSaved, OffloadState, OperState, Operation, Peer, Pending,
+    PendingError, PinError, Pinning, Preflight, PreflightOptions, Previous, ProgramFacts,
+    ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, Resync, RollbackError,
+    RolledBack, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError, Severity,
+    SkipReason, Stats, Transaction, TransactionError, TransactionOptions, VerdictCount,
+    VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, describe_metrics, pass_all,
+    preflight, restore_interfaces, unpin,
 };
+#[cfg(feature = "pcap")]
+pub use kernel::{PcapngFrame, PcapngWriter};
+pub use management::{Management, ManagementPort};
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};
 pub use verdict::{Evaluation, Reason};

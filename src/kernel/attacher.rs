@@ -11,6 +11,7 @@ use super::events::Events;
 use super::firewall::lock;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
+use super::metrics::{ATTACH_FAILURES, ATTACH_FALLBACKS, ATTACHMENTS, DETACHMENTS};
 use super::namespace::Namespace;
 use super::publish::Active;
 
@@ -81,9 +82,13 @@ impl Attacher {
         match &attached {
             Ok(attachment) => {
                 let mode = attachment.mode.as_str();
-                metrics::counter!("xdpgate_attachments_total", "mode" => mode).increment(1);
+                metrics::counter!(ATTACHMENTS.name, "mode" => mode).increment(1);
+                for better in &attachment.fallbacks {
+                    let mode = better.from.as_str();
+                    metrics::counter!(ATTACH_FALLBACKS.name, "mode" => mode).increment(1);
+                }
             }
-            Err(_) => metrics::counter!("xdpgate_attach_failures_total").increment(1),
+            Err(_) => metrics::counter!(ATTACH_FAILURES.name).increment(1),
         }
         attached
     }
@@ -137,8 +142,14 @@ impl Attacher {
         };
         let attachment = interfaces.keep(backend, reservation, link, preference, mode, fallbacks);
         match attachment.why() {
-            None => log::info!("{name}: attached in {mode} mode"),
-            Some(why) => log::warn!("{name}: attached in {mode} mode: {why}"),
+            None => log::info!(
+                interface = name, ifindex = ifindex.get(), mode = mode.as_str();
+                "{name}: attached in {mode} mode"
+            ),
+            Some(why) => log::warn!(
+                interface = name, ifindex = ifindex.get(), mode = mode.as_str();
+                "{name}: attached in {mode} mode: {why}"
+            ),
         }
         Ok(attachment)
     }
@@ -164,7 +175,7 @@ impl Attacher {
             .release(ifindex)
             .ok_or(AttachError::NotAttached(ifindex))?;
         released.insert(ifindex);
-        log::info!("{}: detached", attachment.name);
+        told_of_detached(&attachment);
         Ok(attachment)
     }
 
@@ -190,7 +201,7 @@ impl Attacher {
             return None;
         }
         let attachment = interfaces.release(ifindex)?;
-        log::info!("{}: detached", attachment.name);
+        told_of_detached(&attachment);
         Some(attachment)
     }
 
@@ -245,4 +256,12 @@ impl Attacher {
             active.judge.set_scopes(slot, active.scopes.of(name));
         }
     }
+}
+
+fn told_of_detached(attachment: &Attachment) {
+    metrics::counter!(DETACHMENTS.name).increment(1);
+    log::info!(
+        interface = attachment.name.as_str(), ifindex = attachment.ifindex.get();
+        "{}: detached", attachment.name
+    );
 }

@@ -133,6 +133,10 @@ impl Waiting {
         self.deadline.left(&Now::read())
     }
 
+    pub(super) fn is_of_mode(&self) -> bool {
+        matches!(self.change, WaitingChange::Enforcement { .. })
+    }
+
     pub(super) fn refusal(&self) -> PendingError {
         PendingError {
             generation: self.generation,

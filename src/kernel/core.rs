@@ -11,8 +11,10 @@ use super::events::Events;
 use super::interfaces::Interfaces;
 use super::keeper::Keeper;
 use super::memory::{Disk, Memory};
+use super::metrics::Telemetry;
 use super::publish::{Active, Generation};
 use super::slots::RuleSlots;
+use crate::management::Management;
 use crate::policy::Policy;
 
 /// Locks are taken in this order: `slots`, `disk`, `memory`.
@@ -38,6 +40,9 @@ pub(super) struct Core {
     /// Where all is saved.
     pub disk: Mutex<Option<Disk>>,
     pub keeper: Keeper,
+    /// What passes before any rule; published with the next policy.
+    pub management: RwLock<Arc<[Management]>>,
+    pub telemetry: Telemetry,
 }
 
 impl Core {

@@ -103,6 +103,18 @@ impl Firewall {
         self.backend.enforcement()
     }
 
+    /// The mode that [`Firewall::set_enforcement`] chose, in this process or, with a
+    /// [`state_dir`](crate::Loader::state_dir), in an earlier one; `None` if it never did. It differs
+    /// from [`Firewall::enforcement`] after [`Firewall::set_dry_run`].
+    pub fn chosen_enforcement(&self) -> Option<Enforcement> {
+        let memory = lock(&self.core.memory);
+        match &memory.pending {
+            _ if self.backend.enforcement() == Enforcement::Pass => Some(Enforcement::Pass),
+            Some(pending) if pending.is_of_mode() => Some(Enforcement::Enforce),
+            _ => memory.enforcement,
+        }
+    }
+
     /// Chooses whether frames are dropped, at once and for all interfaces. With a
     /// [`state_dir`](crate::Loader::state_dir) the choice is saved and holds after a restart too.
     ///
@@ -158,9 +170,7 @@ impl Core {
         let _turn = lock(&self.slots);
         let before = self.backend.enforcement();
         let pending = lock(&self.memory).pending.clone();
-        let pending_mode = pending
-            .as_ref()
-            .is_some_and(|p| matches!(p.change, WaitingChange::Enforcement { .. }));
+        let pending_mode = pending.as_ref().is_some_and(Waiting::is_of_mode);
         if let Some(pending) = &pending
             && mode == Enforcement::Enforce
             && (pending_mode || within.is_some())

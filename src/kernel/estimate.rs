@@ -105,7 +105,8 @@ impl Firewall {
             return Ok(None);
         };
         let rules = active_rules(policy);
-        let (image, _) = self.core.compile(policy, vec![0; rules.len()])?;
+        let slots = vec![0; rules.len()];
+        let (image, _) = self.core.compile(policy, slots, &self.core.management())?;
         let clock = self.core.clock()?;
         let reader = ImageReader::trusted(&image.lines, image.shape);
         let scopes = Scopes::new(image.scopes());

@@ -22,6 +22,7 @@ use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
 use super::keeper::Keeper;
 use super::loader::Loader;
+use super::metrics::{self as told, Telemetry};
 use super::namespace::Namespace;
 use super::preflight::{self, Preflight};
 use super::publish::{Active, Generation};
@@ -97,6 +98,8 @@ impl Firewall {
         let active = Arc::new(RwLock::new(None));
         let interfaces = Arc::new(Mutex::new(beginning.interfaces));
         let events = Arc::new(Events::new(backend.events()));
+        let mut bans = beginning.bans;
+        let telemetry = Telemetry::new(bans.all(backend.bans(), backend.ticks()).len());
         let core = Core {
             backend: Arc::clone(&backend),
             secret: beginning.secret,
@@ -111,6 +114,8 @@ impl Firewall {
             memory: Mutex::default(),
             disk: Mutex::default(),
             keeper: Keeper::default(),
+            management: RwLock::new(Arc::new([])),
+            telemetry,
         };
         Self {
             core: CoreOwner(Arc::new(core)),
@@ -132,7 +137,7 @@ impl Firewall {
             samples: Samples::default(),
             sample_every,
             backend,
-            bans: Mutex::new(beginning.bans),
+            bans: Mutex::new(bans),
             interfaces,
         }
     }
@@ -395,7 +400,7 @@ impl Firewall {
     /// What is broken.
     pub fn health(&self) -> Result<(), HealthError> {
         let found = self.find_broken();
-        metrics::gauge!("xdpgate_healthy").set(f64::from(u8::from(found.is_ok())));
+        metrics::gauge!(told::HEALTHY.name).set(f64::from(u8::from(found.is_ok())));
         found
     }
 

@@ -197,19 +197,6 @@ impl Disk {
             });
         }
         // Everything that takes room.
-        let mut saved = None;
-        record.previous = match before {
-            Before::Unknown => None,
-            Before::NoPolicy => Some(PreviousRecord { file: None }),
-            Before::Saved(file) => Some(PreviousRecord {
-                file: Some(file.clone()),
-            }),
-            Before::Kept(policy) => {
-                let file = self.keep(policy, record.generation)?;
-                saved = Some(file.clone());
-                Some(PreviousRecord { file: Some(file) })
-            }
-        };
         let mut policy = None;
         let mut is_pending_policy = false;
         match &lasting {
@@ -231,6 +218,19 @@ impl Disk {
             // There may be one that was never put in force: it stays.
             None => record.policy = self.policy.as_ref().map(|(_, hash)| *hash),
         }
+        let mut saved = None;
+        record.previous = match before {
+            Before::Unknown => None,
+            Before::NoPolicy => Some(PreviousRecord { file: None }),
+            Before::Saved(file) => Some(PreviousRecord {
+                file: Some(file.clone()),
+            }),
+            Before::Kept(policy) => {
+                let file = self.keep(policy, record.generation)?;
+                saved = Some(file.clone());
+                Some(PreviousRecord { file: Some(file) })
+            }
+        };
         let state = dir.prepare_record(&record)?;
         // From here on only names change.
         if let Some((file, now)) = pending {

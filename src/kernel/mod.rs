@@ -35,7 +35,9 @@ mod layout;
 mod link;
 mod live;
 mod loader;
+mod management;
 mod memory;
+mod metrics;
 mod namespace;
 mod pin;
 mod pin_root;
@@ -80,15 +82,16 @@ pub use error::{
     LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
 pub use estimate::Estimate;
-#[cfg(feature = "pcap")]
-pub use events::PcapngWriter;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
+#[cfg(feature = "pcap")]
+pub use events::{PcapngFrame, PcapngWriter};
 pub use firewall::Firewall;
 pub use foreign::{AttachedBy, ForeignProgram, Holder};
 pub use frags::Frags;
 pub use ifindex::IfIndex;
 pub use loader::Loader;
 pub use memory::NotSaved;
+pub use metrics::{MetricsOptions, describe_metrics};
 pub use pin::unpin;
 pub use pin_root::Pinning;
 pub use preflight::{Finding, FindingKind, Preflight, PreflightOptions, Severity, preflight};

@@ -12,11 +12,13 @@ use super::entry_counters;
 use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
 use super::memory::Before;
+use super::metrics;
 use super::scopes::Scopes;
 use super::slots::{Assignment, RuleSlot, RuleSlots};
 use super::state_dir::Hash;
 use crate::compile::{Clock, CompileOptions, Recompilation, active_rules, compile};
 use crate::image::Image;
+use crate::management::Management;
 use crate::plan::Plan;
 use crate::policy::{AddressItem, AddressMatch, Policy, PolicyHash, RuleId, SetName};
 
@@ -29,8 +31,12 @@ pub(super) struct Active {
     pub rules: Arc<[(RuleId, RuleSlot)]>,
     pub judge: Arc<dyn Judge>,
     pub scopes: Scopes,
+    /// What passes before any rule.
+    pub management: Arc<[Management]>,
     /// The image without its lines, which the judge has.
     pub image: Image,
+    /// The size that it has with them.
+    pub image_bytes: usize,
 }
 
 impl Active {
@@ -126,9 +132,17 @@ impl Firewall {
     /// # Errors
     /// Those that [`Firewall::apply`] would give for the policy.
     pub fn plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
-        lock(&self.core.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
+        let started = Instant::now();
+        let plan = self.make_plan(policy);
+        metrics::planned(started, &plan);
+        plan
+    }
+
+    fn make_plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
+        let core = &self.core;
+        lock(&core.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
         let slots = vec![0; active_rules(policy).len()];
-        let (image, _) = self.core.compile(policy, slots)?;
+        let (image, _) = core.compile(policy, slots, &core.management())?;
         let mut plan = Plan::between(self.policy().as_deref(), policy);
         plan.image_bytes = Some(image.as_bytes().len());
         Ok(plan)
@@ -160,6 +174,17 @@ impl Core {
 
     /// [`Firewall::apply`] for whoever holds the lock on transactions. Nothing is saved.
     pub(super) fn put_in_force(
+        &self,
+        policy: Arc<Policy>,
+        slots: &mut RuleSlots,
+    ) -> Result<Applied, ApplyError> {
+        let started = Instant::now();
+        let applied = self.try_in_force(policy, slots);
+        self.telemetry.applied(started, &applied);
+        applied
+    }
+
+    fn try_in_force(
         &self,
         policy: Arc<Policy>,
         slots: &mut RuleSlots,
@@ -208,12 +233,13 @@ impl Core {
         let rules = numbered(&policy, assignment);
 
         let started = Instant::now();
-        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules) {
+        let management = self.management();
+        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules, &management) {
             // No policy whose entries are counted, and only for those a later process asks.
             Some((image, hosts)) => (image, Some(hosts), [0; 32]),
             None => {
                 let slots = rules.iter().map(|(_, slot)| slot.number).collect();
-                let (image, hash) = self.compile(&policy, slots)?;
+                let (image, hash) = self.compile(&policy, slots, &management)?;
                 (image, None, *hash.as_bytes())
             }
         };
@@ -255,6 +281,8 @@ impl Core {
             rules,
             judge,
             scopes,
+            management,
+            image_bytes: applied.image_bytes,
             image: image.with_lines(Vec::new()),
         };
         let active = Arc::new(active);
@@ -274,6 +302,8 @@ impl Core {
         drop(counting);
         drop(before);
         log::info!(
+            generation = applied.generation.get(), rules = active.rules.len(),
+            entries = applied.entries, image_bytes = applied.image_bytes;
             "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
             applied.generation,
             active.rules.len(),
@@ -286,8 +316,16 @@ impl Core {
 
     /// The image of the policy in force, changed into that of another one, and in how many hosts;
     /// `None` if that is not enough.
-    fn recompile(&self, policy: &Policy, rules: &[(RuleId, RuleSlot)]) -> Option<(Image, usize)> {
+    fn recompile(
+        &self,
+        policy: &Policy,
+        rules: &[(RuleId, RuleSlot)],
+        management: &[Management],
+    ) -> Option<(Image, usize)> {
         let active = self.active()?;
+        if *active.management != *management {
+            return None;
+        }
         let change = Recompilation::between(&active.policy, policy)?;
         let slot = |rule: &(RuleId, RuleSlot)| rule.1.number;
         if !rules.iter().map(slot).eq(active.rules.iter().map(slot)) {
@@ -312,6 +350,7 @@ impl Core {
         &self,
         policy: &Policy,
         counter_slots: Vec<u32>,
+        management: &[Management],
     ) -> Result<(Image, PolicyHash), ApplyError> {
         let clock = self.clock()?;
         let hash = policy.hash();
@@ -321,6 +360,7 @@ impl Core {
             counter_slots,
             clock,
             rows_up_to: self.rows_up_to,
+            management: management.to_vec(),
         };
         Ok((compile(policy, &options)?, hash))
     }

@@ -9,6 +9,7 @@ use super::deadline::{Deadline, Now};
 use super::enforcement::is_within;
 use super::error::{ApplyError, TransactionError};
 use super::firewall::{Firewall, lock};
+use super::metrics::refused_changes;
 use super::publish::{Applied, Generation};
 use super::slots::RuleSlots;
 use super::state_dir::Hash;
@@ -203,7 +204,8 @@ impl Firewall {
             Hash::of(format!("transact {within:?} {atomicity:?} {changes:?}"))
         });
         let key = apply.key.as_deref().zip(request);
-        if let Some(generation) = core.check(&apply, key)? {
+        let known = core.check(&apply, key);
+        if let Some(generation) = known.inspect_err(|_| refused_changes())? {
             return Ok(Transaction {
                 generation: Some(generation).filter(|g| *g != Generation::default()),
                 applied: None,
@@ -213,7 +215,8 @@ impl Firewall {
         }
         let actual = core.generation();
         let before = core.policy().unwrap_or_default();
-        let changed = before.change(changes, atomicity)?;
+        let changed = before.change(changes, atomicity);
+        let changed = changed.inspect_err(|_| refused_changes())?;
         let is_same = |effect: &Result<Effect, _>| matches!(effect, Ok(Effect::Unchanged) | Err(_));
         if changed.effects.iter().all(is_same) || changed.policy == *before {
             if key.is_some() {

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use xdpgate::{AttachMode, ModePreference};
 
+use super::access::TokenCommand;
 use super::config::PinMode;
+use super::logging::{Format, Level, Log};
 use crate::endpoint::Endpoint;
 
 /// Keeps an XDP firewall on network interfaces and serves its API.
@@ -14,7 +16,7 @@ use crate::endpoint::Endpoint;
 /// Without --enforce this is a dry run: every frame is judged and counted, none is dropped. What
 /// would have been dropped is in `xdpgate stats` as would_drop.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "xdpgated", version, after_help = HELP)]
+#[command(name = "xdpgated", version, after_help = HELP, args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     /// The configuration file; without one all is as its defaults have it
     #[arg(long, value_name = "FILE", env = "XDPGATED_CONFIG")]
@@ -33,10 +35,14 @@ pub(super) struct Args {
     /// Where in the receive path to run [default: best]
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
-    /// Where to serve the API: unix:PATH (only its owner may use it) or a loopback ADDRESS:PORT
-    /// (every user of this host may) [default: unix:/run/xdpgate/xdpgated.sock]
+    /// Where to serve the API: unix:PATH, https://ADDRESS:PORT (the configuration has the certificates) or
+    /// a loopback ADDRESS:PORT in the clear; repeat it for more [default:
+    /// unix:/run/xdpgate/xdpgated.sock]
     #[arg(long, value_name = "WHERE")]
-    pub listen: Option<Endpoint>,
+    pub listen: Vec<Endpoint>,
+    /// Let every user of this host change everything by a loopback ADDRESS:PORT of --listen
+    #[arg(long)]
+    pub insecure_loopback: bool,
     /// Whether the filter outlives the daemon, by pins [default: auto]
     #[arg(long, value_enum, value_name = "WHETHER", env = "XDPGATED_PIN")]
     pub pin: Option<PinMode>,
@@ -50,9 +56,36 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub max_rules: Option<u32>,
-    /// What to log on stderr; RUST_LOG says it in more detail
-    #[arg(long, value_name = "LEVEL", value_parser = log_level, default_value = "info")]
-    pub log_level: log::LevelFilter,
+    /// Where to serve /metrics, /healthz and /readyz over HTTP: a loopback ADDRESS:PORT or unix:PATH
+    /// [default: nowhere]
+    #[arg(long, value_name = "WHERE")]
+    pub metrics_listen: Option<String>,
+    /// What to log on stderr; RUST_LOG says it in more detail [default: info]
+    #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
+    pub log_level: Option<Level>,
+    /// The form of the log: text, or json with one object on each line [default: text]
+    #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
+    pub log_format: Option<Format>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+impl Args {
+    /// How to log, where the configuration says `from_file`.
+    pub(super) fn log(&self, from_file: Log) -> Log {
+        Log {
+            level: self.log_level.unwrap_or(from_file.level),
+            format: self.log_format.unwrap_or(from_file.format),
+        }
+    }
+}
+
+/// What the program does in place of being a daemon.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum Command {
+    /// Make tokens for the API
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 const HELP: &str = "\
@@ -70,7 +103,10 @@ Examples:
   xdpgate policy apply policy.yaml
   xdpgate stats                                  what would have been dropped?
   xdpgated --enforce
-  xdpgated --interface eth0 --policy policy.yaml --mode native --listen 127.0.0.1:50051";
+  xdpgated --metrics-listen 127.0.0.1:29187      curl http://127.0.0.1:29187/metrics
+  xdpgated --interface eth0 --policy policy.yaml --mode native
+  xdpgated --config xdpgated.toml --listen https://0.0.0.0:50051    the file has [api.tls]
+  xdpgated token new --name grafana --role viewer";
 
 /// Where in the receive path the program may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -92,9 +128,4 @@ impl From<Mode> for ModePreference {
             Mode::Generic => Self::Exactly(AttachMode::Generic),
         }
     }
-}
-
-fn log_level(text: &str) -> Result<log::LevelFilter, String> {
-    text.parse()
-        .map_err(|_| "it is one of off, error, warn, info, debug, trace".to_owned())
 }

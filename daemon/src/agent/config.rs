@@ -1,5 +1,9 @@
 //! The configuration file, in TOML.
 
+mod api;
+
+pub(super) use api::{Api, Tls};
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +12,8 @@ use serde::Deserialize;
 use xdpgate::{AutoAttachOptions, Filter, Pinning, Selector};
 
 use super::args::Mode;
-use crate::endpoint::Endpoint;
+use super::logging::Log;
+use super::monitor::Metrics;
 use crate::failure::Failure;
 
 /// All of it. What is absent is as [`Config::default`] has it.
@@ -17,8 +22,6 @@ use crate::failure::Failure;
 pub(super) struct Config {
     /// Drop for real.
     pub enforce: bool,
-    /// Where to serve the API.
-    pub listen: Option<String>,
     /// The policy for as long as none is saved.
     pub policy: Option<PathBuf>,
     /// Where the policy is saved.
@@ -27,9 +30,12 @@ pub(super) struct Config {
     pub max_rules: u32,
     /// How many interfaces may be attached at one time.
     pub max_interfaces: u16,
+    pub api: Api,
     pub interfaces: Interfaces,
     pub pins: Pins,
     pub bridge: Vec<Bridge>,
+    pub log: Log,
+    pub metrics: Metrics,
 }
 
 /// Which interfaces are attached.
@@ -95,14 +101,16 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enforce: false,
-            listen: None,
             policy: None,
             state_dir: PathBuf::from("/var/lib/xdpgate"),
             max_rules: 16_384,
             max_interfaces: 256,
+            api: Api::default(),
             interfaces: Interfaces::default(),
             pins: Pins::default(),
             bridge: Vec::new(),
+            log: Log::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -152,11 +160,7 @@ impl Config {
             format!("{place}{}", error.message().replace('\n', ", "))
         })?;
         let _checked = config.interfaces.selector()?;
-        if let Some(listen) = &config.listen {
-            listen
-                .parse::<Endpoint>()
-                .map_err(|e| format!("listen: {e}"))?;
-        }
+        let _checked = config.metrics.endpoint()?;
         for (key, is_zero) in [
             ("max_rules", config.max_rules == 0),
             ("max_interfaces", config.max_interfaces == 0),
@@ -267,8 +271,14 @@ mod tests {
             ),
             ("[interfaces]\nmode = \"fast\"\n", &["line 2", "fast"]),
             ("[pins]\npinning = true\n", &["line 2"]),
+            (
+                "[metrics]\nlisten = \"0.0.0.0:29187\"\n",
+                &["metrics.listen", "metrics.allow_remote"],
+            ),
+            ("[log]\nformat = \"xml\"\n", &["line 2", "xml"]),
             ("max_rules = 0\n", &["max_rules", "1 or more"]),
-            ("listen = \"tcp:1\"\n", &["listen"]),
+            ("[api]\nlisten = \"unix:a\"\n", &["line 2"]),
+            ("[api.tls]\nkey = \"k\"\n", &["line 1", "certificate"]),
             ("[[bridge]]\nouter = \"a\"\n", &["line 1", "inner"]),
         ] {
             let error = Config::parse(text).unwrap_err();

@@ -1,26 +1,22 @@
 //! Serving the API until a signal comes, or the call to stop.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 use xdpgate::{AutoAttach, Firewall};
-use xdpgate_api::MAX_MESSAGE;
 use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
+use super::access::Access;
 use super::listen::Listener;
+use super::monitor::Told;
 use super::service::{FirewallService, Stop};
 use super::start::Started;
-use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
 /// Serves, says `ready`, and ends when SIGINT, SIGTERM or the call `Stop` comes. What is pinned goes on
@@ -28,12 +24,16 @@ use crate::failure::Failure;
 pub(super) fn until_stopped(
     signals: Signals,
     started: Started,
-    listener: Listener,
+    listeners: Vec<Listener>,
+    access: Access,
+    told: &Told,
 ) -> Result<(), Failure> {
     let Signals { runtime, received } = signals;
     let Started { firewall, auto } = started;
     let mut stop = Stop::Leave;
-    let served = runtime.block_on(serve(&firewall, auto, listener, received, &mut stop));
+    let served = runtime.block_on(serve(
+        &firewall, auto, listeners, &access, told, received, &mut stop,
+    ));
     match firewall.pin_root().filter(|_| stop == Stop::Leave) {
         Some(dir) => log::info!(
             "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
@@ -45,7 +45,10 @@ pub(super) fn until_stopped(
                 log::error!("pins are left: {error}");
             }
             for attachment in attachments {
-                log::info!("{}: detached", attachment.name);
+                log::info!(
+                    interface = attachment.name.as_str(), ifindex = attachment.ifindex.get();
+                    "{}: detached", attachment.name
+                );
             }
         }
     }
@@ -81,6 +84,11 @@ impl Signals {
         drop(entered);
         Ok(Self { runtime, received })
     }
+
+    /// Where tasks run until the daemon ends.
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -88,7 +96,9 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 async fn serve(
     firewall: &Arc<Firewall>,
     auto: Option<Arc<AutoAttach>>,
-    listener: Listener,
+    listeners: Vec<Listener>,
+    access: &Access,
+    told: &Told,
     mut received: Received,
     how: &mut Stop,
 ) -> Result<(), Error> {
@@ -109,8 +119,8 @@ async fn serve(
         service = service.watching(auto);
     }
     let service = FirewallServer::new(service)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+        .max_decoding_message_size(access.max_message_bytes())
+        .max_encoding_message_size(access.max_message_bytes());
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -118,36 +128,27 @@ async fn serve(
     health
         .set_serving::<FirewallServer<FirewallService>>()
         .await;
-    let router = Server::builder()
+    let router = access
+        .server()
         .add_service(service)
         .add_service(health_server)
         .add_service(reflection);
 
-    let endpoint = listener.endpoint();
-    // Kept until all is drained: its file goes with it.
-    let (incoming, _file) = match listener {
-        Listener::Unix(listener, file) => {
-            let stream = UnixListenerStream::new(UnixListener::from_std(listener)?);
-            (Incoming::Unix(stream), Some(file))
-        }
-        Listener::Tcp(listener, _) => (
-            Incoming::Tcp(TcpListenerStream::new(TcpListener::from_std(listener)?)),
-            None,
-        ),
-    };
-    if let Endpoint::Tcp(address) = endpoint {
-        log::warn!("{address}: every user of this host may change the policy through it");
-    }
-    log::info!("ready: serving at {endpoint}");
-    let serving: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match incoming {
-        Incoming::Unix(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
-        Incoming::Tcp(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
-    };
+    let endpoints: Vec<String> = listeners.iter().map(|l| l.endpoint().to_string()).collect();
+    access.warn_of_reach(&listeners, firewall.policy().as_deref());
+    // Kept until all is drained: the files of the sockets go with it.
+    let (incoming, _accepting) = access.accept(listeners)?;
+    let endpoints = endpoints.join(", ");
+    told.serving(firewall);
+    log::info!(endpoint = endpoints.as_str(); "ready: serving at {endpoints}");
+    let serving = router.serve_with_incoming_shutdown(incoming, stopped);
     tokio::pin!(serving);
     let watch = watch_health(Arc::clone(firewall), health.clone());
+    let reread = reread_on_hangup(access.clone());
     let name = tokio::select! {
         ended = &mut serving => return Ok(ended?),
         () = watch => unreachable!("health is watched for ever"),
+        ended = reread => return Ok(ended?),
         _ = received.interrupt.recv() => "SIGINT",
         _ = received.terminate.recv() => "SIGTERM",
         asked = asks.recv() => {
@@ -157,7 +158,8 @@ async fn serve(
     };
     // Who asks from now on is told that it is stopping already.
     asks.close();
-    log::info!("stopping: {name}");
+    told.stopping();
+    log::info!(reason = name; "stopping: {name}");
     health
         .set_not_serving::<FirewallServer<FirewallService>>()
         .await;
@@ -165,6 +167,18 @@ async fn serve(
     match tokio::time::timeout(DRAIN, serving).await {
         Ok(ended) => ended?,
         Err(_) => log::warn!("connections that were still open after {DRAIN:?} are cut"),
+    }
+    Ok(())
+}
+
+/// Reads tokens and certificates again at each SIGHUP.
+async fn reread_on_hangup(access: Access) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    while hangup.recv().await.is_some() {
+        match access.reread() {
+            Ok(()) => log::info!("tokens and certificates were read again"),
+            Err(reason) => log::error!("what was in force stays so: {reason}"),
+        }
     }
     Ok(())
 }
@@ -180,7 +194,8 @@ async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
         };
         match found {
             Err(error) if was_well => {
-                log::error!("{error}");
+                let generation = firewall.generation().map(|g| g.get());
+                log::error!(generation; "{error}");
                 health
                     .set_not_serving::<FirewallServer<FirewallService>>()
                     .await;
@@ -199,11 +214,6 @@ async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
 }
 
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
-
-enum Incoming {
-    Unix(UnixListenerStream),
-    Tcp(TcpListenerStream),
-}
 
 /// How long running calls may take to end.
 const DRAIN: Duration = Duration::from_secs(3);

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use xdpgate::{
-    Applied, Attachment, AutoAttach, Bridge, EventOptions, Firewall, IfIndex, ModePreference,
-    Policy, RestoreOutcome,
+    Applied, Attachment, AutoAttach, Bridge, Enforcement, EventOptions, Firewall, IfIndex,
+    Management, ModePreference, Policy, RestoreOutcome,
 };
 
 use super::args::Args;
-use super::config::Config;
+use super::config::{Api, Config};
 use super::fault;
-use crate::endpoint::Endpoint;
+use super::logging::Log;
+use super::monitor::Metrics;
 use crate::failure::Failure;
 
 /// What is to be done, from arguments and a file that were all checked.
@@ -22,7 +23,6 @@ pub(super) struct Plan {
     /// In place of those that the configuration selects.
     interfaces: Vec<IfIndex>,
     bridges: Vec<Bridge>,
-    pub listen: Endpoint,
 }
 
 /// A firewall that is up.
@@ -54,6 +54,8 @@ impl Plan {
         config.pins.root = overridden.pin_root.unwrap_or(config.pins.root);
         config.state_dir = overridden.state_dir.unwrap_or(config.state_dir);
         config.policy = overridden.policy.or(config.policy);
+        config.log = args.log(config.log);
+        config.metrics.listen = overridden.metrics_listen.or(config.metrics.listen);
         let policy = match &config.policy {
             None => None,
             Some(file) => {
@@ -61,13 +63,17 @@ impl Plan {
                 Some((file.clone(), policy))
             }
         };
-        let listen = match (overridden.listen, &config.listen) {
-            (Some(endpoint), _) => endpoint,
-            (None, listen) => {
-                let text = listen.as_deref().unwrap_or(Endpoint::DEFAULT);
-                text.parse().map_err(|e| Failure::input("listen", e))?
-            }
-        };
+        config.api.insecure_loopback |= args.insecure_loopback;
+        if !args.listen.is_empty() {
+            config.api.listen = args.listen.iter().map(ToString::to_string).collect();
+        }
+        config
+            .api
+            .endpoints()
+            .map_err(|reason| match &args.config {
+                Some(file) => Failure::input(file.display(), reason),
+                None => Failure::Input(reason),
+            })?;
         let mut interfaces = Vec::new();
         for name in &args.interfaces {
             let ifindex = IfIndex::from_name(name).map_err(Failure::operation)?;
@@ -91,13 +97,27 @@ impl Plan {
             config,
             policy,
             interfaces,
-            listen,
         })
     }
 
-    /// Loads, applies and attaches. On error what was done is undone; what an earlier daemon left goes
+    /// How to log.
+    pub(super) fn log(&self) -> Log {
+        self.config.log
+    }
+
+    /// What to tell over HTTP, and where.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.config.metrics
+    }
+
+    /// How the API is served.
+    pub(super) fn api(&self) -> &Api {
+        &self.config.api
+    }
+
+    /// Loads, applies and attaches; `management` passes whatever the policy is. On error what was done is undone; what an earlier daemon left goes
     /// on.
-    pub(super) fn carry_out(self) -> Result<Started, Failure> {
+    pub(super) fn carry_out(self, management: Vec<Management>) -> Result<Started, Failure> {
         let config = &self.config;
         let most = u16::try_from(self.interfaces.len()).unwrap_or(u16::MAX);
         let had_pins = config.pins.root.exists();
@@ -109,16 +129,17 @@ impl Plan {
             .pin_root(&config.pins.root)
             .mount_bpffs(config.pins.mount_bpffs)
             .state_dir(&config.state_dir)
+            .management(management)
             .load()
             .map_err(Failure::operation)?;
         let inherited = firewall.attachments();
         // Where an earlier filter is in force it goes on as it is until nothing can fail any more.
         if inherited.is_empty() {
-            firewall.set_dry_run(!config.enforce);
+            self.set_mode(&firewall);
         }
         match self.bring_up(&firewall) {
             Ok((applied, auto)) => {
-                firewall.set_dry_run(!config.enforce);
+                self.set_mode(&firewall);
                 Self::keep_samples(&firewall);
                 self.report(&firewall, applied);
                 Ok(Started {
@@ -130,6 +151,17 @@ impl Plan {
                 undo(&firewall, &inherited, had_pins);
                 Err(failure)
             }
+        }
+    }
+
+    /// Enforces if the configuration says so. If it does not, a mode that was chosen by a call holds, or
+    /// else it is dry run. Pass mode stays in any case.
+    fn set_mode(&self, firewall: &Firewall) {
+        if firewall.enforcement() == Enforcement::Pass {
+            return;
+        }
+        if self.config.enforce || firewall.chosen_enforcement().is_none() {
+            firewall.set_dry_run(!self.config.enforce);
         }
     }
 
@@ -204,13 +236,22 @@ impl Plan {
         let attachments = firewall.attachments();
         for attachment in &attachments {
             // Why it fell back, the library has said.
-            log::info!("{}: attached in {} mode", attachment.name, attachment.mode);
+            log::info!(
+                interface = attachment.name.as_str(), ifindex = attachment.ifindex.get(),
+                mode = attachment.mode.as_str();
+                "{}: attached in {} mode", attachment.name, attachment.mode
+            );
         }
         if attachments.is_empty() {
             log::warn!("no interface is attached yet; `xdpgate interfaces` says why");
         }
-        if !self.config.enforce {
-            log::info!("dry run: nothing is dropped; --enforce drops");
+        match firewall.enforcement() {
+            Enforcement::Enforce => {}
+            Enforcement::DryRun => log::info!("dry run: nothing is dropped; --enforce drops"),
+            Enforcement::Pass => log::warn!(
+                "pass mode: nothing is dropped, whatever the configuration says, until the mode enforce \
+                 or dry run is set by the call SetMode"
+            ),
         }
         match firewall.pin_root() {
             Some(dir) => log::info!("pinned at {}: outlives this process", dir.display()),

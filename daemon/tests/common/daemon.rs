@@ -57,6 +57,17 @@ impl Daemon {
         self.log.lock().expect("no panic").clone()
     }
 
+    /// Sends a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Runs the client against it.
     pub fn ask(&self, arguments: &[&str]) -> Ended {
         xdpgate([arguments, &["--server", &self.server]].concat())

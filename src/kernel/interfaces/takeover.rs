@@ -102,6 +102,7 @@ impl Interfaces {
                 Err(_) if !link.is_alive() => {}
                 Err(error) => {
                     log::error!(
+                        interface = slot.name.as_str(), ifindex = attachment.ifindex.get();
                         "{}: still runs the program and the policy of the process before: {error}",
                         slot.name
                     );

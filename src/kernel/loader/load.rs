@@ -141,7 +141,7 @@ impl Loader {
             })
             .count();
         if lost > 0 {
-            log::error!("{lost} bans of the process before were lost: max_bans is too small");
+            log::error!(bans = lost; "{lost} bans of the process before were lost: max_bans is too small");
         }
         for inherited in links {
             let key = (inherited.ifindex, inherited.name.clone());
@@ -152,18 +152,23 @@ impl Loader {
             if let Some((_, partner)) = inherited.bridged
                 && let Err(error) = backend.set_partner(inherited.ifindex, Some(partner))
             {
-                log::error!("{}: is no port any more: {error}", key.1);
+                log::error!(
+                    interface = key.1.as_str(), ifindex = key.0.get();
+                    "{}: is no port any more: {error}", key.1
+                );
             }
             beginning
                 .interfaces
                 .inherit(&*backend, inherited, counted)
                 .map_err(LoadError::Attach)?;
             log::info!(
+                interface = key.1.as_str(), ifindex = key.0.get(), mode = mode.as_str(), program;
                 "{}: taken over in {mode} mode, with program {program}",
                 key.1
             );
         }
-        let mut firewall = Firewall::new(backend, beginning, self.rows_up_to, self.sample_every);
+        let firewall = Firewall::new(backend, beginning, self.rows_up_to, self.sample_every);
+        let mut firewall = firewall.with_management(self.management);
         firewall
             .bridges
             .configure(self.fast_forward, self.state_dir);

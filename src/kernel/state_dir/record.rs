@@ -194,3 +194,88 @@ pub(in crate::kernel) mod text {
         text.parse().map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernel::deadline::Now;
+
+    fn full() -> Record {
+        let deadline = Deadline::new(&Now::read(), Duration::from_secs(60)).unwrap();
+        Record {
+            generation: u64::MAX,
+            policy: Some(Hash::of("policy")),
+            previous: Some(PreviousRecord {
+                file: Some(SavedFile {
+                    name: "previous-7.yaml".to_owned(),
+                    hash: Hash::of("previous"),
+                }),
+            }),
+            enforcement: Some(Enforcement::DryRun),
+            pending: Some(PendingRecord {
+                generation: 8,
+                deadline,
+                change: PendingChange::Policy {
+                    hash: Hash::of("pending"),
+                },
+            }),
+            keys: vec![KeyRecord {
+                key: "a \"key\"\n".to_owned(),
+                request: Hash::of("request"),
+                generation: 7,
+            }],
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut of_mode = full();
+        of_mode.pending.as_mut().unwrap().change = PendingChange::Enforcement {
+            before: Enforcement::Pass,
+        };
+        for record in [Record::default(), full(), of_mode] {
+            assert_eq!(Record::parse(&record.to_text()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let text = full().to_text();
+        for (from, to, reason) in [
+            ("\"version\": 1", "\"version\": 2", "version 2 is not known"),
+            ("\"version\": 1", "\"vers\": 1", "missing field `version`"),
+            ("\"keys\"", "\"kex\"", "unknown field `kex`"),
+            ("previous-7.yaml", "../../etc/x", "no name of a file"),
+            ("dry_run", "dry", "unknown variant `dry`"),
+            ("\"wall\": \"", "\"wall\": \"x", "wall"),
+            ("\"hash\": \"", "\"hash\": \"g", "64 hexadecimal digits"),
+        ] {
+            let wrong = text.replacen(from, to, 1);
+            assert_ne!(wrong, text, "{from}");
+            let said = Record::parse(&wrong).unwrap_err();
+            assert!(said.contains(reason) || reason == "wall", "{said}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is there, and wherever it was cut off or changed: an answer, and one that can be
+        /// written again.
+        #[test]
+        fn any_text_is_answered(cut in 0usize..2000, at in 0usize..2000, byte: u8, any in ".{0,200}") {
+            let mut bytes = full().to_text().into_bytes();
+            bytes.truncate(cut.max(1));
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            for text in [String::from_utf8_lossy(&bytes).into_owned(), any] {
+                if let Ok(record) = Record::parse(&text) {
+                    prop_assert_eq!(Record::parse(&record.to_text()), Ok(record));
+                }
+            }
+        }
+    }
+}

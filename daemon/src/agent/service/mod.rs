@@ -1,5 +1,6 @@
 //! The service `xdpgate.v1.Firewall`: each call is one of the library, on a thread that may block.
 
+mod audit;
 mod bans;
 mod events;
 mod interfaces;
@@ -22,6 +23,7 @@ use xdpgate_api::v1::{self, firewall_server};
 
 use super::convert;
 use super::fault::{self, Fault};
+use audit::noted;
 use events::Losses;
 use page::Tokens;
 pub use reload::{Reload, Reloaded};
@@ -178,8 +180,10 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| policy::apply(shared, &request))
-            .await
+        let answer = self.run(move |shared| policy::apply(shared, &request));
+        let answer = answer.await?;
+        let what = format!("policy {}", answer.get_ref().hash);
+        Ok(noted(answer, what))
     }
 
     async fn plan_policy(
@@ -195,8 +199,9 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::ChangePolicyRequest>,
     ) -> Result<Response<v1::ChangePolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| policy::change(shared, &request))
-            .await
+        let what = audit::changes(&request);
+        let answer = self.run(move |shared| policy::change(shared, &request));
+        Ok(noted(answer.await?, what))
     }
 
     async fn import_set(
@@ -211,8 +216,8 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::ConfirmPolicyRequest>,
     ) -> Result<Response<v1::ConfirmPolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| safety::confirm(&shared.firewall, request))
-            .await
+        let answer = self.run(move |shared| safety::confirm(&shared.firewall, request));
+        Ok(noted(answer.await?, "what waited"))
     }
 
     async fn rollback_policy(
@@ -220,8 +225,10 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::RollbackPolicyRequest>,
     ) -> Result<Response<v1::RollbackPolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| safety::rollback(shared, request))
-            .await
+        let answer = self.run(move |shared| safety::rollback(shared, request));
+        let answer = answer.await?;
+        let what = format!("policy {}", answer.get_ref().hash);
+        Ok(noted(answer, what))
     }
 
     async fn get_policy(
@@ -254,8 +261,10 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::BanRequest>,
     ) -> Result<Response<v1::BanResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| bans::ban(&shared.firewall, &request))
-            .await
+        let seconds = request.ttl.as_ref().map_or(0, |ttl| ttl.seconds);
+        let what = format!("{} for {seconds} s", request.prefix);
+        let answer = self.run(move |shared| bans::ban(&shared.firewall, &request));
+        Ok(noted(answer.await?, what))
     }
 
     async fn unban(
@@ -263,8 +272,12 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::UnbanRequest>,
     ) -> Result<Response<v1::UnbanResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| bans::unban(&shared.firewall, &request))
-            .await
+        let what = match &request.which {
+            Some(v1::unban_request::Which::Prefix(prefix)) => prefix.clone(),
+            _ => "all".to_owned(),
+        };
+        let answer = self.run(move |shared| bans::unban(&shared.firewall, &request));
+        Ok(noted(answer.await?, what))
     }
 
     async fn list_bans(
@@ -348,8 +361,9 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::AttachInterfaceRequest>,
     ) -> Result<Response<v1::AttachInterfaceResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| interfaces::attach(&shared.firewall, &request))
-            .await
+        let what = format!("interface {}", request.name);
+        let answer = self.run(move |shared| interfaces::attach(&shared.firewall, &request));
+        Ok(noted(answer.await?, what))
     }
 
     async fn detach_interface(
@@ -357,8 +371,9 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::DetachInterfaceRequest>,
     ) -> Result<Response<v1::DetachInterfaceResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| interfaces::detach(&shared.firewall, &request.name))
-            .await
+        let what = format!("interface {}", request.name);
+        let answer = self.run(move |shared| interfaces::detach(&shared.firewall, &request.name));
+        Ok(noted(answer.await?, what))
     }
 
     async fn preflight(
@@ -377,8 +392,17 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::SetModeRequest>,
     ) -> Result<Response<v1::SetModeResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| safety::set_mode(shared, &request))
-            .await
+        let mode = request
+            .mode()
+            .as_str_name()
+            .to_lowercase()
+            .replace('_', " ");
+        let what = match &request.interface {
+            Some(name) => format!("interface {name}: {mode}"),
+            None => mode,
+        };
+        let answer = self.run(move |shared| safety::set_mode(shared, &request));
+        Ok(noted(answer.await?, what))
     }
 
     async fn evaluate(
@@ -394,8 +418,10 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         _: Request<v1::ReloadConfigRequest>,
     ) -> Result<Response<v1::ReloadConfigResponse>, Status> {
-        self.run(|shared| reload::reload(shared.reload.as_deref()))
-            .await
+        let answer = self.run(|shared| reload::reload(shared.reload.as_deref()));
+        let answer = answer.await?;
+        let what = format!("changed: {}", answer.get_ref().changed.join(", "));
+        Ok(noted(answer, what))
     }
 
     async fn stop(
@@ -413,7 +439,8 @@ impl firewall_server::Firewall for FirewallService {
         let how = if detach { Stop::Detach } else { Stop::Leave };
         stop.send(how).await.map_err(|_| fault::stopping())?;
         let goes_on = !detach && self.0.firewall.pin_root().is_some();
-        Ok(Response::new(v1::StopResponse { goes_on }))
+        let what = if detach { "and detach" } else { "" };
+        Ok(noted(Response::new(v1::StopResponse { goes_on }), what))
     }
 }
 

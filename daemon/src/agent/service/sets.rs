@@ -12,7 +12,7 @@ use xdpgate_api::v1::import_set_request::Part;
 
 use super::safety::{Guard, confirm_by};
 use super::stream::{Over, Sink};
-use super::{FirewallService, Shared};
+use super::{FirewallService, Shared, audit};
 use crate::agent::convert::{self, Wrong};
 use crate::agent::fault::{self, Fault};
 
@@ -138,6 +138,7 @@ pub(super) async fn import(
         Some(Part::Header(header)) => header,
         _ => return Err(Wrong::new("header", "the first message must be the header").into()),
     };
+    let set = header.set.clone();
     let mut import = Import::new(header)?;
     let turn = Arc::clone(&service.0.imports).acquire_owned().await;
     let turn = turn.map_err(|_| fault::stopping())?;
@@ -148,7 +149,9 @@ pub(super) async fn import(
     }
     let done = service.run(move |shared| import.finish(shared)).await;
     drop(turn);
-    done
+    let done = done?;
+    let what = format!("set {set}: {} entries", done.get_ref().received);
+    Ok(audit::noted(done, what))
 }
 
 async fn next(
