@@ -5,6 +5,7 @@
     reason = "every test binary compiles all of it"
 )]
 
+pub mod api;
 pub mod captures;
 pub mod certificates;
 pub mod daemon;
