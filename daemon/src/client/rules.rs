@@ -38,7 +38,7 @@ pub(super) enum Rule {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  xdpgate rules
+  xdpgate rules                               the same as: xdpgate rule list
   xdpgate rules --search dns --label owner=web
   xdpgate rules --address 203.0.113.7         rules that look for this address
   xdpgate rules --json | jq -r '.rules[].id'")]
