@@ -132,7 +132,7 @@ fn manual_pages_render_without_warnings() {
     }
     for page in pages {
         let output = Command::new("groff")
-            .args(["-man", "-Tutf8", "-ww"])
+            .args(["-man", "-Tutf8", "-ww", "-P-cbou"])
             .arg(&page)
             .output()
             .expect("groff");

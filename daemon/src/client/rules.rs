@@ -97,6 +97,7 @@ Several are changed at once, or none.
 
 Examples:
   xdpgate rule disable block-dns
+  xdpgate rule enable block-dns
   xdpgate rule remove block-dns block-ntp --confirm-within 60s")]
 pub(super) struct Named {
     /// The ids of the rules
