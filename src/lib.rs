@@ -67,7 +67,7 @@ pub use kernel::{
     AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface, AutoStats, Ban,
     BanError, BanScope, Bridge, BridgeError, BridgeInfo, BridgePort, BuildInfo, Channels,
     ConfirmError, Count, Decision, DetachReason, DeviceFacts, DirectionStats, Disposition,
-    Enforcement, EnforcementError, EntryCountersError, EntryStats, EvaluateError, Event,
+    Enforcement, EnforcementError, EntryCountersError, EntryStats, Estimate, EvaluateError, Event,
     EventError, EventOptions, EventStats, EventStream, Fallback, Family, Filter, Finding,
     FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError, Holder, IfIndex,
     Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader, MetricsOptions,

@@ -16,6 +16,7 @@ use super::core::{Core, CoreOwner};
 use super::enforcement::Enforcement;
 use super::entry_counters::InheritedEntries;
 use super::error::{AttachError, EvaluateError, HealthError, PinError};
+use super::estimate::Samples;
 use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
@@ -68,6 +69,7 @@ pub struct Firewall {
     /// See [`Loader::sample_every`].
     sample_every: Duration,
     pub(super) events: Arc<Events>,
+    pub(super) samples: Samples,
 }
 
 /// What a firewall begins with: nothing, or what an earlier process left.
@@ -132,6 +134,7 @@ impl Firewall {
                 Arc::clone(&interfaces),
             )),
             sampler: Mutex::new(None),
+            samples: Samples::default(),
             sample_every,
             backend,
             bans: Mutex::new(bans),

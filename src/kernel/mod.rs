@@ -20,6 +20,7 @@ mod device;
 mod enforcement;
 mod entry_counters;
 mod error;
+mod estimate;
 mod evaluate;
 mod events;
 mod firewall;
@@ -80,6 +81,7 @@ pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,
     LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
+pub use estimate::Estimate;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
 #[cfg(feature = "pcap")]
 pub use events::{PcapngFrame, PcapngWriter};

@@ -338,7 +338,7 @@ impl Core {
         Some((image, change.hosts()))
     }
 
-    fn clock(&self) -> Result<Clock, ApplyError> {
+    pub(super) fn clock(&self) -> Result<Clock, ApplyError> {
         self.backend.clock().map_err(|source| ApplyError::Syscall {
             call: "reading the clock of the data path",
             source,

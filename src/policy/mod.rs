@@ -14,8 +14,10 @@ mod fields;
 mod hash;
 mod list;
 mod names;
+mod query;
 mod rule;
 mod set;
+mod set_builder;
 mod suggest;
 mod validate;
 mod yaml;
@@ -30,9 +32,11 @@ pub use fields::{
 };
 pub use hash::PolicyHash;
 pub use list::ListError;
+pub use query::RuleQuery;
 pub use rule::{Action, Match, Mode, RateLimit, RateScope, RateUnit, Rule, RuleId};
 pub(crate) use set::Expiring;
 pub use set::{AddressSet, EntryCounters};
+pub use set_builder::{AddressSetBuilder, PackedError};
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,6 @@ mod args;
 mod config;
 mod convert;
 mod fault;
-mod interfaces;
 mod listen;
 mod logging;
 mod monitor;
@@ -16,7 +15,7 @@ mod serve;
 mod service;
 mod start;
 
-pub use service::{FirewallService, Stop};
+pub use service::{FirewallService, Reload, Reloaded, Stop};
 
 use std::process::ExitCode;
 

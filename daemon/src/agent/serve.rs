@@ -103,6 +103,7 @@ async fn serve(
     how: &mut Stop,
 ) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
+    let streaming = stopped.clone();
     let stopped = async move {
         let mut stopped = stopped;
         // An error means that the sender is gone, which is a stop too.
@@ -111,7 +112,9 @@ async fn serve(
 
     let (health, health_server) = tonic_health::server::health_reporter();
     let (asked, mut asks) = mpsc::channel(1);
-    let mut service = FirewallService::new(Arc::clone(firewall)).stopped_by(asked);
+    let mut service = FirewallService::new(Arc::clone(firewall))
+        .stopped_by(asked)
+        .until(streaming);
     if let Some(auto) = auto {
         service = service.watching(auto);
     }

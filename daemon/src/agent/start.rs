@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use xdpgate::{
-    Applied, Attachment, AutoAttach, Bridge, Enforcement, Firewall, IfIndex, Management,
-    ModePreference, Policy, RestoreOutcome,
+    Applied, Attachment, AutoAttach, Bridge, Enforcement, EventOptions, Firewall, IfIndex,
+    Management, ModePreference, Policy, RestoreOutcome,
 };
 
 use super::args::Args;
@@ -140,6 +140,7 @@ impl Plan {
         match self.bring_up(&firewall) {
             Ok((applied, auto)) => {
                 self.set_mode(&firewall);
+                Self::keep_samples(&firewall);
                 self.report(&firewall, applied);
                 Ok(Started {
                     firewall: Arc::new(firewall),
@@ -212,6 +213,13 @@ impl Plan {
             .auto_attach_with(selector, interfaces.options())
             .map_err(Failure::operation)?;
         Ok((applied, Some(auto)))
+    }
+
+    /// Keeps samples, by which a plan says how recent traffic would fare.
+    fn keep_samples(firewall: &Firewall) {
+        if let Err(error) = firewall.keep_samples(EventOptions::default()) {
+            log::warn!("plans come without an estimate: {error}");
+        }
     }
 
     fn report(&self, firewall: &Firewall, applied: Option<Applied>) {
