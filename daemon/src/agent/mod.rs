@@ -4,6 +4,7 @@
 //! was saved, attach, open the API. When a step fails, what was done before it is undone.
 
 mod args;
+mod commands;
 mod config;
 mod convert;
 mod fault;
@@ -20,14 +21,20 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 use crate::{libbpf, usage};
-use args::Args;
+use args::{Args, Cli, Command};
 use listen::Listener;
 
 /// Runs the daemon with this process's arguments until a signal ends it.
 pub fn main() -> ExitCode {
-    match usage::parse().and_then(|args| run(&args)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+    let done = usage::parse().map(|cli: Cli| match cli.command {
+        None => run(&cli.args),
+        Some(Command::Run(args)) => run(&args),
+        Some(Command::Check(args)) => commands::check(&args),
+        Some(Command::Config(command)) => commands::config(&command),
+    });
+    match done {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) | Err(failure) => failure.report(),
     }
 }
 

@@ -9,7 +9,7 @@ use xdpgate::{
 };
 
 use super::args::Args;
-use super::config::Config;
+use super::config::{Config, Problem};
 use super::fault;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
@@ -33,41 +33,28 @@ pub(super) struct Started {
     pub auto: Option<Arc<AutoAttach>>,
 }
 
+/// Reads the policy that the configuration names.
+pub(super) fn read_policy(config: &Config) -> Result<Option<(PathBuf, Policy)>, Failure> {
+    let Some(file) = &config.policy else {
+        return Ok(None);
+    };
+    let policy = Policy::from_file(file).map_err(|e| Failure::policy(file, &e))?;
+    Ok(Some((file.clone(), policy)))
+}
+
 impl Plan {
     /// Reads configuration and policy and finds the interfaces. Changes nothing.
     pub(super) fn new(args: &Args) -> Result<Self, Failure> {
-        let mut config = match &args.config {
-            Some(file) => Config::read(file)?,
-            None => Config::default(),
-        };
-        config.enforce |= args.enforce;
-        let overridden = args.clone();
-        if let Some(mode) = overridden.mode {
-            config.interfaces.mode = mode;
+        let loaded = args
+            .load()
+            .map_err(|problems| Problem::failure(&problems))?;
+        for warning in &loaded.warnings {
+            log::warn!("{warning}");
         }
-        if let Some(pin) = overridden.pin {
-            config.pins.pinning = pin;
-        }
-        if let Some(max_rules) = overridden.max_rules {
-            config.max_rules = max_rules;
-        }
-        config.pins.root = overridden.pin_root.unwrap_or(config.pins.root);
-        config.state_dir = overridden.state_dir.unwrap_or(config.state_dir);
-        config.policy = overridden.policy.or(config.policy);
-        let policy = match &config.policy {
-            None => None,
-            Some(file) => {
-                let policy = Policy::from_file(file).map_err(|e| Failure::policy(file, &e))?;
-                Some((file.clone(), policy))
-            }
-        };
-        let listen = match (overridden.listen, &config.listen) {
-            (Some(endpoint), _) => endpoint,
-            (None, listen) => {
-                let text = listen.as_deref().unwrap_or(Endpoint::DEFAULT);
-                text.parse().map_err(|e| Failure::input("listen", e))?
-            }
-        };
+        let config = loaded.config;
+        let policy = read_policy(&config)?;
+        let listen = config.listen.parse();
+        let listen = listen.map_err(|e| Failure::input("listen", e))?;
         let mut interfaces = Vec::new();
         for name in &args.interfaces {
             let ifindex = IfIndex::from_name(name).map_err(Failure::operation)?;

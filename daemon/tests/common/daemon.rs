@@ -100,8 +100,8 @@ pub fn daemon(server: &str, arguments: &[&str]) -> Command {
     let kept = |what: &str| dir.join(format!("{}-{what}", name.to_string_lossy()));
     command
         .env_remove("XDPGATED_CONFIG")
-        .env("XDPGATED_PIN", "off")
-        .env("XDPGATED_PIN_ROOT", kept("pins"))
+        .env("XDPGATED_PINS_PINNING", "off")
+        .env("XDPGATED_PINS_ROOT", kept("pins"))
         .env("XDPGATED_STATE_DIR", kept("state"))
         .args(["--listen", server])
         .args(arguments);
