@@ -10,6 +10,8 @@ mod convert;
 mod fault;
 mod interfaces;
 mod listen;
+mod notify;
+mod reload;
 mod serve;
 mod service;
 mod start;

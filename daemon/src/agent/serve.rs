@@ -18,6 +18,8 @@ use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
 use super::listen::Listener;
+use super::notify;
+use super::reload::Reloader;
 use super::service::{FirewallService, Stop};
 use super::start::Started;
 use crate::endpoint::Endpoint;
@@ -31,9 +33,17 @@ pub(super) fn until_stopped(
     listener: Listener,
 ) -> Result<(), Failure> {
     let Signals { runtime, received } = signals;
-    let Started { firewall, auto } = started;
+    let Started {
+        firewall,
+        auto,
+        reloader,
+    } = started;
+    let reloader = Arc::new(reloader);
     let mut stop = Stop::Leave;
-    let served = runtime.block_on(serve(&firewall, auto, listener, received, &mut stop));
+    let served = runtime.block_on(serve(
+        &firewall, auto, &reloader, listener, received, &mut stop,
+    ));
+    drop(reloader);
     match firewall.pin_root().filter(|_| stop == Stop::Leave) {
         Some(dir) => log::info!(
             "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
@@ -68,6 +78,7 @@ pub(super) struct Signals {
 struct Received {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -77,6 +88,7 @@ impl Signals {
         let received = Received {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         };
         drop(entered);
         Ok(Self { runtime, received })
@@ -88,6 +100,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 async fn serve(
     firewall: &Arc<Firewall>,
     auto: Option<Arc<AutoAttach>>,
+    reloader: &Arc<Reloader>,
     listener: Listener,
     mut received: Received,
     how: &mut Stop,
@@ -136,6 +149,7 @@ async fn serve(
         log::warn!("{address}: every user of this host may change the policy through it");
     }
     log::info!("ready: serving at {endpoint}");
+    notify::ready(&notify::status_line(firewall));
     let serving: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match incoming {
         Incoming::Unix(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
         Incoming::Tcp(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
@@ -145,6 +159,7 @@ async fn serve(
     let name = tokio::select! {
         ended = &mut serving => return Ok(ended?),
         () = watch => unreachable!("health is watched for ever"),
+        () = reload_at(&mut received.hangup, reloader, firewall) => "the signals ended",
         _ = received.interrupt.recv() => "SIGINT",
         _ = received.terminate.recv() => "SIGTERM",
         asked = asks.recv() => {
@@ -155,6 +170,7 @@ async fn serve(
     // Who asks from now on is told that it is stopping already.
     asks.close();
     log::info!("stopping: {name}");
+    notify::stopping();
     health
         .set_not_serving::<FirewallServer<FirewallService>>()
         .await;
@@ -166,15 +182,53 @@ async fn serve(
     Ok(())
 }
 
-/// Says in the health service and in the log when packets pass unjudged.
+/// Reads the configuration again at each SIGHUP.
+async fn reload_at(hangup: &mut Signal, reloader: &Arc<Reloader>, firewall: &Arc<Firewall>) {
+    while hangup.recv().await.is_some() {
+        notify::reloading();
+        let (reloader, firewall) = (Arc::clone(reloader), Arc::clone(firewall));
+        let reloaded = tokio::task::spawn_blocking(move || {
+            // What came of it, it has logged.
+            let _ = reloader.reload();
+            notify::ready(&notify::status_line(&firewall));
+        });
+        if let Err(error) = reloaded.await {
+            log::error!("the reload did not end well: {error}");
+        }
+    }
+}
+
+/// Says in the health service, in the log and to the service manager when packets pass unjudged.
+///
+/// It tells the service manager also that the daemon is alive, which is so when a call of the library
+/// comes back, whatever it says: to be killed would mend nothing, and would close the API by which an
+/// operator can.
 async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
     let mut was_well = true;
+    let alive_every = notify::alive_every();
+    let every = alive_every.map_or(HEALTH_EVERY, |alive| alive.min(HEALTH_EVERY));
+    let mut told = notify::status_line(&firewall);
     loop {
-        tokio::time::sleep(HEALTH_EVERY).await;
+        tokio::time::sleep(every).await;
         let asked = Arc::clone(&firewall);
-        let Ok(found) = tokio::task::spawn_blocking(move || asked.health()).await else {
+        let looked = tokio::task::spawn_blocking(move || {
+            let status = notify::status_line(&asked);
+            (asked.health(), status)
+        });
+        let Ok((found, status)) = looked.await else {
             continue;
         };
+        let status = match &found {
+            Ok(()) => status,
+            Err(error) => format!("{error}; {status}"),
+        };
+        if status != told {
+            notify::status(&status);
+            told = status;
+        }
+        if alive_every.is_some() {
+            notify::alive();
+        }
         match found {
             Err(error) if was_well => {
                 log::error!("{error}");

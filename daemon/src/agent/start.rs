@@ -11,12 +11,14 @@ use xdpgate::{
 use super::args::Args;
 use super::config::{Config, Problem};
 use super::fault;
+use super::reload::Reloader;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
 /// What is to be done, from arguments and a file that were all checked.
 #[derive(Debug)]
 pub(super) struct Plan {
+    args: Args,
     config: Config,
     policy: Option<(PathBuf, Policy)>,
     /// In place of those that the configuration selects.
@@ -31,6 +33,7 @@ pub(super) struct Started {
     pub firewall: Arc<Firewall>,
     /// `None` if the interfaces were named.
     pub auto: Option<Arc<AutoAttach>>,
+    pub reloader: Reloader,
 }
 
 /// Reads the policy that the configuration names.
@@ -75,6 +78,7 @@ impl Plan {
         });
         Ok(Self {
             bridges: bridges.collect::<Result<_, Failure>>()?,
+            args: args.clone(),
             config,
             policy,
             interfaces,
@@ -107,9 +111,12 @@ impl Plan {
             Ok((applied, auto)) => {
                 firewall.set_dry_run(!config.enforce);
                 self.report(&firewall, applied);
+                let (firewall, auto) = (Arc::new(firewall), auto.map(Arc::new));
+                let (watched, selected) = (Arc::clone(&firewall), auto.clone());
                 Ok(Started {
-                    firewall: Arc::new(firewall),
-                    auto: auto.map(Arc::new),
+                    reloader: Reloader::new(self.args, self.config, watched, selected),
+                    firewall,
+                    auto,
                 })
             }
             Err(failure) => {

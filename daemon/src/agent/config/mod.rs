@@ -20,7 +20,7 @@ pub(super) use interfaces::{Interfaces, Mode};
 pub(super) use pins::{PinMode, Pins};
 pub(super) use problem::{Invalid, Problem};
 pub(super) use schema::json as json_schema;
-pub(super) use sources::{FILE_VARIABLE, Loaded, Override, differences, environment, load};
+pub(super) use sources::{FILE_VARIABLE, Loaded, Override, differences, environment, keep, load};
 
 use std::path::PathBuf;
 

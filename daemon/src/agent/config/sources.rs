@@ -93,6 +93,15 @@ pub(in crate::agent) fn differences(one: &Config, other: &Config) -> Vec<String>
     keys
 }
 
+/// `new` with what `former` has for these keys.
+pub(in crate::agent) fn keep(new: &Config, former: &Config, keys: &[String]) -> Config {
+    let (mut kept, former) = (tree(new), tree(former));
+    for key in keys {
+        put_back(&mut kept, &former, key);
+    }
+    serde_json::from_value(kept).expect("each value is of a configuration that was right")
+}
+
 fn compare(node: Node<'_>, key: &str, one: &Value, other: &Value, keys: &mut Vec<String>) {
     if let (Some(inner), Value::Object(_), Value::Object(_)) = (node.keys(), one, other) {
         for (name, node) in inner {
