@@ -53,6 +53,10 @@ impl Daemon {
         daemon
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().expect("no panic").clone()
     }
@@ -72,8 +76,7 @@ impl Daemon {
     /// Sends a signal and waits for the end; gives the exit code and the log.
     #[track_caller]
     pub fn stop(mut self, signal: Signal) -> (Option<i32>, String) {
-        let pid = Pid::from_raw(self.child.id() as i32);
-        kill(pid, signal).expect("it runs");
+        kill(self.pid(), signal).expect("it runs");
         let status = wait_for("its end", || self.child.try_wait().expect("a child"));
         (status.code(), self.log())
     }
