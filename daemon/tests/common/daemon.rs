@@ -31,7 +31,12 @@ impl Daemon {
     /// Likewise, at an endpoint.
     #[track_caller]
     pub fn start_at(namespace: &Namespace, server: &str, arguments: &[&str]) -> Self {
-        let mut command = daemon(server, arguments);
+        Self::start_with(namespace, server, daemon(server, arguments))
+    }
+
+    /// Likewise, by a command that comes from [`daemon`].
+    #[track_caller]
+    pub fn start_with(namespace: &Namespace, server: &str, mut command: Command) -> Self {
         command.stderr(Stdio::piped());
         let mut child = namespace.run(|| command.spawn()).expect("the daemon");
         let stderr = child.stderr.take().expect("piped");
