@@ -33,8 +33,10 @@ pub(crate) struct ReloadOutcome {
 struct Follower {
     /// The keys that it takes over: this one and those in it.
     section: &'static str,
-    follow: Box<dyn Fn(&Config) -> Result<(), String> + Send + Sync>,
+    follow: Follow,
 }
+
+type Follow = Box<dyn Fn(&Config) -> Result<(), String> + Send + Sync>;
 
 impl Reloader {
     pub(super) fn new(
