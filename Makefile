@@ -75,6 +75,16 @@ mutations: ## break the code in one place at a time and see a test fail for it (
 bench: setup ## the datapath benchmark (root; BENCH_ARGS="...")
 	$(CARGO) bench -p xdpgate --bench datapath -- $(BENCH_ARGS)
 
+.PHONY: deb
+deb: build ## the Debian package, in target/debian (needs cargo-deb)
+	@$(CARGO) deb --version >/dev/null 2>&1 || \
+		{ echo "cargo-deb is missing: cargo install --locked cargo-deb" >&2; exit 1; }
+	$(CARGO) deb -p xdpgated --no-build --locked
+
+.PHONY: test-deb
+test-deb: deb ## install, upgrade, remove and purge the package in namespaces (root)
+	@scripts/test-deb "$$(ls -t target/debian/xdpgate_*.deb | head -1)"
+
 .PHONY: lint
 lint: ## formatting, clippy, shellcheck if it is there
 	$(CARGO) fmt --all --check
