@@ -18,6 +18,7 @@ use super::layout::{
     INTERFACE_DRY_RUN, INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, INTERFACE_PORT,
     InterfaceEntry,
 };
+use super::metrics::DETACHMENTS;
 use super::slot_memory::InterfaceRecord;
 
 /// Slot 0 counts the frames of interfaces that are not in the table.
@@ -159,6 +160,7 @@ impl Interfaces {
                 && !link.is_alive()
             {
                 self.detachments += 1;
+                metrics::counter!(DETACHMENTS.name).increment(1);
                 slot.state = State::Detached {
                     since: self.detachments,
                 };
@@ -419,6 +421,7 @@ impl Interfaces {
             .iter_mut()
             .find(|s| s.ifindex == ifindex && s.is_attached())?;
         self.detachments += 1;
+        metrics::counter!(DETACHMENTS.name).increment(1);
         let state = State::Detached {
             since: self.detachments,
         };

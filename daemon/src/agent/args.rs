@@ -60,11 +60,24 @@ pub(super) struct Args {
     /// [default: nowhere]
     #[arg(long, value_name = "WHERE")]
     pub metrics_listen: Option<String>,
-    /// What to log on stderr; RUST_LOG says it in more detail [default: info]
-    #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
+    /// What to log on stderr: off, error, warn, info, debug or trace; RUST_LOG says it in more detail
+    /// [default: info]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
     pub log_level: Option<Level>,
     /// The form of the log: text, or json with one object on each line [default: text]
-    #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "FORM",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
     pub log_format: Option<Format>,
     #[command(subcommand)]
     pub command: Option<Command>,

@@ -79,7 +79,14 @@ pub(super) fn run(args: &Import) -> Result<(), Failure> {
             .await
     });
     bar.finish_and_clear();
-    answer(args.remote.json, &done?, |done| text(args, done))
+    let done = done.map_err(|failure| match failure {
+        Failure::Operation(why) if args.add || args.remove => Failure::Operation(why.replace(
+            "import it with OPERATION_REPLACE, which makes it",
+            "without --add and --remove it is made",
+        )),
+        other => other,
+    })?;
+    answer(args.remote.json, &done, |done| text(args, done))
 }
 
 /// The list, from a file or stdin.

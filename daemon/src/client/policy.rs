@@ -92,7 +92,7 @@ pub(super) struct Apply {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  xdpgate policy confirm
+  xdpgate confirm                   the same as: xdpgate policy confirm
   xdpgate policy confirm 7          only if it is generation 7 that waits")]
 pub(super) struct Confirm {
     /// The generation that is to be kept; without it whatever waits, a change of the mode too

@@ -38,7 +38,7 @@ pub(super) enum Rule {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  xdpgate rules
+  xdpgate rules                               the same as: xdpgate rule list
   xdpgate rules --search dns --label owner=web
   xdpgate rules --address 203.0.113.7         rules that look for this address
   xdpgate rules --json | jq -r '.rules[].id'")]
@@ -97,6 +97,7 @@ Several are changed at once, or none.
 
 Examples:
   xdpgate rule disable block-dns
+  xdpgate rule enable block-dns
   xdpgate rule remove block-dns block-ntp --confirm-within 60s")]
 pub(super) struct Named {
     /// The ids of the rules

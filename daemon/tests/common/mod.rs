@@ -10,6 +10,7 @@ pub mod captures;
 pub mod certificates;
 pub mod daemon;
 pub mod frames;
+pub mod host;
 pub mod namespace;
 pub mod scrape;
 
