@@ -80,7 +80,6 @@ pub fn arrives(sender: &UdpSocket, receiver: &UdpSocket) -> bool {
     receiver.recv(&mut [0; 64]).is_ok()
 }
 
-#[track_caller]
 pub async fn apply(client: &mut Client, yaml: &str) -> ApplyPolicyResponse {
     let request = ApplyPolicyRequest {
         yaml: yaml.to_owned(),
