@@ -9,7 +9,9 @@ use common::is_root;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
+use tonic::transport::Endpoint;
 use tonic_types::StatusExt;
+use xdpgate_api::v1::firewall_client::FirewallClient;
 use xdpgate_api::v1::unban_request::Which;
 use xdpgate_api::v1::watch_interfaces_response::Kind;
 use xdpgate_api::v1::{
@@ -263,7 +265,9 @@ async fn a_slow_reader_loses_messages_and_holds_up_nobody() {
         top_rules,
     };
     // On a connection of its own, so that nobody shares its window.
-    let mut slow = scene.client().await;
+    let endpoint = Endpoint::from_shared(scene.daemon.server.clone()).expect("an endpoint");
+    let endpoint = endpoint.initial_stream_window_size(65_535).connect().await;
+    let mut slow = FirewallClient::new(endpoint.expect("a connection"));
     let slow = slow.watch_stats(request(0)).await.expect("a stream");
     let mut slow = slow.into_inner();
     let fast = client.watch_stats(request(3)).await.expect("a stream");

@@ -17,7 +17,7 @@ use xdpgate_api::v1::import_set_request::Part;
 use xdpgate_api::v1::{
     Change, ChangePolicyRequest, GetPolicyRequest, GetStatusRequest, GetSystemRequest,
     ImportSetHeader, ImportSetRequest, ListRulesRequest, ListRulesResponse, ListSetEntriesRequest,
-    Program, SetEntries, SetEntry, effect,
+    Mode, Program, SetEntries, SetEntry, SetModeRequest, effect,
 };
 
 const RULES: &str = "
@@ -436,4 +436,63 @@ async fn r68_system_and_programs_are_as_the_kernel_says() {
     assert_eq!(shown[0]["ifindex"], attachment.ifindex);
     assert_eq!(shown[0]["xdp"]["prog"]["id"], attachment.program_id);
     assert_eq!(system.entry_program.expect("one").id, attachment.program_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r72_modes_for_all_and_for_one_interface() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let mut client = scene.client().await;
+    let rule = "rules: [{ id: nine, match: { dport: 9 }, action: drop }]";
+    apply(&mut client, &format!("version: 1\n{rule}\n")).await;
+    let (sender, receiver) = (scene.sender(), scene.receiver());
+    assert!(!arrives(&sender, &receiver));
+    let set = |mode: Mode, interface: Option<&str>| SetModeRequest {
+        mode: mode.into(),
+        interface: interface.map(str::to_owned),
+        confirm_within: None,
+    };
+    for (request, passes) in [
+        (set(Mode::DryRun, Some("xg0")), true),
+        (set(Mode::Enforce, Some("xg0")), false),
+        (set(Mode::Pass, None), true),
+        (set(Mode::Enforce, None), false),
+        (set(Mode::DryRun, None), true),
+    ] {
+        client.set_mode(request.clone()).await.expect("set");
+        assert_eq!(arrives(&sender, &receiver), passes, "{request:?}");
+        if request.interface.is_some() {
+            let status = client
+                .get_status(GetStatusRequest {})
+                .await
+                .expect("a status");
+            assert_eq!(status.into_inner().attachments[0].dry_run, passes);
+        }
+    }
+    // Nobody confirms: what was before is back by itself.
+    let within = SetModeRequest {
+        confirm_within: Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        }),
+        ..set(Mode::Enforce, None)
+    };
+    let answer = client.set_mode(within).await.expect("set").into_inner();
+    assert!(answer.confirm_by.is_some());
+    assert!(!arrives(&sender, &receiver));
+    common::wait_for("the mode before", || {
+        arrives(&sender, &receiver).then_some(())
+    });
+
+    for (request, code) in [
+        (set(Mode::Unspecified, None), Code::InvalidArgument),
+        (set(Mode::Pass, Some("xg0")), Code::InvalidArgument),
+        (set(Mode::DryRun, Some("nowhere")), Code::NotFound),
+        (set(Mode::DryRun, Some("lo")), Code::NotFound),
+    ] {
+        let status = client.set_mode(request.clone()).await.expect_err("refused");
+        assert_eq!(status.code(), code, "{request:?}: {status}");
+    }
 }

@@ -144,10 +144,11 @@ async fn serve(
     let service = FirewallServer::new(service)
         .max_decoding_message_size(access.max_message_bytes())
         .max_encoding_message_size(access.max_message_bytes());
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     health
         .set_serving::<FirewallServer<FirewallService>>()
         .await;
@@ -155,7 +156,9 @@ async fn serve(
         .server()
         .add_service(service)
         .add_service(health_server)
-        .add_service(reflection);
+        .add_service(reflection().build_v1()?)
+        // Under its former name, by which many tools still ask.
+        .add_service(reflection().build_v1alpha()?);
 
     let endpoints: Vec<String> = listeners.iter().map(|l| l.endpoint().to_string()).collect();
     access.warn_of_reach(&listeners, firewall.policy().as_deref());

@@ -17,6 +17,9 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from grpc_status import rpc_status
 from xdpgate.v1 import xdpgate_pb2 as pb
 from xdpgate.v1 import xdpgate_pb2_grpc
@@ -267,24 +270,10 @@ def main():
 
 def reflect(channel):
     """The methods that the daemon says it has."""
-    from google.protobuf import descriptor_pb2
-    from grpc_reflection.v1alpha import reflection_pb2 as alpha
-
-    request = alpha.ServerReflectionRequest(file_containing_symbol="xdpgate.v1.Firewall")
-    # Version 1 of reflection has the same messages as v1alpha, under another name.
-    call = channel.stream_stream(
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        request_serializer=alpha.ServerReflectionRequest.SerializeToString,
-        response_deserializer=alpha.ServerReflectionResponse.FromString,
-    )
-    answer = next(call(iter([request]), timeout=TIMEOUT))
-    methods = set()
-    for encoded in answer.file_descriptor_response.file_descriptor_proto:
-        file = descriptor_pb2.FileDescriptorProto.FromString(encoded)
-        for service in file.service:
-            if f"{file.package}.{service.name}" == "xdpgate.v1.Firewall":
-                methods |= {method.name for method in service.method}
-    return methods
+    database = ProtoReflectionDescriptorDatabase(channel)
+    assert "xdpgate.v1.Firewall" in database.get_services()
+    file = database.FindFileContainingSymbol("xdpgate.v1.Firewall")
+    return {method.name for service in file.service for method in service.method}
 
 
 main()
