@@ -115,7 +115,7 @@ fn r96_text_is_one_line_each() {
     }
     drop(daemon);
     let wrong = scratch.file("wrong.toml", "[log]\nformat = \"xml\"\n");
-    attempt(&host, &scratch, &["--config", &wrong]).refused(2, &["line 2", "xml"]);
+    attempt(&host, &scratch, &["--config", &wrong]).refused(2, &["wrong.toml:2: ", "xml"]);
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn r95_what_is_exported_is_what_was_counted() {
         for count in interface["verdicts"].as_array().expect("a list") {
             let labels = [
                 ("interface", interface["name"].as_str().expect("a name")),
-                ("verdict", count["verdict"].as_str().expect("a name")),
+                ("verdict", count["disposition"].as_str().expect("a name")),
                 ("reason", count["reason"].as_str().expect("a name")),
             ];
             for (metric, field) in [

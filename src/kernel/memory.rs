@@ -9,6 +9,7 @@ use super::confirm::{Waiting, WaitingChange};
 use super::core::Core;
 use super::enforcement::Enforcement;
 use super::firewall::{Firewall, lock};
+use super::metrics::SAVED;
 use super::publish::Generation;
 use super::state_dir::{
     Hash, KeyRecord, PENDING, POLICY, PendingChange, PendingRecord, PreviousRecord, Record,
@@ -91,7 +92,7 @@ impl Firewall {
     /// Whether the [state directory](crate::Loader::state_dir) holds all that is in force: policy,
     /// mode, pending change, idempotency keys. Without one there is nothing to save. What could not
     /// be saved is tried again with the next change, and every 30 seconds. The gauge
-    /// `xdpgate_state_saved` of the `metrics` facade is 1 or 0 by what came of it last.
+    /// `xdpgate_policy_saved` of the `metrics` facade is 1 or 0 by what came of it last.
     ///
     /// # Errors
     /// It does not: a process that starts now would begin with what was saved last.
@@ -126,7 +127,7 @@ impl Core {
         });
         drop(memory);
         if lock(&self.disk).is_some() {
-            metrics::gauge!("xdpgate_state_saved").set(f64::from(u8::from(saved.is_ok())));
+            metrics::gauge!(SAVED.name).set(f64::from(u8::from(saved.is_ok())));
         }
         if saved.is_err() {
             self.keeper.wake();

@@ -216,10 +216,15 @@ mod tests {
                 continue;
             }
             let empty = super::object(&prost_reflect::DynamicMessage::new(message.clone()));
-            let names: Vec<&String> = empty.as_object().unwrap().keys().collect();
+            let mut names: Vec<&String> = empty.as_object().unwrap().keys().collect();
             let mut fields: Vec<String> = message.fields().map(|f| f.name().to_owned()).collect();
+            names.sort();
             fields.sort();
-            assert!(names.iter().copied().eq(&fields), "{message:?}: {names:?}");
+            assert!(
+                names.iter().copied().eq(&fields),
+                "{}: {names:?}",
+                message.full_name()
+            );
             messages += 1;
         }
         assert!(messages > 70, "{messages}");
