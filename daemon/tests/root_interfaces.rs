@@ -312,7 +312,9 @@ fn a_configuration_that_is_wrong_is_refused_by_line_and_key() {
         "wrong.toml",
         "enforce = true\n[interfaces]\nclas = \"all\"\n",
     );
-    attempt(&scene.host, &scene.scratch, &["--config", &file])
-        .refused(2, &["wrong.toml", "line 3", "clas"]);
+    attempt(&scene.host, &scene.scratch, &["--config", &file]).refused(
+        2,
+        &["wrong.toml:3: interfaces.clas: ", "did you mean class?"],
+    );
     attempt(&scene.host, &scene.scratch, &["--config", "/nowhere"]).refused(2, &["/nowhere"]);
 }
