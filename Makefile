@@ -41,6 +41,10 @@ test: setup ## all tests; those that need root are skipped without it
 test-pure: ## the half without kernel: no root, no clang, any OS
 	@scripts/tally $(CARGO) test -p xdpgate --no-default-features --no-fail-fast
 
+.PHONY: test-load
+test-load: ## a thousand bans a second through the API for a minute, with watchers and traffic (root)
+	XDPGATE_LONG=1 $(CARGO) test -p xdpgated --test root_grpc_load -- --nocapture
+
 .PHONY: test-kernels
 test-kernels: ## the data-plane tests on real kernels in QEMU (KERNELS="5.10 6.1 newest")
 	@scripts/setup --kernels

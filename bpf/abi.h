@@ -11,7 +11,7 @@
 #define XDPGATE_ABI_H
 
 #define IMAGE_MAGIC 0x67706478 /* "xdpg" */
-#define IMAGE_LAYOUT 1
+#define IMAGE_LAYOUT 2
 
 #define LINE_BYTES 64
 #define HOST_CHOICES 2 /* a host or prefix lies in its home line or in one other */
@@ -34,7 +34,7 @@
 #define LABEL_BIT 27 /* the bits from here on of a label: the bit by which its partners know it */
 #define LIST_BOXES 8 /* boxes in a list of one pair */
 #define EXTRA_CLASSES 64 /* bits of one word */
-#define MAX_SSH_PREFIXES 16
+#define MAX_MANAGEMENT 32
 
 #define LIMIT_TIME_SHIFT 8 /* rate limits reckon in nanoseconds / 2^8 */
 #define SOURCE_SLOTS 3 /* budgets of sources in a line */
@@ -57,6 +57,7 @@
 #define INTERFACE_GONE 0xffffffffu /* an entry that was taken out; may be used again */
 #define INTERFACE_PORT (1u << 0) /* a port of a bridge: what passes goes to its partner */
 #define INTERFACE_UNFILTERED (1u << 1) /* a port whose frames are not judged */
+#define INTERFACE_DRY_RUN (1u << 2) /* nothing is dropped here, only counted */
 
 /* What a program does at its end that is not the plain case. Bits of one word, asked at one place, so
  * that the plain case has not one instruction for it. */
@@ -119,7 +120,7 @@ enum axis {
 #define TTL_VALUES 256
 #define DSCP_VALUES 64
 
-#define FEATURE_SSH (1u << 1) /* the failsafe has SSH prefixes */
+#define FEATURE_MANAGEMENT (1u << 1) /* the failsafe lets TCP of some peers pass */
 #define FEATURE_FAILSAFE (1u << 2)
 #define FEATURE_DEFAULT_DROP (1u << 3)
 #define FEATURE_MALFORMED_DROP (1u << 4)
@@ -185,6 +186,7 @@ struct shape {
 	__u32 features;
 	__u64 checksum; /* over all lines after this header */
 	__u64 seed[2]; /* of the hash tables: attackers choose keys */
+	__u64 local_ports, remote_ports; /* of management traffic, one bit each by its lowest six bits */
 	struct address_axis address[2]; /* AXIS_SRC, AXIS_DST */
 	struct table_axis table[AXIS_COUNT];
 	__u32 axes; /* bit set of the axes that rows are about */
@@ -203,15 +205,13 @@ struct shape {
 	__u32 exact_lines;
 	__u32 rules; /* struct rule_record, first line */
 	__u32 rule_count;
-	__u32 ssh; /* struct ssh_prefix, first line */
-	__u32 ssh_count;
-	__u32 ssh_v4_count; /* the first ones are IPv4 */
+	__u32 management; /* struct management, first line */
+	__u32 management_count;
 	__u32 extras; /* struct rule_extra, first line */
 	struct address_index entries[2]; /* IPv4, IPv6: from an address to its entry record */
 	__u32 entry_records; /* struct entry_record, first line */
 	__u32 entry_count; /* records, and counters of entries; number 0 is none */
 	__u32 entry_steps; /* entries that one address may lie in */
-	__u32 reserved;
 };
 
 /* What is known from one address alone. Outcome 0 means "no entry". */
@@ -310,10 +310,13 @@ struct entry_record {
 	__u32 set; /* bit of its set */
 };
 
-/* A prefix; an IPv4 one stands in the low 32 bits of lo. */
-struct ssh_prefix {
+/* TCP that passes before any rule: one line. An IPv4 source stands in the low 32 bits of lo. */
+struct management {
 	__u64 hi, lo;
 	__u64 mask_hi, mask_lo;
+	__u64 v6;
+	__u64 ports, port_mask; /* source port | destination port << 16 */
+	__u64 reserved;
 };
 
 /* rodata: what belongs to the host, not to a policy. */
@@ -334,7 +337,7 @@ struct host_shape {
 
 /* One line that user space may change at any time. */
 struct control {
-	__u32 dry_run; /* 1: nothing is dropped, only counted */
+	__u32 dry_run; /* not 0: nothing is dropped, only counted; 2: in pass mode, to user space */
 	__u32 bank; /* of the counters that packets count in now: 0 or 1 */
 	__u64 zero; /* always 0, which the verifier cannot know: see forget() */
 	/* Per kind of ban eight bytes: 1 + the host bits of each prefix length in use, 0 behind the
@@ -356,7 +359,7 @@ struct ban {
 struct interface_entry {
 	__u32 ifindex; /* 0: free, INTERFACE_GONE: was taken out */
 	__u16 slot; /* of verdict_counters; slot 0 counts frames of interfaces not listed */
-	__u16 flags; /* INTERFACE_PORT, INTERFACE_UNFILTERED */
+	__u16 flags; /* INTERFACE_PORT, INTERFACE_UNFILTERED, INTERFACE_DRY_RUN */
 };
 
 /* Per CPU, interface slot, reason, disposition and bank. */
@@ -436,7 +439,7 @@ struct evaluation {
 
 _Static_assert(sizeof(struct address_index) == 28, "address_index");
 _Static_assert(sizeof(struct address_axis) == 72, "address_axis");
-_Static_assert(sizeof(struct shape) == 528, "shape");
+_Static_assert(sizeof(struct shape) == 536, "shape");
 _Static_assert(sizeof(struct outcome) == 8, "outcome");
 _Static_assert(sizeof(struct packed_block) == 64, "packed_block");
 _Static_assert(sizeof(struct pair_outcome) == 64, "pair_outcome");
@@ -447,7 +450,7 @@ _Static_assert(sizeof(struct rule_record) == 8, "rule_record");
 _Static_assert(sizeof(struct limit) == 32, "limit");
 _Static_assert(sizeof(struct rule_extra) == 64, "rule_extra");
 _Static_assert(sizeof(struct entry_record) == 16, "entry_record");
-_Static_assert(sizeof(struct ssh_prefix) == 32, "ssh_prefix");
+_Static_assert(sizeof(struct management) == 64, "management");
 _Static_assert(sizeof(struct host_shape) == 64, "host_shape");
 _Static_assert(sizeof(struct control) == 64, "control");
 _Static_assert(sizeof(struct ban) * BAN_SLOTS == LINE_BYTES, "ban");

@@ -2,28 +2,26 @@
 #ifndef XDPGATE_FAILSAFE_H
 #define XDPGATE_FAILSAFE_H
 
-#define SSH_PORT 22
-
 static __always_inline bool is_dhcp4(__u32 port)
 {
 	return port == 67 || port == 68;
 }
 
-/* SSH from a configured prefix. Few prefixes, and only packets to port 22 come here. A global
- * function: verified once. */
-__noinline int ssh_allowed(__u64 hi, __u64 lo, __u32 v6)
+/* TCP of a peer that manages this host. Few are listed, and only packets to or from one of their
+ * ports, or from one that shares its lowest bits, come here. A global function: verified once. */
+__noinline int is_management(__u64 hi, __u64 lo, __u32 v6, __u32 ports)
 {
-	for (__u32 i = 0; i < MAX_SSH_PREFIXES; i++) {
-		struct line *line;
-		__u64 *prefix;
+	for (__u32 i = 0; i < MAX_MANAGEMENT; i++) {
+		struct management *listed;
 
-		if (i >= shape.ssh_count)
+		if (i >= shape.management_count)
 			break;
-		line = image_line(shape.ssh + (i >> 1));
-		if (!line)
+		listed = (struct management *)image_line(shape.management + i);
+		if (!listed)
 			break;
-		prefix = (__u64 *)line->w + (i & 1) * 4;
-		if (v6 == (i >= shape.ssh_v4_count) && (hi & prefix[2]) == prefix[0] && (lo & prefix[3]) == prefix[1])
+		if (v6 == listed->v6 && (hi & listed->mask_hi) == listed->hi &&
+		    (lo & listed->mask_lo) == listed->lo &&
+		    (ports & listed->port_mask) == listed->ports)
 			return 1;
 	}
 	return 0;
@@ -46,8 +44,10 @@ static __always_inline bool is_failsafe(const struct packet *packet)
 		if (first >> 8 >= 133 && first >> 8 <= 137 && packet->protocol == IPPROTO_ICMPV6)
 			return packet->ttl == 255;
 	}
-	if (shape.features & FEATURE_SSH && second == SSH_PORT && packet->protocol == IPPROTO_TCP)
-		return ssh_allowed(packet->src.hi, packet->src.lo, packet->v6);
+	if (shape.features & FEATURE_MANAGEMENT &&
+	    (shape.local_ports >> (second & 63) | shape.remote_ports >> (first & 63)) & 1 &&
+	    packet->protocol == IPPROTO_TCP)
+		return is_management(packet->src.hi, packet->src.lo, packet->v6, first | second << 16);
 	return false;
 }
 

@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 pub(crate) const IMAGE_MAGIC: u32 = 0x6770_6478;
-pub(crate) const IMAGE_LAYOUT: u32 = 1;
+pub(crate) const IMAGE_LAYOUT: u32 = 2;
 pub(crate) const LINE_BYTES: usize = 64;
 pub(crate) const HOST4_SLOTS: usize = 7;
 pub(crate) const HOST6_SLOTS: usize = 3;
@@ -45,7 +45,10 @@ pub(crate) const AXIS_VALUES: [u32; AXIS_COUNT] = [
     0, 0, 257, 65_537, 65_537, 257, 65_537, 65_576, 16, 4097, 256, 64,
 ];
 
-pub(crate) const FEATURE_SSH: u32 = 1 << 1;
+pub(crate) const FEATURE_MANAGEMENT: u32 = 1 << 1;
+/// How many peers of management traffic one image lists.
+pub(crate) const MAX_MANAGEMENT: u32 = 32;
+
 pub(crate) const FEATURE_FAILSAFE: u32 = 1 << 2;
 pub(crate) const FEATURE_DEFAULT_DROP: u32 = 1 << 3;
 pub(crate) const FEATURE_MALFORMED_DROP: u32 = 1 << 4;
@@ -122,6 +125,8 @@ pub(crate) struct Shape {
     pub features: u32,
     pub checksum: u64,
     pub seed: [u64; 2],
+    pub local_ports: u64,
+    pub remote_ports: u64,
     pub address: [AddressAxis; 2],
     pub table: [TableAxis; AXIS_COUNT],
     pub axes: u32,
@@ -140,15 +145,13 @@ pub(crate) struct Shape {
     pub exact_lines: u32,
     pub rules: u32,
     pub rule_count: u32,
-    pub ssh: u32,
-    pub ssh_count: u32,
-    pub ssh_v4_count: u32,
+    pub management: u32,
+    pub management_count: u32,
     pub extras: u32,
     pub entries: [AddressIndex; 2],
     pub entry_records: u32,
     pub entry_count: u32,
     pub entry_steps: u32,
-    pub reserved: u32,
 }
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq, Hash)]
@@ -255,18 +258,22 @@ pub(crate) struct EntryRecord {
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable, PartialEq, Eq)]
 #[repr(C)]
-pub(crate) struct SshPrefix {
+pub(crate) struct Management {
     pub hi: u64,
     pub lo: u64,
     pub mask_hi: u64,
     pub mask_lo: u64,
+    pub v6: u64,
+    pub ports: u64,
+    pub port_mask: u64,
+    pub reserved: u64,
 }
 
 const _: () = {
     assert!(size_of::<Line>() == LINE_BYTES);
     assert!(size_of::<AddressIndex>() == 28);
     assert!(size_of::<AddressAxis>() == 72);
-    assert!(size_of::<Shape>() == 528);
+    assert!(size_of::<Shape>() == 536);
     assert!(size_of::<Outcome>() == 8);
     assert!(size_of::<PackedBlock>() == 64);
     assert!(size_of::<PairOutcome>() == 64);
@@ -277,5 +284,5 @@ const _: () = {
     assert!(size_of::<Limit>() == 32);
     assert!(size_of::<RuleExtra>() == 64);
     assert!(size_of::<EntryRecord>() == 16);
-    assert!(size_of::<SshPrefix>() == 32);
+    assert!(size_of::<Management>() == 64);
 };

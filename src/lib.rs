@@ -54,30 +54,34 @@ pub mod compile;
 pub mod image;
 #[cfg(feature = "kernel")]
 mod kernel;
+mod management;
 pub mod oracle;
 pub mod packet;
 mod plan;
 pub mod policy;
 mod verdict;
 
-#[cfg(feature = "pcap")]
-pub use kernel::PcapngWriter;
 #[cfg(feature = "kernel")]
 pub use kernel::{
-    Applied, ApplyError, AttachError, AttachMode, AttachedBy, Attachment, AutoAttach,
+    Applied, ApplyError, ApplyOptions, AttachError, AttachMode, AttachedBy, Attachment, AutoAttach,
     AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface, AutoStats, Ban,
-    BanError, BanScope, Bridge, BridgeError, BridgeInfo, BridgePort, BuildInfo, Channels, Count,
-    Decision, DetachReason, DeviceFacts, DirectionStats, Disposition, EntryCountersError,
-    EntryStats, EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback,
-    Family, Filter, Finding, FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError,
-    Holder, IfIndex, Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader,
-    ModePreference, NextError, OffloadState, OperState, Operation, Peer, PinError, Pinning,
-    Preflight, PreflightOptions, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome,
-    Restored, Resync, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError, Severity,
+    BanError, BanScope, Bridge, BridgeError, BridgeInfo, BridgePort, BuildInfo, Channels,
+    ConfirmError, Count, Decision, DetachReason, DeviceFacts, DirectionStats, Disposition,
+    Enforcement, EnforcementError, EntryCountersError, EntryStats, Estimate, EvaluateError, Event,
+    EventError, EventOptions, EventStats, EventStream, Fallback, Family, Filter, Finding,
+    FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError, Holder, IfIndex,
+    Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader, MetricsOptions,
+    ModePreference, NextError, NotSaved, OffloadState, OperState, Operation, Peer, Pending,
+    PendingError, PinError, Pinning, Preflight, PreflightOptions, Previous, ProgramFacts,
+    ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, Resync, RollbackError,
+    RolledBack, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError, Severity,
     SkipReason, Stats, Transaction, TransactionError, TransactionOptions, VerdictCount,
-    VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, preflight,
-    restore_interfaces, unpin,
+    VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, describe_metrics, pass_all,
+    preflight, restore_interfaces, unpin,
 };
+#[cfg(feature = "pcap")]
+pub use kernel::{PcapngFrame, PcapngWriter};
+pub use management::{Management, ManagementPort};
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};
 pub use verdict::{Evaluation, Reason};

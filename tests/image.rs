@@ -4,7 +4,7 @@
 mod common;
 
 use common::equal::{assert_equal, options};
-use common::{frame_strategy, policy_strategy};
+use common::{frame_strategy, policy_strategy, pool};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -29,8 +29,13 @@ proptest! {
         times in times(),
         seed in any::<[u64; 2]>(),
         rows_up_to in rows_up_to(),
+        management in any::<bool>(),
     ) {
-        assert_equal(&policy, &frames, &times, &options(&policy, seed, rows_up_to));
+        let mut options = options(&policy, seed, rows_up_to);
+        if management {
+            options.management = pool::management();
+        }
+        assert_equal(&policy, &frames, &times, &options);
     }
 
     #[test]

@@ -6,57 +6,16 @@
 mod common {
     pub mod auto;
     pub mod netns;
+    pub mod recorder;
 }
-
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use common::auto::{attached, ip_batch, loaded};
 use common::netns::{self, index, veth, wait_until};
+use common::recorder::Counters;
 use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
 use libbpf_rs::{MapCore, MapHandle};
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use xdpgate::policy::Policy;
 use xdpgate::{AttachMode, AutoAttachOptions, Firewall, ModePreference, Selector};
-
-/// The counters by name and labels, the gauges by name.
-#[derive(Default, Clone)]
-struct Counters(Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>);
-
-impl Counters {
-    fn get(&self, name: &str) -> u64 {
-        let counters = self.0.lock().unwrap();
-        counters.get(name).map_or(0, |c| c.load(Ordering::SeqCst))
-    }
-
-    fn gauge(&self, name: &str) -> f64 {
-        f64::from_bits(self.get(name))
-    }
-}
-
-impl Recorder for Counters {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        let labels = key.labels().map(|l| format!("{}={}", l.key(), l.value()));
-        let labels: Vec<String> = labels.collect();
-        let name = format!("{}{{{}}}", key.name(), labels.join(","));
-        let mut counters = self.0.lock().unwrap();
-        Counter::from_arc(Arc::clone(counters.entry(name).or_default()))
-    }
-
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        let mut gauges = self.0.lock().unwrap();
-        Gauge::from_arc(Arc::clone(gauges.entry(key.name().to_owned()).or_default()))
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
 
 #[test]
 fn r56_overruns_and_attachments_are_counted_as_metrics() {
@@ -96,7 +55,7 @@ fn r56_overruns_and_attachments_are_counted_as_metrics() {
 fn r66_a_broken_jump_is_a_metric(firewall: &Firewall, counters: &Counters) {
     firewall.apply(&Policy::default()).unwrap();
     firewall.health().unwrap();
-    assert_eq!(counters.gauge("xdpgate_healthy"), 1.0);
+    assert_eq!(counters.gauge("xdpgate_healthy{}"), 1.0);
     // The map by which the entry program jumps.
     let entry = firewall.program_info().entry.id;
     let options = ProgInfoQueryOptions::default().include_map_ids(true);
@@ -106,5 +65,5 @@ fn r66_a_broken_jump_is_a_metric(firewall: &Firewall, counters: &Counters) {
     let slot = maps.find_map(|m| m.ok().filter(|m| m.name() == "policy_slot"));
     slot.unwrap().delete(&0u32.to_ne_bytes()).unwrap();
     firewall.health().unwrap_err();
-    assert_eq!(counters.gauge("xdpgate_healthy"), 0.0);
+    assert_eq!(counters.gauge("xdpgate_healthy{}"), 0.0);
 }

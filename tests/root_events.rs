@@ -267,7 +267,10 @@ fn r111_budgets_hold_under_a_million_drops() {
         one.len()
     );
     assert!(one.len() as u32 >= per_rule, "{}", one.len());
-    assert_eq!(stats.sent + stats.suppressed + stats.lost, many().into());
+    assert_eq!(
+        stats.sent + stats.suppressed + stats.lost,
+        u64::from(many())
+    );
 
     // All rules in turn: together they may not have what each may have.
     let started = Instant::now();
@@ -356,7 +359,10 @@ fn r111_losses_are_counted_where_they_happen() {
         stats.lost > 0,
         "the buffer of one page holds 22 events: {stats:?}"
     );
-    assert_eq!(stats.sent + stats.suppressed + stats.lost, many().into());
+    assert_eq!(
+        stats.sent + stats.suppressed + stats.lost,
+        u64::from(many())
+    );
     assert_eq!(got + slow.lost(), stats.sent);
 
     // Room in the queue for all, and nobody reads: 16 stay.

@@ -27,7 +27,7 @@ fn compare(
     firewall
         .apply(policy)
         .unwrap_or_else(|e| panic!("{e}\n{}", policy.to_yaml()));
-    let mut oracle = Oracle::new(policy);
+    let mut oracle = Oracle::new(policy).management(&*firewall.management());
     let now = Timestamp::now();
     let before = firewall.stats();
     let entries_before = entry_counters(firewall, policy);
@@ -49,7 +49,7 @@ fn compare(
         }
     }
     // Each frame comes three times: as the first of its flow, just behind itself, and after others.
-    let mut live = Oracle::new(policy);
+    let mut live = Oracle::new(policy).management(&*firewall.management());
     let whole = || frames.iter().filter(|frame| frame.len() >= 14);
     for frame in whole().flat_map(|f| [f, f]).chain(whole()) {
         let want = live.evaluate(frame, now, None);
@@ -191,7 +191,9 @@ fn r101_the_kernel_equals_the_oracle_by_pairs() {
     if !skipped() {
         let (policies, frames) = amount(140);
         zero_differences(
-            Firewall::loader().rows_up_to(0),
+            Firewall::loader()
+                .rows_up_to(0)
+                .management(pool::management()),
             compilable_policy().boxed(),
             policies,
             frames,

@@ -18,10 +18,13 @@ fn main() {
         ));
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
+    // By their names the client finds the messages in the descriptor.
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
     tonic_prost_build::configure()
         .build_transport(env::var_os("CARGO_FEATURE_TRANSPORT").is_some())
         .file_descriptor_set_path(out.join("xdpgate.v1.bin"))
-        .compile_protos(&[PROTO], &["proto"])
+        .compile_with_config(config, &[PROTO], &["proto"])
         .unwrap_or_else(|e| fail(&format!("{PROTO}: {e}")));
 }
 

@@ -12,6 +12,10 @@ use xdpgate::{ApplyError, PolicyError};
 pub enum Failure {
     /// What was given is wrong: exit code 2.
     Input(String),
+    /// Several things that were given are wrong, a line each: exit code 2.
+    Faults(Vec<String>),
+    /// What was compared differs, and that was printed, as by `diff`: exit code 1.
+    Differs,
     /// What was given is right and yet it did not work: exit code 1.
     Operation(String),
     /// Whoever read our output has gone, as `head` does: no error.
@@ -60,10 +64,16 @@ impl Failure {
     pub fn report(&self) -> ExitCode {
         match self {
             Self::OutputClosed => return ExitCode::SUCCESS,
+            Self::Differs => {}
+            Self::Faults(faults) => {
+                for fault in faults {
+                    eprintln!("error: {}", one_line(fault));
+                }
+            }
             Self::Input(_) | Self::Operation(_) => eprintln!("error: {self}"),
         }
         match self {
-            Self::Input(_) => ExitCode::from(2),
+            Self::Input(_) | Self::Faults(_) => ExitCode::from(2),
             _ => ExitCode::from(1),
         }
     }
@@ -72,14 +82,18 @@ impl Failure {
 /// On one line, whatever the message holds.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = match self {
-            Self::Input(message) | Self::Operation(message) => message,
-            Self::OutputClosed => "the output was closed",
-        };
-        let mut lines = message.lines().map(str::trim).filter(|l| !l.is_empty());
-        f.write_str(lines.next().unwrap_or_default())?;
-        lines.try_for_each(|line| write!(f, "; {line}"))
+        f.write_str(&match self {
+            Self::Input(message) | Self::Operation(message) => one_line(message),
+            Self::Faults(faults) => one_line(&faults.join("\n")),
+            Self::Differs => "they differ".to_owned(),
+            Self::OutputClosed => "the output was closed".to_owned(),
+        })
     }
+}
+
+fn one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).filter(|l| !l.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 impl std::error::Error for Failure {}

@@ -184,7 +184,11 @@ fn loopback_tcp() {
     }
     let host = Namespace::new();
     host.ip("link set lo up");
-    let daemon = Daemon::start_at(&host, "127.0.0.1:50051", &["--interface", "lo"]);
+    let daemon = Daemon::start_at(
+        &host,
+        "127.0.0.1:50051",
+        &["--insecure-loopback", "--interface", "lo"],
+    );
     assert!(
         daemon.log().contains("every user of this host"),
         "{}",

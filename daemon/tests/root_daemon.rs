@@ -103,7 +103,7 @@ fn packets(stats: &Value, verdict: &str, reason: &str) -> u64 {
         .expect("counters");
     counters
         .iter()
-        .filter(|c| c["verdict"] == verdict && c["reason"] == reason)
+        .filter(|c| c["disposition"] == verdict && c["reason"] == reason)
         .map(|c| c["packets"].as_u64().expect("a number"))
         .sum()
 }

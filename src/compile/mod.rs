@@ -16,6 +16,7 @@ mod exact;
 mod host_edit;
 mod hosts;
 mod limit;
+mod management;
 mod pairs;
 mod recompile;
 mod record;
@@ -24,9 +25,10 @@ mod trie;
 
 use bytemuck::Zeroable;
 
-use crate::abi::{self, AXIS_COUNT, AXIS_DST, AXIS_SRC, Shape, SshPrefix};
+use crate::abi::{self, AXIS_COUNT, AXIS_DST, AXIS_SRC, Shape};
 use crate::image::{Image, ImageWriter, Names};
-use crate::policy::{AddressMatch, Family, Match, Policy, PolicyError, Prefix, Rule, Verdict};
+use crate::management::Management;
+use crate::policy::{AddressMatch, Match, Policy, PolicyError, Rule, Verdict};
 use address::{Form, Member, SweptAxis, What};
 use allot::{Allotment, Place};
 pub use clock::Clock;
@@ -47,6 +49,10 @@ pub struct CompileOptions {
     /// Up to how many rules that need more than one address are found by rows of bits alone; see
     /// [`ROWS_UP_TO`].
     pub rows_up_to: usize,
+    /// Management traffic of this host that passes before any rule, beside what the policy's
+    /// failsafe names; nothing of it where the policy says `failsafe: none`. At most
+    /// [`Management::MAX`].
+    pub management: Vec<Management>,
 }
 
 impl Default for CompileOptions {
@@ -56,6 +62,7 @@ impl Default for CompileOptions {
             counter_slots: Vec::new(),
             clock: Clock::default(),
             rows_up_to: ROWS_UP_TO,
+            management: Vec::new(),
         }
     }
 }
@@ -224,7 +231,7 @@ fn compile_with(
     if are_flows_worthwhile(&rules, &shape, scopes.len()) {
         shape.features |= abi::FEATURE_FLOWS;
     }
-    write_ssh(policy, &mut shape, &mut image);
+    management::write(policy, &options.management, &mut shape, &mut image)?;
     let entries = counted.write(&options.clock, seed, &mut shape, &mut image)?;
     let names = Names {
         rules: rules.iter().map(|r| r.id.clone()).collect(),
@@ -382,42 +389,4 @@ fn features(policy: &Policy) -> u32 {
         policy.malformed() == Verdict::Drop,
         abi::FEATURE_MALFORMED_DROP,
     ) | flag(failsafe.enabled, abi::FEATURE_FAILSAFE)
-        | flag(
-            failsafe.enabled && !failsafe.ssh_from.is_empty(),
-            abi::FEATURE_SSH,
-        )
-}
-
-/// The SSH prefixes of the failsafe, IPv4 ones first.
-fn write_ssh(policy: &Policy, shape: &mut Shape, image: &mut ImageWriter) {
-    if shape.features & abi::FEATURE_SSH == 0 {
-        return;
-    }
-    let (v4, v6): (Vec<Prefix>, Vec<Prefix>) = policy
-        .failsafe()
-        .ssh_from
-        .iter()
-        .partition(|p| p.family() == Family::Ipv4);
-    shape.ssh_v4_count = v4.len() as u32;
-    let prefixes: Vec<SshPrefix> = v4
-        .iter()
-        .chain(&v6)
-        .map(|p| {
-            let (address, mask) = match p.addr() {
-                std::net::IpAddr::V4(a) => (
-                    u128::from(a.to_bits()),
-                    u128::from(crate::policy::mask32(p.len())),
-                ),
-                std::net::IpAddr::V6(a) => (a.to_bits(), crate::policy::mask128(p.len())),
-            };
-            SshPrefix {
-                hi: (address >> 64) as u64,
-                lo: address as u64,
-                mask_hi: (mask >> 64) as u64,
-                mask_lo: mask as u64,
-            }
-        })
-        .collect();
-    shape.ssh_count = prefixes.len() as u32;
-    shape.ssh = image.section(&prefixes);
 }

@@ -9,6 +9,7 @@ use super::attach::AttachMode;
 use super::ban_table::BanMemory;
 use super::bridge::{BridgeError, PreparedPort};
 use super::device::{DeviceFacts, XdpFeatures};
+use super::enforcement::Enforcement;
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::EventSource;
 use super::foreign::ForeignProgram;
@@ -69,8 +70,16 @@ pub(super) trait Backend: Debug + Send + Sync {
     /// What the data path sees of the bans.
     fn bans(&self) -> BanMemory<'_>;
 
-    fn set_dry_run(&self, dry_run: bool);
-    fn is_dry_run(&self) -> bool;
+    fn enforcement(&self) -> Enforcement;
+    fn set_enforcement(&self, mode: Enforcement);
+    /// Sets a mode if another one is there, in one step: pass mode may come from another process.
+    fn replace_enforcement(&self, there: Enforcement, mode: Enforcement) -> bool;
+    /// Sets a mode, unless pass mode is on, which stays.
+    fn set_enforcement_unless_pass(&self, mode: Enforcement) -> bool {
+        use Enforcement::{DryRun, Enforce, Pass};
+        let is_set = |there| self.replace_enforcement(there, mode);
+        [DryRun, Enforce].into_iter().any(is_set) || mode == Pass
+    }
 
     fn interface_name(&self, ifindex: IfIndex) -> Option<String>;
     /// Writes one entry of the table from interface to counter slot.

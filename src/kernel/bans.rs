@@ -1,6 +1,7 @@
 //! Bans: prefixes that are dropped for some time, beside the policy.
 
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -139,6 +140,9 @@ impl Firewall {
                 }
             }
         }
+        let made = done.iter().filter(|(_, before)| before.is_none()).count();
+        let made_so_far = &self.core.telemetry.bans_made;
+        made_so_far.fetch_add(made as u64, Ordering::Relaxed);
         Ok(Ban {
             prefix,
             scope,
@@ -155,7 +159,9 @@ impl Firewall {
         let memory = self.backend.bans();
         let keys = scope.destinations().iter().map(|d| BanKey::new(prefix, *d));
         let lifted = keys.filter(|key| bans.remove(memory, *key, now).is_some());
-        lifted.count() > 0
+        let lifted = lifted.count();
+        self.count_lifted(lifted);
+        lifted > 0
     }
 
     /// Lifts all bans; returns how many were in force, [`BanScope::Both`] counted as two.
@@ -166,7 +172,27 @@ impl Firewall {
         for found in &all {
             bans.remove(memory, found.key, now);
         }
+        self.count_lifted(all.len());
         all.len()
+    }
+
+    /// For whoever holds the lock on bans.
+    fn count_lifted(&self, bans: usize) {
+        let lifted = &self.core.telemetry.bans_lifted;
+        lifted.fetch_add(bans as u64, Ordering::Relaxed);
+    }
+
+    /// How many bans are in force, and were made and lifted by this process, at one moment.
+    pub(super) fn count_bans(&self) -> (u64, u64, u64) {
+        let (mut bans, now) = self.lock_bans();
+        let in_force = bans.all(self.backend.bans(), now).len() as u64;
+        let telemetry = &self.core.telemetry;
+        let made = telemetry.bans_made.load(Ordering::Relaxed);
+        (
+            in_force,
+            made,
+            telemetry.bans_lifted.load(Ordering::Relaxed),
+        )
     }
 
     /// The bans in force, by prefix and scope.

@@ -53,7 +53,7 @@ impl Firewall {
     /// # Errors
     /// The policy in force has no such set, or the set does not count its entries.
     pub fn entry_counters(&self, set: &SetName) -> Result<Vec<EntryStats>, EntryCountersError> {
-        let _counting = lock(&self.entry_turn);
+        let _counting = lock(&self.core.entry_turn);
         let active = self.active();
         let named = active.as_ref().and_then(|a| a.policy.sets().get(set));
         let (Some(active), Some(entries)) = (&active, named) else {

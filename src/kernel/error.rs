@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::attach::AttachMode;
+use super::confirm::PendingError;
 use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 use super::program::ProgramError;
@@ -93,6 +95,17 @@ pub enum LoadError {
         /// The error.
         source: io::Error,
     },
+    /// What an earlier process saved beside the policy cannot be understood.
+    #[error(
+        "{}: {reason}; mend the file, or remove it: generations, mode, keys and a pending change are \
+         forgotten then", .path.display()
+    )]
+    SavedState {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The policy of an earlier process cannot be put in force again.
     #[error("{}: {source}; mend the file or remove it", .path.display())]
     SavedPolicy {
@@ -158,6 +171,9 @@ pub enum ApplyError {
         /// All that the verifier said.
         log: VerifierLog,
     },
+    /// Another change waits for its confirmation.
+    #[error(transparent)]
+    Pending(#[from] PendingError),
     /// Another system call failed.
     #[error("{call}: {source}; the policy in force is unchanged")]
     Syscall {
@@ -482,6 +498,41 @@ pub enum TransactionError {
         expected: Generation,
         /// That in force.
         actual: Option<Generation>,
+    },
+    /// The deadline for a confirmation is none.
+    #[error(
+        "confirm_within({within:?}) is out of range: it must be more than 0 and at most 31 days"
+    )]
+    Within {
+        /// What was asked for.
+        within: Duration,
+    },
+    /// The deadline for a confirmation cannot be written down, so that a crash would make the change
+    /// last.
+    #[error(
+        "the policy is unchanged, because its deadline cannot be saved: {source}; make room or mend \
+         the directory"
+    )]
+    NotSaved {
+        /// The error.
+        source: io::Error,
+    },
+    /// The key was the name of another request.
+    #[error(
+        "key {key:?} was used for another request, answered with generation {generation}: choose \
+         another key"
+    )]
+    KeyUsed {
+        /// The key.
+        key: String,
+        /// What that request was answered with.
+        generation: Generation,
+    },
+    /// The key is no name.
+    #[error("key: it has {bytes} bytes, it must have 1 to 256")]
+    KeyLength {
+        /// How long it is.
+        bytes: usize,
     },
     /// The changed policy cannot be put in force.
     #[error(transparent)]

@@ -12,12 +12,17 @@ use super::auto::Watching;
 use super::backend::Backend;
 use super::ban_table::BanTable;
 use super::bridge::Bridges;
+use super::core::{Core, CoreOwner};
+use super::enforcement::Enforcement;
 use super::entry_counters::InheritedEntries;
 use super::error::{AttachError, EvaluateError, HealthError, PinError};
+use super::estimate::Samples;
 use super::events::Events;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
+use super::keeper::Keeper;
 use super::loader::Loader;
+use super::metrics::{self as told, Telemetry};
 use super::namespace::Namespace;
 use super::preflight::{self, Preflight};
 use super::publish::{Active, Generation};
@@ -25,7 +30,6 @@ use super::rates::{Rates, Sampler};
 use super::scopes::Scopes;
 use super::slots::RuleSlots;
 use super::snapshot::Snapshots;
-use super::state_dir::StateDir;
 use super::stats::{ProgramInfo, Stats};
 use super::{build_info, evaluate};
 use crate::policy::Policy;
@@ -50,34 +54,22 @@ use crate::verdict::Evaluation;
 /// ```
 #[derive(Debug)]
 pub struct Firewall {
-    /// First, so that nobody attaches any more when the rest goes.
+    /// First, so that no deadline passes any more when the rest goes.
+    pub(super) core: CoreOwner,
+    /// Next, so that nobody attaches any more.
     pub(super) watching: Watching,
     /// Next, because it detaches its ports and restores them while all else is there.
     pub(super) bridges: Bridges,
     pub(super) attacher: Arc<Attacher>,
     pub(super) backend: Arc<dyn Backend>,
-    /// The secret from which the seeds of the images come.
-    pub(super) secret: RandomState,
-    pub(super) active: Arc<RwLock<Option<Arc<Active>>>>,
-    /// Held for a whole transaction, so that there is one at a time.
-    pub(super) slots: Mutex<RuleSlots>,
     pub(super) interfaces: Arc<Mutex<Interfaces>>,
     pub(super) bans: Mutex<BanTable>,
     snapshots: Arc<Snapshots>,
     sampler: Mutex<Option<Sampler>>,
     /// See [`Loader::sample_every`].
     sample_every: Duration,
-    /// See [`Loader::rows_up_to`].
-    pub(super) rows_up_to: usize,
     pub(super) events: Arc<Events>,
-    /// The number of the last generation.
-    pub(super) generations: AtomicU64,
-    /// Held while counters of entries are read or go over from one generation to the next.
-    pub(super) entry_turn: Mutex<()>,
-    /// What entries counted until there is a policy.
-    pub(super) inherited_entries: Mutex<Option<InheritedEntries>>,
-    /// Where the policy is saved.
-    pub(super) state_dir: Option<StateDir>,
+    pub(super) samples: Samples,
 }
 
 /// What a firewall begins with: nothing, or what an earlier process left.
@@ -102,12 +94,31 @@ impl Firewall {
         beginning: Beginning,
         rows_up_to: usize,
         sample_every: Duration,
-        state_dir: Option<StateDir>,
     ) -> Self {
         let active = Arc::new(RwLock::new(None));
         let interfaces = Arc::new(Mutex::new(beginning.interfaces));
         let events = Arc::new(Events::new(backend.events()));
+        let mut bans = beginning.bans;
+        let telemetry = Telemetry::new(bans.all(backend.bans(), backend.ticks()).len());
+        let core = Core {
+            backend: Arc::clone(&backend),
+            secret: beginning.secret,
+            active: Arc::clone(&active),
+            slots: Mutex::new(beginning.slots),
+            interfaces: Arc::clone(&interfaces),
+            rows_up_to,
+            events: Arc::clone(&events),
+            generations: AtomicU64::new(beginning.generation),
+            entry_turn: Mutex::new(()),
+            inherited_entries: Mutex::new(beginning.entries),
+            memory: Mutex::default(),
+            disk: Mutex::default(),
+            keeper: Keeper::default(),
+            management: RwLock::new(Arc::new([])),
+            telemetry,
+        };
         Self {
+            core: CoreOwner(Arc::new(core)),
             watching: Watching::default(),
             bridges: Bridges::new(Arc::clone(&backend), Arc::clone(&interfaces)),
             attacher: Arc::new(Attacher::new(
@@ -123,18 +134,11 @@ impl Firewall {
                 Arc::clone(&interfaces),
             )),
             sampler: Mutex::new(None),
-            generations: AtomicU64::new(beginning.generation),
-            entry_turn: Mutex::new(()),
-            inherited_entries: Mutex::new(beginning.entries),
+            samples: Samples::default(),
             sample_every,
             backend,
-            secret: beginning.secret,
-            rows_up_to,
-            active,
-            slots: Mutex::new(beginning.slots),
-            bans: Mutex::new(beginning.bans),
+            bans: Mutex::new(bans),
             interfaces,
-            state_dir,
         }
     }
 
@@ -226,14 +230,44 @@ impl Firewall {
         self.attacher.attachments()
     }
 
-    /// Switches dry run on or off, at once and for all interfaces.
+    /// Switches dry run on or off, at once and for all interfaces, until a process starts that finds
+    /// another mode saved: what is to last is chosen by [`Firewall::set_enforcement`]. It does not end
+    /// [pass mode](crate::Enforcement::Pass), which is logged as a warning.
     pub fn set_dry_run(&self, dry_run: bool) {
-        self.backend.set_dry_run(dry_run);
+        let mode = Enforcement::of(dry_run);
+        if !self.backend.set_enforcement_unless_pass(mode) {
+            log::warn!(
+                "pass mode is on and stays: nothing is dropped until another mode is chosen"
+            );
+        }
     }
 
-    /// Whether frames are only judged and counted, and never dropped.
+    /// Switches dry run on or off for one attached interface, at once: what the policy drops passes
+    /// there and is counted as [`WouldDrop`](crate::Disposition::WouldDrop), while other interfaces
+    /// drop. Where the whole firewall is in dry run or in pass mode this makes no difference.
+    ///
+    /// It stays with the interface as its counters do: over detaching and attaching again, and over
+    /// restarts of a pinned firewall ([`Attachment::dry_run`]); not over a restart of the machine,
+    /// which numbers interfaces anew.
+    ///
+    /// # Errors
+    /// The interface is not attached.
+    pub fn set_interface_dry_run(
+        &self,
+        ifindex: IfIndex,
+        dry_run: bool,
+    ) -> Result<(), AttachError> {
+        let mut interfaces = lock(&self.interfaces);
+        match interfaces.set_dry_run(&*self.backend, ifindex, dry_run) {
+            true => Ok(()),
+            false => Err(AttachError::NotAttached(ifindex)),
+        }
+    }
+
+    /// Whether frames are only judged and counted, and never dropped: in dry run and in pass mode.
+    /// See [`Firewall::enforcement`].
     pub fn dry_run(&self) -> bool {
-        self.backend.is_dry_run()
+        self.backend.enforcement() != Enforcement::Enforce
     }
 
     /// What the policy in force says of a frame, from the XDP program itself. Dry run makes no
@@ -321,12 +355,12 @@ impl Firewall {
 
     /// The policy in force; `None` before the first.
     pub fn policy(&self) -> Option<Arc<Policy>> {
-        Some(Arc::clone(&self.active()?.policy))
+        self.core.policy()
     }
 
     /// The number of the policy in force; `None` before the first.
     pub fn generation(&self) -> Option<Generation> {
-        Some(self.active()?.generation)
+        self.core.generation()
     }
 
     /// What the kernel says of the programs.
@@ -388,7 +422,7 @@ impl Firewall {
     /// What is broken.
     pub fn health(&self) -> Result<(), HealthError> {
         let found = self.find_broken();
-        metrics::gauge!("xdpgate_healthy").set(f64::from(u8::from(found.is_ok())));
+        metrics::gauge!(told::HEALTHY.name).set(f64::from(u8::from(found.is_ok())));
         found
     }
 
@@ -419,10 +453,7 @@ impl Firewall {
     }
 
     pub(super) fn active(&self) -> Option<Arc<Active>> {
-        self.active
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.core.active()
     }
 }
 

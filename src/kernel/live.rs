@@ -18,6 +18,7 @@ use super::ban_table::BanMemory;
 use super::bridge::{BridgeError, Port, PreparedPort};
 use super::counters::Counters;
 use super::device::{self, DeviceFacts, XdpFeatures};
+use super::enforcement::Enforcement;
 use super::error::{ApplyError, PinError};
 use super::evaluate;
 use super::events::{EventSource, Ring};
@@ -142,7 +143,7 @@ pub(super) const BAN_LENGTHS_WORD: usize =
     std::mem::offset_of!(Control, ban_lengths) / size_of::<u64>();
 const WORDS_PER_BUDGET: usize = size_of::<RateBudget>() / size_of::<u64>();
 /// The place of `dry_run` in `struct control`.
-const DRY_RUN: usize = 0;
+const MODE: usize = 0;
 /// The place of `bank` in `struct control`.
 const BANK: usize = std::mem::offset_of!(Control, bank) / size_of::<u32>();
 /// The places of `ticks` and `nanoseconds` in `struct evaluation`.
@@ -198,12 +199,18 @@ impl Backend for Kernel {
         }
     }
 
-    fn set_dry_run(&self, dry_run: bool) {
-        self.control.words()[DRY_RUN].store(dry_run.into(), Ordering::SeqCst);
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::from_word(self.control.words()[MODE].load(Ordering::SeqCst))
     }
 
-    fn is_dry_run(&self) -> bool {
-        self.control.words()[DRY_RUN].load(Ordering::SeqCst) != 0
+    fn set_enforcement(&self, mode: Enforcement) {
+        self.control.words()[MODE].store(mode.word(), Ordering::SeqCst);
+    }
+
+    fn replace_enforcement(&self, there: Enforcement, mode: Enforcement) -> bool {
+        let (word, order) = (&self.control.words()[MODE], Ordering::SeqCst);
+        word.compare_exchange(there.word(), mode.word(), order, order)
+            .is_ok()
     }
 
     fn interface_name(&self, ifindex: IfIndex) -> Option<String> {

@@ -24,6 +24,7 @@ use super::pin_root::Pinning;
 use super::program::to_io;
 use super::realtime::is_realtime;
 use crate::compile::ROWS_UP_TO;
+use crate::management::Management;
 
 /// Settings of a [`Firewall`](crate::Firewall) before it is loaded.
 ///
@@ -53,6 +54,7 @@ pub struct Loader {
     namespace: Option<PathBuf>,
     fast_forward: bool,
     atomic_counters: Option<bool>,
+    management: Vec<Management>,
 }
 
 impl Default for Loader {
@@ -75,14 +77,21 @@ impl Default for Loader {
             namespace: None,
             fast_forward: false,
             atomic_counters: None,
+            management: Vec::new(),
         }
     }
 }
 
 impl Loader {
     /// Whether frames are only judged and counted, and never dropped: `true` unless set, so that a
-    /// first start harms nobody, or as it was in the process whose pins are taken over.
-    /// [`Firewall::set_dry_run`](crate::Firewall::set_dry_run) changes it later.
+    /// first start harms nobody.
+    ///
+    /// This is for a first start. What wins is, in this order: [pass mode](crate::Enforcement::Pass), by
+    /// the pins or by the mark in the [`state_dir`](Loader::state_dir); a change of the mode that is
+    /// [pending](crate::Firewall::pending), or the mode before if its deadline is past; the mode that
+    /// [`Firewall::set_enforcement`](crate::Firewall::set_enforcement) chose last, by the state
+    /// directory; this; the mode of the process whose pins are taken over; dry run.
+    /// [`Firewall::set_dry_run`](crate::Firewall::set_dry_run) changes it later, for this process.
     pub fn dry_run(self, dry_run: bool) -> Self {
         Self {
             dry_run: Some(dry_run),
@@ -142,7 +151,9 @@ impl Loader {
     /// Each policy that comes in force is saved there as `policy.yaml` before [`Firewall::apply`](crate::Firewall::apply)
     /// returns, in canonical form, and put in force again by [`Loader::load`]: so a restart needs
     /// nobody who knows the policy. What cannot be saved is in force all the same:
-    /// [`Applied::not_saved`](crate::Applied::not_saved) says why.
+    /// [`Applied::not_saved`](crate::Applied::not_saved) says why, and it is tried again
+    /// ([`Firewall::saved`](crate::Firewall::saved)). Beside it are the policy before, a change that is
+    /// pending, the mode, the number of the last generation and the keys of requests.
     pub fn state_dir(self, dir: impl Into<PathBuf>) -> Self {
         Self {
             state_dir: Some(dir.into()),
@@ -178,6 +189,15 @@ impl Loader {
     pub fn sample_every(self, sample_every: Duration) -> Self {
         Self {
             sample_every,
+            ..self
+        }
+    }
+
+    /// Management traffic of this host that passes whatever the policy is; none unless set. See
+    /// [`Firewall::set_management`](crate::Firewall::set_management).
+    pub fn management(self, of_host: impl Into<Vec<Management>>) -> Self {
+        Self {
+            management: of_host.into(),
             ..self
         }
     }

@@ -12,10 +12,15 @@ mod backend;
 mod ban_table;
 mod bans;
 mod bridge;
+mod confirm;
+mod core;
 mod counters;
+mod deadline;
 mod device;
+mod enforcement;
 mod entry_counters;
 mod error;
+mod estimate;
 mod evaluate;
 mod events;
 mod firewall;
@@ -25,10 +30,14 @@ mod grace;
 mod ifindex;
 mod inheritance;
 mod interfaces;
+mod keeper;
 mod layout;
 mod link;
 mod live;
 mod loader;
+mod management;
+mod memory;
+mod metrics;
 mod namespace;
 mod pin;
 mod pin_root;
@@ -40,6 +49,7 @@ mod published;
 mod rates;
 mod realtime;
 mod recorder;
+mod resume;
 mod scopes;
 mod shared_maps;
 mod shell;
@@ -63,20 +73,25 @@ pub use bridge::{
     Bridge, BridgeError, BridgeInfo, BridgePort, DirectionStats, Filter, RestoreOutcome, Restored,
     restore_interfaces,
 };
+pub use confirm::{ConfirmError, Pending, PendingError, Previous, RollbackError, RolledBack};
 pub use device::{Channels, DeviceFacts, OffloadState, Peer, XdpFeatures};
+pub use enforcement::{Enforcement, EnforcementError, pass_all};
 pub use entry_counters::EntryStats;
 pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,
     LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
-#[cfg(feature = "pcap")]
-pub use events::PcapngWriter;
+pub use estimate::Estimate;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
+#[cfg(feature = "pcap")]
+pub use events::{PcapngFrame, PcapngWriter};
 pub use firewall::Firewall;
 pub use foreign::{AttachedBy, ForeignProgram, Holder};
 pub use frags::Frags;
 pub use ifindex::IfIndex;
 pub use loader::Loader;
+pub use memory::NotSaved;
+pub use metrics::{MetricsOptions, describe_metrics};
 pub use pin::unpin;
 pub use pin_root::Pinning;
 pub use preflight::{Finding, FindingKind, Preflight, PreflightOptions, Severity, preflight};
@@ -87,7 +102,7 @@ pub use stats::{
     Count, Disposition, InterfaceStats, ProgramFacts, ProgramInfo, RuleStats, Stats, VerdictCount,
     VerdictCounts,
 };
-pub use transact::{Transaction, TransactionOptions};
+pub use transact::{ApplyOptions, Transaction, TransactionOptions};
 
 /// What this library was built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

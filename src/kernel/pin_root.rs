@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 
+use super::enforcement::Enforcement;
 use super::error::{LoadError, PinError};
 use super::ifindex::IfIndex;
 use super::link::Link;
@@ -44,6 +45,8 @@ pub enum Pinning {
 const BPFFS: &str = "/sys/fs/bpf";
 /// The folder of the pinned links.
 const LINKS: &str = "links";
+/// The map whose first word says whether frames are dropped.
+const CONTROL: &str = "control";
 /// The name of an entry program that is about to take the place of another.
 const NEXT_ENTRY: &str = "xdpgate_next";
 
@@ -139,12 +142,7 @@ impl PinRoot {
 
     /// The numbered directories, the newest first.
     fn numbered(&self) -> Result<Vec<(u32, PathBuf)>, PinError> {
-        let names = pin::entries(&self.dir)?.into_iter();
-        let mut found: Vec<_> = names
-            .filter_map(|name| Some((number(&name)?, self.dir.join(name))))
-            .collect();
-        found.sort_by(|a, b| b.cmp(a));
-        Ok(found)
+        numbered(&self.dir)
     }
 
     /// The newest maps that this library understands.
@@ -185,14 +183,14 @@ impl PinRoot {
         Ok(dirs.filter(|dir| dir.join(ENTRY).exists()).collect())
     }
 
-    /// Whether frames were only counted, by the newest maps of any version.
-    pub(super) fn dry_run(&self) -> Option<bool> {
+    /// Whether frames were dropped, by the newest maps of any version.
+    pub(super) fn enforcement(&self) -> Option<Enforcement> {
         let dirs = self.complete().ok()?.into_iter();
         let mut controls = dirs.filter_map(|dir| {
-            let control = MapHandle::from_pinned_path(dir.join("control")).ok()?;
+            let control = MapHandle::from_pinned_path(dir.join(CONTROL)).ok()?;
             sys::first_word(&control).ok()
         });
-        Some(controls.next()? != 0)
+        Some(Enforcement::from_word(controls.next()?))
     }
 
     /// The switches of all programs that interfaces may run.
@@ -291,6 +289,46 @@ impl PinRoot {
 /// Whether a directory is one that `PinRoot` made, and not one of maps.
 pub(super) fn is_root(dir: &Path) -> bool {
     dir.join(LINKS).is_dir()
+}
+
+fn numbered(root: &Path) -> Result<Vec<(u32, PathBuf)>, PinError> {
+    let names = pin::entries(root)?.into_iter();
+    let mut found: Vec<_> = names
+        .filter_map(|name| Some((number(&name)?, root.join(name))))
+        .collect();
+    found.sort_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// Switches all maps of a root to pass mode, whoever uses them.
+pub(super) fn pass_all(root: &Path) -> Result<(), PinError> {
+    if !root.exists() {
+        return Err(PinError::NotPinned {
+            dir: root.to_owned(),
+        });
+    }
+    pin::check_bpffs(root, root)?;
+    let mut switched = 0;
+    for (_, dir) in numbered(root)? {
+        // One that a process is just filling or emptying is looked for in vain.
+        if !pin::is_layout(&dir)? {
+            continue;
+        }
+        let path = dir.join(CONTROL);
+        let failed = |source| PinError::Syscall {
+            path: path.clone(),
+            source,
+        };
+        let control = MapHandle::from_pinned_path(&path).map_err(|e| failed(to_io(&e)))?;
+        sys::set_first_word(&control, Enforcement::Pass.word()).map_err(failed)?;
+        switched += 1;
+    }
+    match switched {
+        0 => Err(PinError::NotPinned {
+            dir: root.to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a whole root that no process uses: its interfaces are detached.

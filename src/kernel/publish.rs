@@ -7,13 +7,18 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::backend::Judge;
+use super::core::Core;
 use super::entry_counters;
 use super::error::ApplyError;
 use super::firewall::{Firewall, lock};
+use super::memory::Before;
+use super::metrics;
 use super::scopes::Scopes;
 use super::slots::{Assignment, RuleSlot, RuleSlots};
+use super::state_dir::Hash;
 use crate::compile::{Clock, CompileOptions, Recompilation, active_rules, compile};
 use crate::image::Image;
+use crate::management::Management;
 use crate::plan::Plan;
 use crate::policy::{AddressItem, AddressMatch, Policy, PolicyHash, RuleId, SetName};
 
@@ -26,8 +31,12 @@ pub(super) struct Active {
     pub rules: Arc<[(RuleId, RuleSlot)]>,
     pub judge: Arc<dyn Judge>,
     pub scopes: Scopes,
+    /// What passes before any rule.
+    pub management: Arc<[Management]>,
     /// The image without its lines, which the judge has.
     pub image: Image,
+    /// The size that it has with them.
+    pub image_bytes: usize,
 }
 
 impl Active {
@@ -41,13 +50,28 @@ impl Active {
 
 /// The number of a policy that was applied: 1 for the first, one more for each that was published, or
 /// refused as late as by the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// The numbers go on after a restart, and with a [`state_dir`](crate::Loader::state_dir) after one of
+/// the machine as well. A start with a saved policy gives it a new number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Generation(pub(super) u64);
 
 impl Generation {
+    /// A generation by its number, to be [expected](crate::ApplyOptions::expect_generation) or
+    /// [confirmed](crate::Firewall::confirm). 0 says that no policy is in force yet.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number.
     pub fn get(self) -> u64 {
         self.0
+    }
+}
+
+impl From<u64> for Generation {
+    fn from(number: u64) -> Self {
+        Self::new(number)
     }
 }
 
@@ -57,7 +81,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// What [`Firewall::apply`] did.
+/// What [`Firewall::apply`] or [`Firewall::apply_with`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Applied {
@@ -77,8 +101,28 @@ pub struct Applied {
     /// How many instructions the kernel's verifier walked.
     pub verified_insns: Option<u32>,
     /// Why the policy was not saved, if it was to be: it is in force all the same, and the one before
-    /// comes back with the next process.
+    /// comes back with the next process, unless saving succeeds until then: [`Firewall::saved`].
     pub not_saved: Option<String>,
+    /// Nothing was done: this was done before, by the same
+    /// [key](crate::ApplyOptions::key). Of the outcome of then only the generation is known.
+    pub repeated: bool,
+}
+
+impl Applied {
+    /// What was done before.
+    pub(super) fn repeated(generation: Generation) -> Self {
+        Self {
+            generation,
+            compile: Duration::ZERO,
+            publish: Duration::ZERO,
+            image_bytes: 0,
+            changed_hosts: None,
+            entries: 0,
+            verified_insns: None,
+            not_saved: None,
+            repeated: true,
+        }
+    }
 }
 
 impl Firewall {
@@ -88,9 +132,17 @@ impl Firewall {
     /// # Errors
     /// Those that [`Firewall::apply`] would give for the policy.
     pub fn plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
-        lock(&self.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
+        let started = Instant::now();
+        let plan = self.make_plan(policy);
+        metrics::planned(started, &plan);
+        plan
+    }
+
+    fn make_plan(&self, policy: &Policy) -> Result<Plan, ApplyError> {
+        let core = &self.core;
+        lock(&core.slots).check_room(policy.rules().iter().map(|r| &r.id))?;
         let slots = vec![0; active_rules(policy).len()];
-        let (image, _) = self.compile(policy, slots)?;
+        let (image, _) = core.compile(policy, slots, &core.management())?;
         let mut plan = Plan::between(self.policy().as_deref(), policy);
         plan.image_bytes = Some(image.as_bytes().len());
         Ok(plan)
@@ -102,24 +154,45 @@ impl Firewall {
     /// A rule whose id the old policy had keeps its counters. Transactions queue up behind each
     /// other; statistics and evaluations go on meanwhile.
     ///
+    /// With a [`state_dir`](crate::Loader::state_dir) it is saved. [`Firewall::apply_with`] takes
+    /// options, such as a deadline for a confirmation.
+    ///
     /// # Errors
-    /// On any error the policy before it is still in force, whole.
+    /// The policy cannot be put in force, or an earlier change is still pending. On any error the
+    /// policy before it is still in force, whole.
     pub fn apply(&self, policy: &Policy) -> Result<Applied, ApplyError> {
-        self.put_in_force(policy.clone(), &mut lock(&self.slots))
+        self.core.apply(policy)
+    }
+}
+
+impl Core {
+    fn apply(&self, policy: &Policy) -> Result<Applied, ApplyError> {
+        let mut slots = lock(&self.slots);
+        self.check_pending()?;
+        self.put_in_force_and_save(Arc::new(policy.clone()), None, &mut slots)
     }
 
-    /// [`Firewall::apply`] for whoever holds the lock on transactions.
+    /// [`Firewall::apply`] for whoever holds the lock on transactions. Nothing is saved.
     pub(super) fn put_in_force(
         &self,
-        policy: Policy,
+        policy: Arc<Policy>,
         slots: &mut RuleSlots,
     ) -> Result<Applied, ApplyError> {
-        let policy = Arc::new(policy);
+        let started = Instant::now();
+        let applied = self.try_in_force(policy, slots);
+        self.telemetry.applied(started, &applied);
+        applied
+    }
+
+    fn try_in_force(
+        &self,
+        policy: Arc<Policy>,
+        slots: &mut RuleSlots,
+    ) -> Result<Applied, ApplyError> {
         let assignment = slots.assign(&*self.backend, policy.rules().iter().map(|r| &r.id))?;
         match self.switch_to(policy, &assignment) {
-            Ok((active, mut applied)) => {
+            Ok(applied) => {
                 slots.commit(&*self.backend, assignment);
-                self.save(&active, &mut applied);
                 Ok(applied)
             }
             Err(error) => {
@@ -129,21 +202,44 @@ impl Firewall {
         }
     }
 
+    /// The same, and the policy before is kept for a rollback, and all is saved.
+    pub(super) fn put_in_force_and_save(
+        &self,
+        policy: Arc<Policy>,
+        key: Option<(&str, Hash)>,
+        slots: &mut RuleSlots,
+    ) -> Result<Applied, ApplyError> {
+        let before = self.policy();
+        let mut applied = self.put_in_force(Arc::clone(&policy), slots)?;
+        let mut memory = lock(&self.memory);
+        match before {
+            // The one before that stays what a rollback is for.
+            Some(before) if before == policy => {}
+            Some(before) => memory.before = Before::Kept(before),
+            None => memory.before = Before::NoPolicy,
+        }
+        memory.remember(key, applied.generation);
+        drop(memory);
+        applied.not_saved = self.save_or_note();
+        Ok(applied)
+    }
+
     /// Compiles a policy and makes it the one that judges.
     fn switch_to(
         &self,
         policy: Arc<Policy>,
         assignment: &Assignment,
-    ) -> Result<(Arc<Active>, Applied), ApplyError> {
+    ) -> Result<Applied, ApplyError> {
         let rules = numbered(&policy, assignment);
 
         let started = Instant::now();
-        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules) {
+        let management = self.management();
+        let (image, changed_hosts, hash) = match self.recompile(&policy, &rules, &management) {
             // No policy whose entries are counted, and only for those a later process asks.
             Some((image, hosts)) => (image, Some(hosts), [0; 32]),
             None => {
                 let slots = rules.iter().map(|(_, slot)| slot.number).collect();
-                let (image, hash) = self.compile(&policy, slots)?;
+                let (image, hash) = self.compile(&policy, slots, &management)?;
                 (image, None, *hash.as_bytes())
             }
         };
@@ -177,6 +273,7 @@ impl Firewall {
             entries: entries(&policy),
             verified_insns: judge.program().verified_insns,
             not_saved: None,
+            repeated: false,
         };
         let active = Active {
             generation: applied.generation,
@@ -184,6 +281,8 @@ impl Firewall {
             rules,
             judge,
             scopes,
+            management,
+            image_bytes: applied.image_bytes,
             image: image.with_lines(Vec::new()),
         };
         let active = Arc::new(active);
@@ -203,6 +302,8 @@ impl Firewall {
         drop(counting);
         drop(before);
         log::info!(
+            generation = applied.generation.get(), rules = active.rules.len(),
+            entries = applied.entries, image_bytes = applied.image_bytes;
             "policy generation {}: {} rules, {} entries, {} bytes, published in {:?}",
             applied.generation,
             active.rules.len(),
@@ -210,23 +311,21 @@ impl Firewall {
             applied.image_bytes,
             applied.compile + applied.publish,
         );
-        Ok((active, applied))
-    }
-
-    /// Saves the policy in force for the next process.
-    fn save(&self, active: &Active, applied: &mut Applied) {
-        if let Some(state) = &self.state_dir
-            && let Err(error) = state.save(&active.policy)
-        {
-            log::error!("the policy is in force, but not saved: {error}");
-            applied.not_saved = Some(error.to_string());
-        }
+        Ok(applied)
     }
 
     /// The image of the policy in force, changed into that of another one, and in how many hosts;
     /// `None` if that is not enough.
-    fn recompile(&self, policy: &Policy, rules: &[(RuleId, RuleSlot)]) -> Option<(Image, usize)> {
+    fn recompile(
+        &self,
+        policy: &Policy,
+        rules: &[(RuleId, RuleSlot)],
+        management: &[Management],
+    ) -> Option<(Image, usize)> {
         let active = self.active()?;
+        if *active.management != *management {
+            return None;
+        }
         let change = Recompilation::between(&active.policy, policy)?;
         let slot = |rule: &(RuleId, RuleSlot)| rule.1.number;
         if !rules.iter().map(slot).eq(active.rules.iter().map(slot)) {
@@ -239,7 +338,7 @@ impl Firewall {
         Some((image, change.hosts()))
     }
 
-    fn clock(&self) -> Result<Clock, ApplyError> {
+    pub(super) fn clock(&self) -> Result<Clock, ApplyError> {
         self.backend.clock().map_err(|source| ApplyError::Syscall {
             call: "reading the clock of the data path",
             source,
@@ -247,10 +346,11 @@ impl Firewall {
     }
 
     /// The image, and the hash of the policy that it was seeded by.
-    fn compile(
+    pub(super) fn compile(
         &self,
         policy: &Policy,
         counter_slots: Vec<u32>,
+        management: &[Management],
     ) -> Result<(Image, PolicyHash), ApplyError> {
         let clock = self.clock()?;
         let hash = policy.hash();
@@ -260,6 +360,7 @@ impl Firewall {
             counter_slots,
             clock,
             rows_up_to: self.rows_up_to,
+            management: management.to_vec(),
         };
         Ok((compile(policy, &options)?, hash))
     }

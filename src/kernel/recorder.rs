@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use super::backend::{Answer, Backend, Bank, Judge, VerdictCounters, XdpLink};
 use super::ban_table::{self, BanMemory};
 use super::bridge::{BridgeError, PreparedPort};
 use super::device::{DeviceFacts, XdpFeatures};
+use super::enforcement::Enforcement;
 use super::error::{ApplyError, EvaluateError, PinError};
 use super::events::{EventSource, NoEvents};
 use super::foreign::ForeignProgram;
@@ -102,7 +103,8 @@ impl Rehearsal {
 pub(super) struct Recorder {
     rehearsal: Rehearsal,
     takes_frags: bool,
-    dry_run: AtomicBool,
+    /// As in `struct control`.
+    mode: AtomicU32,
     links: AtomicU32,
     interfaces: Mutex<HashMap<u32, InterfaceEntry>>,
     bans: Arc<RecordedBans>,
@@ -201,13 +203,22 @@ impl Backend for Recorder {
         self.bans.memory()
     }
 
-    fn set_dry_run(&self, dry_run: bool) {
-        self.rehearsal.push(Operation::DryRun(dry_run));
-        self.dry_run.store(dry_run, Ordering::SeqCst);
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::from_word(self.mode.load(Ordering::SeqCst))
     }
 
-    fn is_dry_run(&self) -> bool {
-        self.dry_run.load(Ordering::SeqCst)
+    fn set_enforcement(&self, mode: Enforcement) {
+        let is_dry = mode != Enforcement::Enforce;
+        self.rehearsal.push(Operation::DryRun(is_dry));
+        self.mode.store(mode.word(), Ordering::SeqCst);
+    }
+
+    fn replace_enforcement(&self, there: Enforcement, mode: Enforcement) -> bool {
+        let is_it = self.enforcement() == there;
+        if is_it {
+            self.set_enforcement(mode);
+        }
+        is_it
     }
 
     fn interface_name(&self, ifindex: IfIndex) -> Option<String> {

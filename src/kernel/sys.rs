@@ -408,6 +408,13 @@ pub(super) fn first_word(map: impl AsFd) -> io::Result<u32> {
     Ok(words.words()[0].load(Ordering::SeqCst))
 }
 
+/// Sets the first word of a map's values alone.
+pub(super) fn set_first_word(map: impl AsFd, word: u32) -> io::Result<()> {
+    let words = SharedWords::<AtomicU32>::new(map, 1)?;
+    words.words()[0].store(word, Ordering::SeqCst);
+    Ok(())
+}
+
 /// Memory shared with the kernel: the values of an mmapable array map.
 ///
 /// The data path changes them at any time, so they are seen as atomics only.

@@ -2,19 +2,19 @@
 
 use std::net::IpAddr;
 
+use crate::management::{self, Management};
 use crate::packet::Packet;
 use crate::policy::{Failsafe, Family};
 
-const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// Whether the packet is management traffic that this failsafe lets through.
-pub(super) fn passes(failsafe: &Failsafe, packet: &Packet) -> bool {
+pub(super) fn passes(failsafe: &Failsafe, of_host: &[Management], packet: &Packet) -> bool {
     failsafe.enabled
         && (neighbour_discovery(packet)
             || dhcpv4(packet)
             || dhcpv6(packet)
-            || ssh(failsafe, packet))
+            || management::passes(failsafe, of_host, packet))
 }
 
 /// Hop limit 255 shows that no router has forwarded it (RFC 4861).
@@ -42,13 +42,4 @@ fn dhcpv6(packet: &Packet) -> bool {
     link_local
         && packet.protocol == Some(UDP)
         && packet.ports.is_some_and(|(_, d)| [546, 547].contains(&d))
-}
-
-fn ssh(failsafe: &Failsafe, packet: &Packet) -> bool {
-    packet.protocol == Some(TCP)
-        && packet.ports.is_some_and(|(_, d)| d == 22)
-        && failsafe
-            .ssh_from
-            .iter()
-            .any(|prefix| prefix.contains(packet.src))
 }

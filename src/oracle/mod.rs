@@ -23,6 +23,7 @@ mod rate;
 use globset::GlobMatcher;
 use jiff::Timestamp;
 
+use crate::management::Management;
 use crate::packet::{Packet, Parsed};
 use crate::policy::{Action, Mode, Policy, Prefix, Rule, SetName};
 use crate::verdict::{Evaluation, Reason};
@@ -39,6 +40,7 @@ pub struct Oracle<'p> {
     policy: &'p Policy,
     rules: Vec<State>,
     entries: EntryCounts<'p>,
+    management: Vec<Management>,
 }
 
 /// What the oracle keeps for one rule.
@@ -84,7 +86,16 @@ impl<'p> Oracle<'p> {
             policy,
             rules: policy.rules().iter().map(state).collect(),
             entries: EntryCounts::default(),
+            management: Vec::new(),
         }
+    }
+
+    /// Management traffic of the host that passes before any rule, as with
+    /// [`CompileOptions::management`](crate::compile::CompileOptions::management).
+    #[must_use]
+    pub fn management(mut self, of_host: impl Into<Vec<Management>>) -> Self {
+        self.management = of_host.into();
+        self
     }
 
     /// Judges a frame that arrives `at` this time on this interface. Without an interface, rules
@@ -134,7 +145,7 @@ impl<'p> Oracle<'p> {
     }
 
     fn judge_packet(&mut self, packet: &Packet, arrival: Arrival<'_>) -> Evaluation {
-        if failsafe::passes(self.policy.failsafe(), packet) {
+        if failsafe::passes(self.policy.failsafe(), &self.management, packet) {
             return decide(Verdict::Pass, Reason::Failsafe);
         }
         let mut monitored = Vec::new();

@@ -87,7 +87,8 @@ fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
         .try_for_each(|rule| write_rule(out, rule))
 }
 
-fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
+/// The rule as an item of the list of rules.
+pub(super) fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
     writeln!(out, "  - id: {}", Word(rule.id.as_str()))?;
     writeln!(out, "    priority: {}", rule.priority)?;
     if rule.matches != Match::default() {
@@ -135,7 +136,7 @@ fn write_label(out: &mut String, key: &str, value: &str) -> fmt::Result {
     }
 }
 
-fn write_match(out: &mut String, m: &Match) -> fmt::Result {
+pub(super) fn write_match(out: &mut String, m: &Match) -> fmt::Result {
     let mut field = |key: &str, value: Option<&dyn Display>| match value {
         Some(value) => writeln!(out, "      {key}: {value}"),
         None => Ok(()),

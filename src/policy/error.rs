@@ -41,6 +41,8 @@ pub enum PolicyErrorKind {
     Duplicate,
     /// A rule names a set that the policy does not have.
     UnknownSet,
+    /// A change names a rule that the policy does not have.
+    UnknownRule,
     /// A policy or list file cannot be read.
     File,
     /// The policy is well formed but larger than what can be held.

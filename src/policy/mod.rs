@@ -14,8 +14,10 @@ mod fields;
 mod hash;
 mod list;
 mod names;
+mod query;
 mod rule;
 mod set;
+mod set_builder;
 mod suggest;
 mod validate;
 mod yaml;
@@ -30,9 +32,11 @@ pub use fields::{
 };
 pub use hash::PolicyHash;
 pub use list::ListError;
+pub use query::RuleQuery;
 pub use rule::{Action, Match, Mode, RateLimit, RateScope, RateUnit, Rule, RuleId};
 pub(crate) use set::Expiring;
 pub use set::{AddressSet, EntryCounters};
+pub use set_builder::{AddressSetBuilder, PackedError};
 
 use std::collections::BTreeMap;
 
@@ -64,7 +68,8 @@ impl std::fmt::Display for Verdict {
 /// - IPv6 neighbour discovery: ICMPv6 types 133-137 with hop limit 255 (RFC 4861),
 /// - DHCPv4: UDP with both ports in {67, 68} (RFC 2131),
 /// - DHCPv6: UDP to port 546 or 547 from a link-local source (RFC 8415),
-/// - SSH: TCP to port 22 from a prefix in `ssh_from`.
+/// - SSH: TCP to port 22 from a prefix in `ssh_from`,
+/// - what the host names: see [`Management`](crate::Management).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failsafe {
     /// `false` only when the policy says `failsafe: none`.

@@ -7,7 +7,7 @@ use xdpgate::image::{Image, ImageReader, Surroundings};
 use xdpgate::oracle::Oracle;
 use xdpgate::packet::Parsed;
 use xdpgate::policy::{Mode, Policy};
-use xdpgate::{Reason, Verdict};
+use xdpgate::{Management, Reason, Verdict};
 
 use super::pool;
 
@@ -24,13 +24,19 @@ pub fn options(policy: &Policy, seed: [u64; 2], rows_up_to: usize) -> CompileOpt
 /// Panics where image and oracle differ.
 pub fn assert_equal(policy: &Policy, frames: &[Vec<u8>], times: &[i64], options: &CompileOptions) {
     let image = compile(policy, options).expect("a policy that can be compiled");
-    assert_image(&image, policy, frames, times);
+    assert_image(&image, policy, frames, times, &options.management);
 }
 
 /// Panics where the image of a policy and the oracle differ.
-pub fn assert_image(image: &Image, policy: &Policy, frames: &[Vec<u8>], times: &[i64]) {
+pub fn assert_image(
+    image: &Image,
+    policy: &Policy,
+    frames: &[Vec<u8>],
+    times: &[i64],
+    management: &[Management],
+) {
     let reader = ImageReader::new(image).expect("a fresh image");
-    let mut oracle = Oracle::new(policy);
+    let mut oracle = Oracle::new(policy).management(management);
     let is_monitor = |n: &&u32| active_rules(policy)[**n as usize].mode == Mode::Monitor;
     let interfaces = pool::INTERFACES.iter().cycle();
     for ((frame, at), interface) in frames.iter().zip(times.iter().cycle()).zip(interfaces) {

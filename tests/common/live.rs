@@ -21,6 +21,12 @@ impl Entry {
         Self(Program::fd_from_id(id).expect("the entry program"))
     }
 
+    /// The entry program that is pinned in a file, whoever loaded it.
+    pub fn pinned(path: &std::path::Path) -> Self {
+        let fd = Program::fd_from_pinned_path(path);
+        Self(fd.unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+    }
+
     /// What the program does with a frame of at least 14 bytes.
     pub fn receive(&self, frame: &[u8]) -> Verdict {
         let (verdict, _) = self.run(frame, None, 1).expect("BPF_PROG_TEST_RUN");

@@ -108,3 +108,17 @@ const DOC: u128 = 0x2001_0db8 << 96;
 const fn v4(a: u8, b: u8, c: u8, d: u8) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
+
+/// Management traffic of a host: ports of [`PORTS`], one that shares its lowest bits with another, and
+/// peers among the addresses.
+pub fn management() -> Vec<xdpgate::Management> {
+    use xdpgate::ManagementPort::{Local, Remote};
+    let flow = |peer: &str, port| xdpgate::Management::new(peer.parse().unwrap(), port);
+    vec![
+        flow("10.1.2.0/24", Local(443)),
+        flow("0.0.0.0/0", Local(1024)),
+        flow("192.0.2.7", Remote(8000)),
+        flow("2001:db8::/32", Local(80)),
+        flow("::/0", Remote(1023)),
+    ]
+}

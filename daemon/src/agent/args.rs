@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 
+use super::access::TokenCommand;
 use super::config::{FILE_VARIABLE, Loaded, Mode, Override, PinMode, Problem, environment, load};
+use super::logging::{Format, Level};
 use crate::endpoint::Endpoint;
 
 /// Keeps an XDP firewall on network interfaces and serves its API.
@@ -32,6 +34,9 @@ pub(super) enum Command {
     /// Print the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make tokens for the API
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// What is printed of the configuration.
@@ -68,10 +73,14 @@ pub(super) struct Args {
     /// Where in the receive path to run [default: best]
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
-    /// Where to serve the API: unix:PATH (only its owner may use it) or a loopback ADDRESS:PORT
-    /// (every user of this host may) [default: unix:/run/xdpgate/xdpgated.sock]
+    /// Where to serve the API: unix:PATH, https://ADDRESS:PORT (the configuration has the certificates) or
+    /// a loopback ADDRESS:PORT in the clear; repeat it for more [default:
+    /// unix:/run/xdpgate/xdpgated.sock]
     #[arg(long, value_name = "WHERE")]
-    pub listen: Option<Endpoint>,
+    pub listen: Vec<Endpoint>,
+    /// Let every user of this host change everything by a loopback ADDRESS:PORT of --listen
+    #[arg(long)]
+    pub insecure_loopback: bool,
     /// Whether the filter outlives the daemon, by pins [default: auto]
     #[arg(long, value_enum, value_name = "WHETHER")]
     pub pin: Option<PinMode>,
@@ -85,9 +94,29 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub max_rules: Option<u32>,
-    /// What to log on stderr; RUST_LOG says it in more detail
-    #[arg(long, value_name = "LEVEL", value_parser = log_level, default_value = "info")]
-    pub log_level: log::LevelFilter,
+    /// Where to serve /metrics, /healthz and /readyz over HTTP: a loopback ADDRESS:PORT or unix:PATH
+    /// [default: nowhere]
+    #[arg(long, value_name = "WHERE")]
+    pub metrics_listen: Option<String>,
+    /// What to log on stderr: off, error, warn, info, debug or trace; RUST_LOG says it in more detail
+    /// [default: info]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
+    pub log_level: Option<Level>,
+    /// The form of the log: text, or json with one object on each line [default: text]
+    #[arg(
+        long,
+        value_name = "FORM",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
+    pub log_format: Option<Format>,
 }
 
 impl Args {
@@ -111,8 +140,31 @@ impl Args {
             ),
             (
                 "--listen",
-                "listen",
-                self.listen.as_ref().map(|at| at.to_string().into()),
+                "api.listen",
+                (!self.listen.is_empty()).then(|| {
+                    let all = self.listen.iter().map(ToString::to_string);
+                    all.collect::<Vec<_>>().into()
+                }),
+            ),
+            (
+                "--insecure-loopback",
+                "api.insecure_loopback",
+                self.insecure_loopback.then_some(Value::Bool(true)),
+            ),
+            (
+                "--metrics-listen",
+                "metrics.listen",
+                self.metrics_listen.clone().map(Value::from),
+            ),
+            (
+                "--log-level",
+                "log.level",
+                self.log_level.map(|level| serde_json::json!(level)),
+            ),
+            (
+                "--log-format",
+                "log.format",
+                self.log_format.map(|format| serde_json::json!(format)),
             ),
             ("--policy", "policy", self.policy.as_ref().map(path)),
             (
@@ -142,12 +194,6 @@ impl Args {
     }
 }
 
-/// The command line, for completions and man pages.
-#[expect(dead_code, reason = "the client makes completions and man pages of it")]
-pub(crate) fn command() -> clap::Command {
-    <Cli as clap::CommandFactory>::command()
-}
-
 const HELP: &str = "\
 Without --interface it attaches all physical interfaces, and those that appear later, or as the
 configuration file says. For each key of the file counts, the first that has it: flags, the environment
@@ -164,7 +210,10 @@ Examples:
   xdpgate policy apply policy.yaml
   xdpgate stats                                  what would have been dropped?
   xdpgated --enforce
-  xdpgated --interface eth0 --policy policy.yaml --mode native --listen 127.0.0.1:50051";
+  xdpgated --metrics-listen 127.0.0.1:29187      curl http://127.0.0.1:29187/metrics
+  xdpgated --interface eth0 --policy policy.yaml --mode native
+  xdpgated --config xdpgated.toml --listen https://0.0.0.0:50051    the file has [api.tls]
+  xdpgated token new --name grafana --role viewer";
 
 const CHECK_HELP: &str = "\
 Exit codes: 0 all is well, 2 something is wrong: a line for each, with file, line, key and reason.
@@ -187,8 +236,3 @@ Behind each value that is not the default is its flag, its variable, or its line
 Examples:
   xdpgated config show --config /etc/xdpgate/xdpgated.toml
   XDPGATED_INTERFACES_MODE=native xdpgated config show";
-
-fn log_level(text: &str) -> Result<log::LevelFilter, String> {
-    text.parse()
-        .map_err(|_| "it is one of off, error, warn, info, debug, trace".to_owned())
-}

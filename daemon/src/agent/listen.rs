@@ -3,12 +3,17 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::sys::socket::{Backlog, listen};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Group;
+use xdpgate::policy::Prefix;
+use xdpgate::{Management, ManagementPort};
 
+use super::config::Api;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
@@ -17,6 +22,7 @@ use crate::failure::Failure;
 pub(super) enum Listener {
     Unix(UnixListener, SocketFile),
     Tcp(TcpListener, SocketAddr),
+    Tls(TcpListener, SocketAddr),
 }
 
 /// The file of a Unix socket, which goes when this does, if it is still the same one.
@@ -28,19 +34,39 @@ pub(super) struct SocketFile {
 }
 
 impl Listener {
-    /// Opens the socket. To be called while the process has one thread: it sets the umask.
-    pub(super) fn bind(endpoint: &Endpoint) -> Result<Self, Failure> {
-        match endpoint {
-            Endpoint::Unix(path) => {
-                Self::unix(path).map_err(|e| Failure::operation(format!("{endpoint}: {e}")))
+    /// Opens every socket that the configuration names. To be called while the process has one thread: it
+    /// sets the umask.
+    pub(super) fn bind_all(api: &Api) -> Result<Vec<Self>, Failure> {
+        let endpoints = api.endpoints().map_err(Failure::Input)?;
+        let access = FileAccess::new(api)?;
+        let bind = |endpoint| Self::bind("--listen", endpoint, access);
+        endpoints.iter().map(bind).collect()
+    }
+
+    /// Opens a socket for something else, at the endpoint of this setting; the file of a Unix socket is
+    /// for its owner alone. To be called while the process has one thread.
+    pub(super) fn bind_private(setting: &str, endpoint: &Endpoint) -> Result<Self, Failure> {
+        Self::bind(setting, endpoint, FileAccess::OWNER)
+    }
+
+    fn bind(setting: &str, endpoint: &Endpoint, access: FileAccess) -> Result<Self, Failure> {
+        let failed = |e| Failure::operation(format!("{endpoint}: {e}; choose another {setting}"));
+        let address = endpoint.address().map_err(Failure::operation)?;
+        match (endpoint, address) {
+            (Endpoint::Unix(path), _) => Self::unix(path, access).map_err(failed),
+            (Endpoint::Tls { .. }, Some(address)) => {
+                let (listener, address) = tcp(address).map_err(failed)?;
+                Ok(Self::Tls(listener, address))
             }
-            Endpoint::Tcp(address) => Self::tcp(*address).map_err(|e| {
-                Failure::operation(format!("{endpoint}: {e}; choose another --listen"))
-            }),
+            (_, Some(address)) => {
+                let (listener, address) = tcp(address).map_err(failed)?;
+                Ok(Self::Tcp(listener, address))
+            }
+            (_, None) => Err(Failure::operation(format!("{endpoint}: it has no address"))),
         }
     }
 
-    fn unix(path: &Path) -> io::Result<Self> {
+    fn unix(path: &Path, access: FileAccess) -> io::Result<Self> {
         make_way(path)?;
         if let Some(parent) = path
             .parent()
@@ -57,15 +83,13 @@ impl Listener {
             path: path.to_owned(),
             identity: (metadata.dev(), metadata.ino()),
         };
+        // The group first: until then nobody else may open it.
+        if let Some(group) = access.group {
+            chown(path, None, Some(group))?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(access.mode))?;
         listener.set_nonblocking(true)?;
         Ok(Self::Unix(listener, file))
-    }
-
-    fn tcp(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        Ok(Self::Tcp(listener, address))
     }
 
     /// Where it listens; a port of 0 has become the one that the kernel chose.
@@ -73,8 +97,73 @@ impl Listener {
         match self {
             Self::Unix(_, file) => Endpoint::Unix(file.path.clone()),
             Self::Tcp(_, address) => Endpoint::Tcp(*address),
+            Self::Tls(_, address) => Endpoint::Tls {
+                host: address.ip().to_string(),
+                port: address.port(),
+            },
         }
     }
+
+    /// The port that others than this host can reach, if there is one.
+    pub(super) fn open_port(&self) -> Option<u16> {
+        match self {
+            Self::Tls(_, address) if !address.ip().is_loopback() => Some(address.port()),
+            _ => None,
+        }
+    }
+}
+
+/// The traffic by which others than this host reach the API: it passes whatever the policy is.
+pub(super) fn management(listeners: &[Listener], api: &Api) -> Result<Vec<Management>, String> {
+    let peers = api.peers()?;
+    let ports = listeners.iter().filter_map(Listener::open_port);
+    let by_port = |port| {
+        let flow = move |peer: &Prefix| Management::new(*peer, ManagementPort::Local(port));
+        peers.iter().map(flow)
+    };
+    Ok(ports.flat_map(by_port).collect())
+}
+
+/// Who may open the file of a socket.
+#[derive(Debug, Clone, Copy)]
+struct FileAccess {
+    mode: u32,
+    group: Option<u32>,
+}
+
+impl FileAccess {
+    const OWNER: Self = Self {
+        mode: 0o600,
+        group: None,
+    };
+
+    fn new(api: &Api) -> Result<Self, Failure> {
+        let mode = api.mode().map_err(Failure::Input)?;
+        let group = match &api.socket_group {
+            None => None,
+            Some(name) => {
+                let wrong = |e: &str| Failure::Input(format!("api.socket_group: {name:?}: {e}"));
+                let group = Group::from_name(name).map_err(|e| wrong(e.desc()))?;
+                Some(
+                    group
+                        .ok_or_else(|| wrong("there is no such group"))?
+                        .gid
+                        .as_raw(),
+                )
+            }
+        };
+        Ok(Self { mode, group })
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)?;
+    // As many as the kernel lets wait (net.core.somaxconn): whoever connects while others flood it has to
+    // get into the queue.
+    listen(&listener, Backlog::MAXCONN)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 impl Drop for SocketFile {
@@ -94,46 +183,41 @@ fn make_way(path: &Path) -> io::Result<()> {
         metadata => metadata?,
     };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::other(
-            "there is a file of another kind; choose another --listen",
-        ));
+        return Err(io::Error::other("there is a file of another kind"));
     }
     match UnixStream::connect(path) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(e) => Err(e),
-        Ok(_) => Err(io::Error::other(
-            "another daemon answers there; stop it or choose another --listen",
-        )),
+        Ok(_) => Err(io::Error::other("another daemon answers there; stop it")),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
     fn sockets_are_private_and_go_with_their_daemon() {
         let path = std::env::temp_dir().join(format!("xdpgated-listen-{}", std::process::id()));
         let endpoint = Endpoint::Unix(path.clone());
-        let first = Listener::bind(&endpoint).unwrap();
+        let bind = || Listener::bind_private("--listen", &endpoint);
+        let first = bind().unwrap();
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        let refused = Listener::bind(&endpoint).unwrap_err().to_string();
+        let refused = bind().unwrap_err().to_string();
         assert!(refused.contains("another daemon answers"), "{refused}");
         drop(first);
         assert!(!path.exists());
 
         // As a killed daemon leaves it: the file without anybody behind it.
         drop(UnixListener::bind(&path).unwrap());
-        let second = Listener::bind(&endpoint).unwrap();
+        let second = bind().unwrap();
         drop(second);
 
         fs::write(&path, "precious").unwrap();
-        let refused = Listener::bind(&endpoint).unwrap_err().to_string();
+        let refused = bind().unwrap_err().to_string();
         assert!(refused.contains("another kind"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         fs::remove_file(&path).unwrap();

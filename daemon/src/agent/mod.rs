@@ -3,28 +3,33 @@
 //! The order of a start: read configuration and policy, load the program, put the policy in force that
 //! was saved, attach, open the API. When a step fails, what was done before it is undone.
 
+pub(crate) mod access;
 mod args;
 mod commands;
 mod config;
 mod convert;
 mod fault;
-mod interfaces;
 mod listen;
+mod logging;
+mod monitor;
 mod notify;
 mod reload;
 mod serve;
 mod service;
 mod start;
 
-pub use service::{FirewallService, Stop};
+pub use service::{FirewallService, Reload, Reloaded, Stop};
 
-use std::io::Write;
 use std::process::ExitCode;
+
+use clap::CommandFactory;
 
 use crate::failure::Failure;
 use crate::{libbpf, usage};
+use access::Access;
 use args::{Args, Cli, Command};
 use listen::Listener;
+use monitor::{Monitor, Told};
 
 /// Runs the daemon with this process's arguments until a signal ends it.
 pub fn main() -> ExitCode {
@@ -33,6 +38,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run(&args),
         Some(Command::Check(args)) => commands::check(&args),
         Some(Command::Config(command)) => commands::config(&command),
+        Some(Command::Token(command)) => command.run(),
     });
     match done {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -40,45 +46,41 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line of the daemon: for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 fn run(args: &Args) -> Result<(), Failure> {
-    log_to_stderr(args.log_level);
+    let log = logging::install(logging::Log::default());
     libbpf::print_to_log();
     let plan = start::Plan::new(args)?;
+    log.set(plan.log());
     // Before anything is changed: another daemon may be there. It is served from later.
-    let listener = Listener::bind(&plan.listen)?;
+    let access = Access::new(plan.api()).map_err(|reason| match &args.config {
+        Some(file) => Failure::input(file.display(), reason),
+        None => Failure::Input(reason),
+    })?;
+    let listeners = Listener::bind_all(plan.api())?;
+    let management = listen::management(&listeners, plan.api()).map_err(Failure::Input)?;
+    let monitor = Monitor::open(plan.metrics())?;
     let signals = serve::Signals::catch().map_err(Failure::operation)?;
-    let started = plan.carry_out()?;
-    serve::until_stopped(signals, started, listener)
+    let told = match monitor {
+        Some(monitor) => monitor.serve(signals.runtime())?,
+        None => Told::default(),
+    };
+    let started = plan.carry_out(management)?;
+    serve::until_stopped(signals, started, listeners, access, log, &told)
 }
 
 fn log_applied(applied: &xdpgate::Applied) {
     log::info!(
+        generation = applied.generation.get(), entries = applied.entries,
+        image_bytes = applied.image_bytes;
         "policy generation {}: {} entries, compiled in {:.1?}, published in {:.1?}",
         applied.generation,
         applied.entries,
         applied.compile,
         applied.publish
     );
-}
-
-/// The library's own report of each step is left to `debug`: the daemon says it when all is done.
-/// A filter is the beginning of a path, so `xdpgate` would stand for the daemon too.
-fn log_to_stderr(level: log::LevelFilter) {
-    let default = match level {
-        log::LevelFilter::Info => "info,xdpgate::=warn".to_owned(),
-        level => level.to_string(),
-    };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default))
-        .format(|out, record| {
-            let (level, target) = (record.level(), record.target());
-            let style = out.default_level_style(level);
-            let now = jiff::Timestamp::now().as_millisecond();
-            let now = jiff::Timestamp::from_millisecond(now).unwrap_or_default();
-            writeln!(
-                out,
-                "{now:.3} {style}{level:<5}{style:#} {target}: {}",
-                record.args()
-            )
-        })
-        .init();
 }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use xdpgate::{AutoAttach, Firewall};
+use xdpgate::{AutoAttach, Enforcement, Firewall};
 
 use super::args::Args;
 use super::config::{Config, Problem, differences, keep};
-use crate::failure::Failure;
+use super::service::{Reload, Reloaded};
 
 /// Reads the configuration again, as it was read at the start, and puts in force what can change while
 /// running: all of it or, if anything is wrong with it, nothing.
@@ -18,15 +18,6 @@ pub(crate) struct Reloader {
     followers: Vec<Follower>,
     /// What is in force.
     current: Mutex<Config>,
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct ReloadOutcome {
-    /// Keys that have another value than before and are in force.
-    pub changed: Vec<String>,
-    /// Keys that have another value and take effect with the next start.
-    pub needs_restart: Vec<String>,
 }
 
 /// A part of the daemon that takes over a section by itself.
@@ -57,7 +48,6 @@ impl Reloader {
     /// Adds a part that takes over the keys of `section`. It is called at each reload, also if they are
     /// the same: files that they name may have changed. On error it has to leave all as it was; then it is
     /// called with the former configuration if another part refused this one.
-    #[expect(dead_code, reason = "for the sections of the API and the log")]
     pub(super) fn follow(
         mut self,
         section: &'static str,
@@ -70,27 +60,32 @@ impl Reloader {
         self
     }
 
+    /// Whether there is a file to be read again.
+    pub(super) fn has_file(&self) -> bool {
+        self.args.config.is_some()
+    }
+
     /// Reads it and puts it in force. What came of it is logged too. It may take its time: interfaces are
     /// attached and detached meanwhile.
     ///
     /// # Errors
     ///
     /// All that is wrong, with file, line, key and reason; the former configuration stays in force.
-    pub(crate) fn reload(&self) -> Result<ReloadOutcome, Failure> {
+    pub(super) fn reload(&self) -> Result<Reloaded, Vec<Problem>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.take_over(&mut current);
         match &outcome {
-            Ok(outcome) => log::info!("configuration: {outcome}"),
-            Err(failure) => log::error!("the former configuration stays in force: {failure}"),
+            Ok(outcome) => log::info!("configuration: {}", in_words(outcome)),
+            Err(problems) => log::error!(
+                "the former configuration stays in force: {}",
+                Problem::failure(problems)
+            ),
         }
         outcome
     }
 
-    fn take_over(&self, current: &mut Config) -> Result<ReloadOutcome, Failure> {
-        let loaded = self
-            .args
-            .load()
-            .map_err(|problems| Problem::failure(&problems))?;
+    fn take_over(&self, current: &mut Config) -> Result<Reloaded, Vec<Problem>> {
+        let loaded = self.args.load()?;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
@@ -102,24 +97,25 @@ impl Reloader {
         for (index, follower) in self.followers.iter().enumerate() {
             if let Err(reason) = (follower.follow)(&new) {
                 self.back(&self.followers[..index], current);
-                return Err(Failure::input(follower.section, reason));
+                return Err(vec![Problem::of(follower.section, &reason)]);
             }
         }
         if let Some(auto) = &self.auto
             && new.interfaces != current.interfaces
         {
-            let selector = new.interfaces.selector();
-            let selector = selector.map_err(|e| Failure::input("interfaces", e))?;
+            let failed = |e: &dyn fmt::Display| vec![Problem::of("interfaces", &e.to_string())];
+            let selector = new.interfaces.selector().map_err(|e| failed(&e))?;
             if let Err(error) = auto.select(selector, new.interfaces.options()) {
                 self.back(&self.followers, current);
-                return Err(Failure::operation(format!("interfaces: {error}")));
+                return Err(failed(&error));
             }
         }
-        if new.enforce != current.enforce {
+        // A mode that was chosen by a call stays as long as the file says the same as before.
+        if new.enforce != current.enforce && self.firewall.enforcement() != Enforcement::Pass {
             self.firewall.set_dry_run(!new.enforce);
         }
         *current = new;
-        Ok(ReloadOutcome {
+        Ok(Reloaded {
             changed,
             needs_restart,
         })
@@ -144,19 +140,26 @@ impl Reloader {
     }
 }
 
-impl fmt::Display for ReloadOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.changed.as_slice(), self.needs_restart.as_slice()) {
-            ([], []) => f.write_str("nothing changed"),
-            (changed, []) => write!(f, "in force: {}", changed.join(", ")),
-            ([], later) => write!(f, "with the next start: {}", later.join(", ")),
-            (changed, later) => write!(
-                f,
-                "in force: {}; with the next start: {}",
-                changed.join(", "),
-                later.join(", ")
-            ),
-        }
+fn in_words(outcome: &Reloaded) -> String {
+    match (&*outcome.changed, &*outcome.needs_restart) {
+        ([], []) => "nothing changed".to_owned(),
+        (changed, []) => format!("in force: {}", changed.join(", ")),
+        ([], later) => format!("with the next start: {}", later.join(", ")),
+        (changed, later) => format!(
+            "in force: {}; with the next start: {}",
+            changed.join(", "),
+            later.join(", ")
+        ),
+    }
+}
+
+impl Reload for Reloader {
+    fn reload(&self) -> Result<Reloaded, Vec<(String, String)>> {
+        let named = |problem: Problem| match &problem.source {
+            Some(source) => (problem.key, format!("{source}: {}", problem.reason)),
+            None => (problem.key, problem.reason),
+        };
+        Self::reload(self).map_err(|problems| problems.into_iter().map(named).collect())
     }
 }
 

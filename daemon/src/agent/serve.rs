@@ -1,28 +1,25 @@
 //! Serving the API until a signal comes, or the call to stop.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 use xdpgate::{AutoAttach, Firewall};
-use xdpgate_api::MAX_MESSAGE;
 use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
+use super::access::Access;
 use super::listen::Listener;
+use super::logging::Control;
+use super::monitor::Told;
 use super::notify;
 use super::reload::Reloader;
-use super::service::{FirewallService, Stop};
+use super::service::{FirewallService, Reload, Stop};
 use super::start::Started;
-use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
 /// Serves, says `ready`, and ends when SIGINT, SIGTERM or the call `Stop` comes. What is pinned goes on
@@ -30,7 +27,10 @@ use crate::failure::Failure;
 pub(super) fn until_stopped(
     signals: Signals,
     started: Started,
-    listener: Listener,
+    listeners: Vec<Listener>,
+    access: Access,
+    log: Control,
+    told: &Told,
 ) -> Result<(), Failure> {
     let Signals { runtime, received } = signals;
     let Started {
@@ -38,10 +38,17 @@ pub(super) fn until_stopped(
         auto,
         reloader,
     } = started;
+    let followed = access.clone();
+    let reloader = reloader
+        .follow("api", move |config| followed.reload(&config.api))
+        .follow("log", move |config| {
+            log.set(config.log);
+            Ok(())
+        });
     let reloader = Arc::new(reloader);
     let mut stop = Stop::Leave;
     let served = runtime.block_on(serve(
-        &firewall, auto, &reloader, listener, received, &mut stop,
+        &firewall, auto, &reloader, listeners, &access, told, received, &mut stop,
     ));
     drop(reloader);
     match firewall.pin_root().filter(|_| stop == Stop::Leave) {
@@ -55,7 +62,10 @@ pub(super) fn until_stopped(
                 log::error!("pins are left: {error}");
             }
             for attachment in attachments {
-                log::info!("{}: detached", attachment.name);
+                log::info!(
+                    interface = attachment.name.as_str(), ifindex = attachment.ifindex.get();
+                    "{}: detached", attachment.name
+                );
             }
         }
     }
@@ -93,6 +103,11 @@ impl Signals {
         drop(entered);
         Ok(Self { runtime, received })
     }
+
+    /// Where tasks run until the daemon ends.
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -101,11 +116,14 @@ async fn serve(
     firewall: &Arc<Firewall>,
     auto: Option<Arc<AutoAttach>>,
     reloader: &Arc<Reloader>,
-    listener: Listener,
+    listeners: Vec<Listener>,
+    access: &Access,
+    told: &Told,
     mut received: Received,
     how: &mut Stop,
 ) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
+    let streaming = stopped.clone();
     let stopped = async move {
         let mut stopped = stopped;
         // An error means that the sender is gone, which is a stop too.
@@ -114,46 +132,43 @@ async fn serve(
 
     let (health, health_server) = tonic_health::server::health_reporter();
     let (asked, mut asks) = mpsc::channel(1);
-    let mut service = FirewallService::new(Arc::clone(firewall)).stopped_by(asked);
+    let mut service = FirewallService::new(Arc::clone(firewall))
+        .stopped_by(asked)
+        .until(streaming);
     if let Some(auto) = auto {
         service = service.watching(auto);
     }
+    if reloader.has_file() {
+        service = service.reloaded_by(Arc::clone(reloader) as Arc<dyn Reload>);
+    }
     let service = FirewallServer::new(service)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+        .max_decoding_message_size(access.max_message_bytes())
+        .max_encoding_message_size(access.max_message_bytes());
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     health
         .set_serving::<FirewallServer<FirewallService>>()
         .await;
-    let router = Server::builder()
+    let router = access
+        .server()
         .add_service(service)
         .add_service(health_server)
-        .add_service(reflection);
+        .add_service(reflection().build_v1()?)
+        // Under its former name, by which many tools still ask.
+        .add_service(reflection().build_v1alpha()?);
 
-    let endpoint = listener.endpoint();
-    // Kept until all is drained: its file goes with it.
-    let (incoming, _file) = match listener {
-        Listener::Unix(listener, file) => {
-            let stream = UnixListenerStream::new(UnixListener::from_std(listener)?);
-            (Incoming::Unix(stream), Some(file))
-        }
-        Listener::Tcp(listener, _) => (
-            Incoming::Tcp(TcpListenerStream::new(TcpListener::from_std(listener)?)),
-            None,
-        ),
-    };
-    if let Endpoint::Tcp(address) = endpoint {
-        log::warn!("{address}: every user of this host may change the policy through it");
-    }
-    log::info!("ready: serving at {endpoint}");
+    let endpoints: Vec<String> = listeners.iter().map(|l| l.endpoint().to_string()).collect();
+    access.warn_of_reach(&listeners, firewall.policy().as_deref());
+    // Kept until all is drained: the files of the sockets go with it.
+    let (incoming, _accepting) = access.accept(listeners)?;
+    let endpoints = endpoints.join(", ");
+    told.serving(firewall);
+    log::info!(endpoint = endpoints.as_str(); "ready: serving at {endpoints}");
     notify::ready(&notify::status_line(firewall));
-    let serving: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match incoming {
-        Incoming::Unix(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
-        Incoming::Tcp(stream) => Box::pin(router.serve_with_incoming_shutdown(stream, stopped)),
-    };
+    let serving = router.serve_with_incoming_shutdown(incoming, stopped);
     tokio::pin!(serving);
     let watch = watch_health(Arc::clone(firewall), health.clone());
     let name = tokio::select! {
@@ -169,7 +184,8 @@ async fn serve(
     };
     // Who asks from now on is told that it is stopping already.
     asks.close();
-    log::info!("stopping: {name}");
+    told.stopping();
+    log::info!(reason = name; "stopping: {name}");
     notify::stopping();
     health
         .set_not_serving::<FirewallServer<FirewallService>>()
@@ -231,7 +247,8 @@ async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
         }
         match found {
             Err(error) if was_well => {
-                log::error!("{error}");
+                let generation = firewall.generation().map(|g| g.get());
+                log::error!(generation; "{error}");
                 health
                     .set_not_serving::<FirewallServer<FirewallService>>()
                     .await;
@@ -250,11 +267,6 @@ async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
 }
 
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
-
-enum Incoming {
-    Unix(UnixListenerStream),
-    Tcp(TcpListenerStream),
-}
 
 /// How long running calls may take to end.
 const DRAIN: Duration = Duration::from_secs(3);

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use xdpgate::{
-    Applied, Attachment, AutoAttach, Bridge, Firewall, IfIndex, ModePreference, Policy,
-    RestoreOutcome,
+    Applied, Attachment, AutoAttach, Bridge, Enforcement, EventOptions, Firewall, IfIndex,
+    Management, ModePreference, Policy, RestoreOutcome,
 };
 
 use super::args::Args;
-use super::config::{Config, Problem};
+use super::config::{Api, Config, Problem};
 use super::fault;
+use super::logging::Log;
+use super::monitor::Metrics;
 use super::reload::Reloader;
-use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 
 /// What is to be done, from arguments and a file that were all checked.
@@ -24,7 +25,6 @@ pub(super) struct Plan {
     /// In place of those that the configuration selects.
     interfaces: Vec<IfIndex>,
     bridges: Vec<Bridge>,
-    pub listen: Endpoint,
 }
 
 /// A firewall that is up.
@@ -56,8 +56,6 @@ impl Plan {
         }
         let config = loaded.config;
         let policy = read_policy(&config)?;
-        let listen = config.listen.parse();
-        let listen = listen.map_err(|e| Failure::input("listen", e))?;
         let mut interfaces = Vec::new();
         for name in &args.interfaces {
             let ifindex = IfIndex::from_name(name).map_err(Failure::operation)?;
@@ -82,13 +80,27 @@ impl Plan {
             config,
             policy,
             interfaces,
-            listen,
         })
     }
 
-    /// Loads, applies and attaches. On error what was done is undone; what an earlier daemon left goes
+    /// How to log.
+    pub(super) fn log(&self) -> Log {
+        self.config.log
+    }
+
+    /// What to tell over HTTP, and where.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.config.metrics
+    }
+
+    /// How the API is served.
+    pub(super) fn api(&self) -> &Api {
+        &self.config.api
+    }
+
+    /// Loads, applies and attaches; `management` passes whatever the policy is. On error what was done is undone; what an earlier daemon left goes
     /// on.
-    pub(super) fn carry_out(self) -> Result<Started, Failure> {
+    pub(super) fn carry_out(self, management: Vec<Management>) -> Result<Started, Failure> {
         let config = &self.config;
         let most = u16::try_from(self.interfaces.len()).unwrap_or(u16::MAX);
         let had_pins = config.pins.root.exists();
@@ -100,16 +112,18 @@ impl Plan {
             .pin_root(&config.pins.root)
             .mount_bpffs(config.pins.mount_bpffs)
             .state_dir(&config.state_dir)
+            .management(management)
             .load()
             .map_err(Failure::operation)?;
         let inherited = firewall.attachments();
         // Where an earlier filter is in force it goes on as it is until nothing can fail any more.
         if inherited.is_empty() {
-            firewall.set_dry_run(!config.enforce);
+            self.set_mode(&firewall);
         }
         match self.bring_up(&firewall) {
             Ok((applied, auto)) => {
-                firewall.set_dry_run(!config.enforce);
+                self.set_mode(&firewall);
+                Self::keep_samples(&firewall);
                 self.report(&firewall, applied);
                 let (firewall, auto) = (Arc::new(firewall), auto.map(Arc::new));
                 let (watched, selected) = (Arc::clone(&firewall), auto.clone());
@@ -123,6 +137,17 @@ impl Plan {
                 undo(&firewall, &inherited, had_pins);
                 Err(failure)
             }
+        }
+    }
+
+    /// Enforces if the configuration says so. If it does not, a mode that was chosen by a call holds, or
+    /// else it is dry run. Pass mode stays in any case.
+    fn set_mode(&self, firewall: &Firewall) {
+        if firewall.enforcement() == Enforcement::Pass {
+            return;
+        }
+        if self.config.enforce || firewall.chosen_enforcement().is_none() {
+            firewall.set_dry_run(!self.config.enforce);
         }
     }
 
@@ -176,6 +201,13 @@ impl Plan {
         Ok((applied, Some(auto)))
     }
 
+    /// Keeps samples, by which a plan says how recent traffic would fare.
+    fn keep_samples(firewall: &Firewall) {
+        if let Err(error) = firewall.keep_samples(EventOptions::default()) {
+            log::warn!("plans come without an estimate: {error}");
+        }
+    }
+
     fn report(&self, firewall: &Firewall, applied: Option<Applied>) {
         match (applied, &self.policy, firewall.policy()) {
             (Some(applied), _, _) => super::log_applied(&applied),
@@ -190,13 +222,22 @@ impl Plan {
         let attachments = firewall.attachments();
         for attachment in &attachments {
             // Why it fell back, the library has said.
-            log::info!("{}: attached in {} mode", attachment.name, attachment.mode);
+            log::info!(
+                interface = attachment.name.as_str(), ifindex = attachment.ifindex.get(),
+                mode = attachment.mode.as_str();
+                "{}: attached in {} mode", attachment.name, attachment.mode
+            );
         }
         if attachments.is_empty() {
             log::warn!("no interface is attached yet; `xdpgate interfaces` says why");
         }
-        if !self.config.enforce {
-            log::info!("dry run: nothing is dropped; --enforce drops");
+        match firewall.enforcement() {
+            Enforcement::Enforce => {}
+            Enforcement::DryRun => log::info!("dry run: nothing is dropped; --enforce drops"),
+            Enforcement::Pass => log::warn!(
+                "pass mode: nothing is dropped, whatever the configuration says, until the mode enforce \
+                 or dry run is set by the call SetMode"
+            ),
         }
         match firewall.pin_root() {
             Some(dir) => log::info!("pinned at {}: outlives this process", dir.display()),

@@ -1,10 +1,14 @@
-//! The command line of `xdpgate`.
+//! The command line of `xdpgate`. The arguments of a command are where the command is.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xdpgate_api::v1::ModePreference;
 
+use super::out::Color;
+use super::{
+    bans, entries, eval, events, interfaces, mode, pins, policy, rules, sets, shell, status, top,
+};
 use crate::endpoint::Endpoint;
 
 /// Commands for the XDP firewall xdpgate: those that ask the daemon of this host, and those that
@@ -12,55 +16,118 @@ use crate::endpoint::Endpoint;
 #[derive(Debug, Parser)]
 #[command(name = "xdpgate", version, after_help = HELP)]
 pub(super) struct Cli {
+    /// Whether text is coloured
+    #[arg(long, value_enum, value_name = "WHEN", global = true, default_value_t = Color::Auto)]
+    #[arg(
+        hide_possible_values = true,
+        help = "Colour the text: auto, always or never"
+    )]
+    pub color: Color,
     #[command(subcommand)]
     pub command: Command,
 }
 
 const HELP: &str = "\
-Exit codes: 0 done, 1 it did not work, 2 wrong use or bad input (policy, capture file).
+Exit codes: 0 done, 1 it did not work (`policy diff`: they differ), 2 wrong use or bad input.
+With --json every command prints one object, and what follows a stream one object a line. Names
+and values are those of the API, see `docs/cli.md`.
 
 Examples:
   xdpgate policy check policy.yaml            is it right?
-  xdpgate policy apply policy.yaml --plan     what would it change?
-  xdpgate policy apply policy.yaml
+  xdpgate policy plan policy.yaml             what would it change?
+  xdpgate policy apply policy.yaml --confirm-within 60s
+  xdpgate confirm                             keep it
   xdpgate interfaces                          what is attached, and how
   xdpgate preflight eth0                      what stands in the way of native mode?
-  xdpgate stats                               what passed, what dropped, by which rule
+  xdpgate top                                 what passes and what drops, live
+  xdpgate ban 203.0.113.7 --for 1h
+  xdpgate panic-off                           drop nothing, at once
   xdpgate eval --policy policy.yaml --pcap traffic.pcap --oracle   try it, without root";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show what the daemon is doing: policy, interfaces, programs
-    Status(Remote),
+    /// Show what the daemon is doing: mode, policy, interfaces, programs
+    Status(status::Status),
+    /// Show the host, the process and the programs in the kernel
+    System(status::System),
     /// Show the counters: verdicts by interface and reason, hits by rule
-    Stats(Remote),
+    Stats(status::Stats),
+    /// Watch what passes and what drops: interfaces, rules and sources by rate
+    Top(top::Top),
+    /// Watch sampled frames that are dropped, or would be; save them for Wireshark
+    Events(events::Events),
     /// Show the interfaces: what is attached and how, and why the others are not
-    Interfaces(Remote),
+    Interfaces(interfaces::List),
     /// Attach an interface, beside those that the daemon's configuration selects
-    Attach(Attach),
+    Attach(interfaces::Attach),
     /// Detach an interface; it stays so until it is attached again or the daemon is started anew
-    Detach(Detach),
+    Detach(interfaces::Detach),
     /// Say what attaching would come to, what stands in its way, and what mends it; changes nothing
-    Preflight(Preflight),
-    /// End the daemon; what is pinned goes on judging without it, unless --detach is given
-    Stop(Stop),
-    /// Check, apply or read back a policy
+    Preflight(interfaces::Preflight),
+    /// Check, plan, apply, confirm, compare, convert or read back a policy
     #[command(subcommand)]
-    Policy(Policy),
+    Policy(policy::Policy),
+    /// Show or change single rules of the policy in force
+    #[command(subcommand)]
+    Rule(rules::Rule),
+    /// Show the rules in force: the same as `rule list`
+    Rules(rules::List),
+    /// Show, import or change address sets of the policy in force
+    #[command(subcommand)]
+    Set(sets::Set),
+    /// Show which entries of a set were hit, the most hit first
+    Entries(entries::Entries),
+    /// Drop what comes from an address or prefix, from now on and for a time
+    Ban(bans::BanArgs),
+    /// Lift a ban, or all
+    Unban(bans::UnbanArgs),
+    /// Show the bans in force
+    Bans(bans::List),
+    /// Drop for real what is judged as drop
+    Enforce(mode::Enforce),
+    /// Judge and count, but drop nothing
+    DryRun(mode::DryRun),
+    /// Drop nothing from now on, whatever happens, also if the daemon is gone
+    PanicOff(mode::PanicOff),
+    /// Keep the change that waits for its confirmation: the same as `policy confirm`
+    Confirm(policy::Confirm),
+    /// Have the daemon read its configuration file again
+    Reload(mode::Reload),
+    /// End the daemon; what is pinned goes on judging without it, unless --detach is given
+    Stop(mode::Stop),
     /// Judge the frames of a capture file by a policy, without a daemon or an interface
-    Eval(Eval),
+    Eval(eval::Eval),
     /// Load the program with a policy and pin it, attached to nothing (root)
-    Load(Load),
+    Load(pins::Load),
     /// Remove what `load` or a daemon that is gone has pinned; detaches its interfaces (root)
-    Unload(Unload),
+    Unload(pins::Unload),
+    /// Print what makes a shell complete these commands
+    Completions(shell::Completions),
+    /// Write the manual pages of xdpgate and xdpgated
+    Man(shell::Man),
 }
 
 /// Which daemon, and in which form.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Remote {
-    /// Where the daemon listens: unix:PATH or http://ADDRESS:PORT
+    /// Where the daemon listens: unix:PATH, https://HOST:PORT or http://LOOPBACK:PORT
     #[arg(long, value_name = "WHERE", env = "XDPGATE_SERVER", default_value = Endpoint::DEFAULT)]
     pub server: Endpoint,
+    /// With https: the CA of the daemon's certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "XDPGATE_CA")]
+    pub ca: Option<PathBuf>,
+    /// With https: our certificate, in PEM
+    #[arg(long, value_name = "FILE", env = "XDPGATE_CERT", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// With https: the key of our certificate; only its owner may read the file
+    #[arg(long, value_name = "FILE", env = "XDPGATE_KEY", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// With https: the name in the daemon's certificate, if it is not HOST
+    #[arg(long, value_name = "NAME", env = "XDPGATE_SERVER_NAME")]
+    pub server_name: Option<String>,
+    /// A file that holds a token; or set XDPGATE_TOKEN to the token itself
+    #[arg(long, value_name = "FILE", env = "XDPGATE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -88,148 +155,4 @@ impl From<Mode> for ModePreference {
             Mode::Offload => Self::Offload,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Attach {
-    /// The interface
-    pub name: String,
-    /// Which modes it may have
-    #[arg(long, value_enum, default_value_t = Mode::Best)]
-    pub mode: Mode,
-    #[command(flatten)]
-    pub remote: Remote,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Detach {
-    /// The interface
-    pub name: String,
-    #[command(flatten)]
-    pub remote: Remote,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  xdpgate preflight                       those that are attached or selected
-  xdpgate preflight eth0 --mode native")]
-pub(super) struct Preflight {
-    /// Interfaces; without any those that are attached or selected
-    pub names: Vec<String>,
-    /// Which modes they may have
-    #[arg(long, value_enum, default_value_t = Mode::Best)]
-    pub mode: Mode,
-    #[command(flatten)]
-    pub remote: Remote,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Stop {
-    /// Detach every interface and remove all pins: every packet passes, and nothing is left
-    #[arg(long)]
-    pub detach: bool,
-    #[command(flatten)]
-    pub remote: Remote,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Policy {
-    /// Say whether a policy file is right, without a daemon
-    Check(Check),
-    /// Replace the daemon's policy, all or nothing
-    Apply(Apply),
-    /// Print the policy in force, in canonical form
-    Get(Remote),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Check {
-    /// The policy file
-    pub file: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Lists that the policy names by `file` are read here and sent along.
-
-Examples:
-  xdpgate policy apply policy.yaml --plan
-  xdpgate policy apply policy.yaml --server http://127.0.0.1:50051")]
-pub(super) struct Apply {
-    /// The policy file
-    pub file: PathBuf,
-    /// Only say what would change
-    #[arg(long)]
-    pub plan: bool,
-    #[command(flatten)]
-    pub remote: Remote,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The frames go through the XDP program in this kernel (root), or with --oracle through the pure
-evaluator (no root), whose clock is the file's timestamps. In the kernel the time is now, and a rate
-limit answers as with a full budget; on all else the two agree on every frame.
-
-With --json one line a frame:
-  {\"index\":0,\"verdict\":\"drop\",\"rule\":\"block-bad\",\"reason\":\"rule\",\"monitored\":[]}
-
-Capture files: pcap in both byte orders, micro- and nanoseconds; pcapng. Ethernet only.
-
-Examples:
-  xdpgate eval --policy policy.yaml --pcap traffic.pcap --oracle
-  xdpgate eval --policy policy.yaml --pcap traffic.pcap --json | grep '\"verdict\":\"drop\"'")]
-pub(super) struct Eval {
-    /// The policy file
-    #[arg(long, value_name = "FILE")]
-    pub policy: PathBuf,
-    /// The capture file
-    #[arg(long, value_name = "FILE")]
-    pub pcap: PathBuf,
-    /// Print one JSON object per frame
-    #[arg(long)]
-    pub json: bool,
-    /// The interface by which the frames come in; without it rules that name interfaces do not
-    /// match
-    #[arg(long, value_name = "NAME")]
-    pub interface: Option<String>,
-    /// Use the pure evaluator in place of the kernel
-    #[arg(long)]
-    pub oracle: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The entry program is pinned at DIR/xdpgate, what it needs beside it. DIR must be on a BPF file
-system; it is made if it is not there. Without --dry-run the program drops.
-
-Examples:
-  xdpgate load --policy policy.yaml --pin /sys/fs/bpf/xdpgate-test
-  bpftool prog show pinned /sys/fs/bpf/xdpgate-test/xdpgate
-  xdpgate unload --pin /sys/fs/bpf/xdpgate-test")]
-pub(super) struct Load {
-    /// The policy file
-    #[arg(long, value_name = "FILE")]
-    pub policy: PathBuf,
-    /// The directory for the pins
-    #[arg(long, value_name = "DIR")]
-    pub pin: PathBuf,
-    /// Load the form for frames in one buffer, also where the kernel can take several: it can be
-    /// tail-called by programs of that form
-    #[arg(long)]
-    pub no_frags: bool,
-    /// Judge and count, but drop nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Unload {
-    /// The directory that was given to `load`, or of the daemon: /sys/fs/bpf/xdpgate
-    #[arg(long, value_name = "DIR")]
-    pub pin: PathBuf,
 }

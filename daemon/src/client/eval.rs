@@ -1,15 +1,49 @@
 //! `xdpgate eval`: a policy tried on a capture file.
 
 use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
+use clap::Args;
 use serde::Serialize;
 use xdpgate::oracle::Oracle;
 use xdpgate::{ApplyError, Evaluation, Firewall, LoadError, Policy, Verdict};
 
-use super::args::Eval;
 use super::capture::{Capture, Frame};
 use super::policy;
 use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The frames go through the XDP program in this kernel (root), or with --oracle through the pure
+evaluator (no root), whose clock is the file's timestamps. In the kernel the time is now, and a rate
+limit answers as with a full budget; on all else the two agree on every frame.
+
+With --json one line a frame:
+  {\"index\":0,\"verdict\":\"drop\",\"rule\":\"block-bad\",\"reason\":\"rule\",\"monitored\":[]}
+
+Capture files: pcap in both byte orders, micro- and nanoseconds; pcapng. Ethernet only.
+
+Examples:
+  xdpgate eval --policy policy.yaml --pcap traffic.pcap --oracle
+  xdpgate eval --policy policy.yaml --pcap traffic.pcap --json | grep '\"verdict\":\"drop\"'")]
+pub(super) struct Eval {
+    /// The policy file
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// The capture file
+    #[arg(long, value_name = "FILE")]
+    pub pcap: PathBuf,
+    /// Print one JSON object per frame
+    #[arg(long)]
+    pub json: bool,
+    /// The interface by which the frames come in; without it rules that name interfaces do not
+    /// match
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Use the pure evaluator in place of the kernel
+    #[arg(long)]
+    pub oracle: bool,
+}
 
 pub(super) fn run(args: &Eval) -> Result<(), Failure> {
     let policy = policy::read(&args.policy)?;

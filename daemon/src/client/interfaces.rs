@@ -1,26 +1,124 @@
 //! The commands about interfaces.
 
-use serde_json::{Value, json};
+use clap::Args;
 use xdpgate_api::v1::{
-    AttachInterfaceRequest, Bridge, DetachInterfaceRequest, Direction, InterfacePreflight,
-    ListInterfacesRequest, ListInterfacesResponse, ModePreference, PreflightRequest, Severity,
-    StopRequest,
+    AttachInterfaceRequest, AttachInterfaceResponse, DetachInterfaceRequest, InterfacePreflight,
+    ListInterfacesRequest, ListInterfacesResponse, ModePreference, PreflightRequest,
+    WatchInterfacesRequest, WatchInterfacesResponse, watch_interfaces_response,
 };
 
-use super::args::{Attach, Detach, Preflight, Remote, Stop};
-use super::show::{attachment_json, mode_name};
-use super::table::{Align, Table};
-use super::{print, print_json, remote};
+use super::args::{Mode, Remote};
+use super::out::{BAD, GOOD, WARN, answer, print, print_json_line, styled};
+use super::remote::Enough;
+use super::table::{Align, Cell, Table};
+use super::{duration, json, names, remote};
 use crate::failure::Failure;
 
-pub(super) fn list(server: &Remote) -> Result<(), Failure> {
-    let found = remote::call(server, async |mut client| {
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xdpgate interfaces
+  xdpgate interfaces --watch              what is attached and detached, as it happens
+  xdpgate interfaces --json | jq -r '.interfaces[] | select(.error) | .name'")]
+pub(super) struct List {
+    /// Print what is done about interfaces, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xdpgate attach eth7
+  xdpgate attach eth7 --mode native")]
+pub(super) struct Attach {
+    /// The interface
+    pub name: String,
+    /// Which modes it may have
+    #[arg(long, value_enum, default_value_t = Mode::Best)]
+    pub mode: Mode,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  xdpgate detach eth7")]
+pub(super) struct Detach {
+    /// The interface
+    pub name: String,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xdpgate preflight                       those that are attached or selected
+  xdpgate preflight eth0 --mode native")]
+pub(super) struct Preflight {
+    /// Interfaces; without any those that are attached or selected
+    pub names: Vec<String>,
+    /// Which modes they may have
+    #[arg(long, value_enum, default_value_t = Mode::Best)]
+    pub mode: Mode,
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+pub(super) fn list(args: &List) -> Result<(), Failure> {
+    if args.watch {
+        return watch(&args.remote);
+    }
+    let found = remote::call(&args.remote, async |mut client| {
         client.list_interfaces(ListInterfacesRequest {}).await
     })?;
-    match server.json {
-        true => print_json(&list_json(&found)),
-        false => print(&list_text(&found)),
+    answer(args.remote.json, &found, list_text)
+}
+
+fn watch(server: &Remote) -> Result<(), Failure> {
+    remote::session(server, async |mut client| {
+        let stream = client.watch_interfaces(WatchInterfacesRequest {}).await;
+        let stream = stream.map_err(|status| remote::refused(server, &status))?;
+        remote::each(server, stream.into_inner(), |message| {
+            match server.json {
+                true => print_json_line(&json::of(&message)?)?,
+                false => print(&watch_text(&message))?,
+            }
+            Ok(Enough::No)
+        })
+        .await
+    })
+}
+
+fn watch_text(message: &WatchInterfacesResponse) -> String {
+    use watch_interfaces_response::Kind;
+    let (what, style) = match message.kind() {
+        Kind::Unspecified => ("unknown", WARN),
+        Kind::Started => ("started", GOOD),
+        Kind::Attached => ("attached", GOOD),
+        Kind::Detached => ("detached", WARN),
+        Kind::Failed => ("failed", BAD),
+        Kind::Skipped => ("skipped", WARN),
+        Kind::Renamed => ("renamed", GOOD),
+        Kind::Resynced => ("resynced", WARN),
+    };
+    let mut text = duration::time_text(message.time);
+    if message.lost > 0 {
+        text += &format!("  ({} messages lost)", message.lost);
     }
+    if !message.name.is_empty() {
+        text += &format!("  {}", message.name);
+    }
+    text += &format!("  {}", styled(style, what));
+    if let Some(attachment) = &message.attachment {
+        text += &format!("  {}", names::attach_mode(attachment.mode()));
+    }
+    if !message.detail.is_empty() {
+        text += &format!("  {}", message.detail);
+    }
+    text + "\n"
 }
 
 pub(super) fn attach(args: &Attach) -> Result<(), Failure> {
@@ -31,19 +129,20 @@ pub(super) fn attach(args: &Attach) -> Result<(), Failure> {
     let attached = remote::call(&args.remote, async |mut client| {
         client.attach_interface(request).await
     })?;
-    let attachment = attached.attachment.unwrap_or_default();
-    if args.remote.json {
-        return print_json(&attachment_json(&attachment));
-    }
+    answer(args.remote.json, &attached, attach_text)
+}
+
+fn attach_text(done: &AttachInterfaceResponse) -> String {
+    let attachment = done.attachment.clone().unwrap_or_default();
     let mut text = format!(
         "{}: attached in {} mode\n",
         attachment.name,
-        mode_name(attachment.mode())
+        names::attach_mode(attachment.mode())
     );
     if let Some(why) = &attachment.fell_back {
         text += &format!("  {why}\n");
     }
-    print(&text)
+    text
 }
 
 pub(super) fn detach(args: &Detach) -> Result<(), Failure> {
@@ -53,14 +152,10 @@ pub(super) fn detach(args: &Detach) -> Result<(), Failure> {
     let detached = remote::call(&args.remote, async |mut client| {
         client.detach_interface(request).await
     })?;
-    let attachment = detached.attachment.unwrap_or_default();
-    match args.remote.json {
-        true => print_json(&attachment_json(&attachment)),
-        false => print(&format!(
-            "{}: detached; its frames pass unseen\n",
-            attachment.name
-        )),
-    }
+    answer(args.remote.json, &detached, |done| {
+        let attachment = done.attachment.clone().unwrap_or_default();
+        format!("{}: detached; its frames pass unseen\n", attachment.name)
+    })
 }
 
 pub(super) fn preflight(args: &Preflight) -> Result<(), Failure> {
@@ -71,33 +166,11 @@ pub(super) fn preflight(args: &Preflight) -> Result<(), Failure> {
     let said = remote::call(&args.remote, async |mut client| {
         client.preflight(request).await
     })?;
-    if args.remote.json {
-        let all: Vec<Value> = said.interfaces.iter().map(preflight_json).collect();
-        return print_json(&all);
-    }
-    if said.interfaces.is_empty() {
-        return print("no interface is attached or selected; name one\n");
-    }
-    print(
-        &said
-            .interfaces
-            .iter()
-            .map(preflight_text)
-            .collect::<String>(),
-    )
-}
-
-pub(super) fn stop(args: &Stop) -> Result<(), Failure> {
-    let request = StopRequest {
-        detach: args.detach,
-    };
-    let stopped = remote::call(&args.remote, async |mut client| client.stop(request).await)?;
-    if args.remote.json {
-        return print_json(&json!({ "goes_on": stopped.goes_on }));
-    }
-    print(match stopped.goes_on {
-        true => "stopping; what is attached goes on being judged\n",
-        false => "stopping; everything is detached\n",
+    answer(args.remote.json, &said, |said| {
+        match said.interfaces.is_empty() {
+            true => "no interface is attached or selected; name one\n".to_owned(),
+            false => said.interfaces.iter().map(preflight_text).collect(),
+        }
     })
 }
 
@@ -119,14 +192,20 @@ fn list_text(found: &ListInterfacesResponse) -> String {
             Some(_) => None,
             None => interface.skipped.clone(),
         });
+        let style = match (&interface.error, attached) {
+            (Some(_), _) => BAD,
+            (None, Some(_)) => GOOD,
+            (None, None) => anstyle::Style::new(),
+        };
+        let mode = attached.map_or("-", |a| names::attach_mode(a.mode()));
         table.row([
-            interface.name.clone(),
-            interface.ifindex.to_string(),
-            interface.kind.clone().unwrap_or_else(|| "-".to_owned()),
-            interface.oper_state.clone(),
-            interface.mtu.to_string(),
-            attached.map_or("-", |a| mode_name(a.mode())).to_owned(),
-            note.unwrap_or_default(),
+            interface.name.clone().into(),
+            interface.ifindex.to_string().into(),
+            Cell::from(interface.kind.as_deref().unwrap_or("-")),
+            interface.oper_state.clone().into(),
+            interface.mtu.to_string().into(),
+            Cell::styled(style, mode),
+            note.unwrap_or_default().into(),
         ]);
     }
     let mut text = table.to_string();
@@ -158,91 +237,21 @@ fn list_text(found: &ListInterfacesResponse) -> String {
     text
 }
 
-fn list_json(found: &ListInterfacesResponse) -> Value {
-    let direction = |direction: &Option<Direction>| {
-        let direction = direction.unwrap_or_default();
-        json!({
-            "forwarded_packets": direction.forwarded_packets,
-            "forwarded_bytes": direction.forwarded_bytes,
-            "dropped_packets": direction.dropped_packets,
-            "dropped_bytes": direction.dropped_bytes,
-        })
-    };
-    let bridge = |bridge: &Bridge| {
-        json!({
-            "outer": bridge.outer,
-            "inner": bridge.inner,
-            "filter": bridge.filter,
-            "inbound": direction(&bridge.inbound),
-            "outbound": direction(&bridge.outbound),
-        })
-    };
-    json!({
-        "interfaces": found.interfaces.iter().map(|i| json!({
-            "ifindex": i.ifindex,
-            "name": i.name,
-            "kind": i.kind,
-            "driver": i.driver,
-            "up": i.up,
-            "oper_state": i.oper_state,
-            "mtu": i.mtu,
-            "selected": i.selected,
-            "skipped": i.skipped,
-            "attachment": i.attachment.as_ref().map(attachment_json),
-            "error": i.error,
-        })).collect::<Vec<_>>(),
-        "bridges": found.bridges.iter().map(bridge).collect::<Vec<_>>(),
-        "watch": found.watch.map(|watch| json!({
-            "messages": watch.messages,
-            "overruns": watch.overruns,
-            "rescans": watch.rescans,
-            "attached": watch.attached,
-            "detached": watch.detached,
-            "failed": watch.failed,
-        })),
-    })
-}
-
 fn preflight_text(report: &InterfacePreflight) -> String {
     let mut text = match report.expected_mode.is_some() {
         true => format!(
             "{}: would be attached in {} mode\n",
             report.name,
-            mode_name(report.expected_mode())
+            names::attach_mode(report.expected_mode())
         ),
         false => format!("{}: would not be attached\n", report.name),
     };
     for finding in &report.findings {
-        let severity = severity_name(finding.severity());
+        let severity = names::severity(finding.severity());
         text += &format!("  {severity}: {}\n", finding.message);
         if let Some(command) = &finding.mend {
             text += &format!("      {command}\n");
         }
     }
     text
-}
-
-fn preflight_json(report: &InterfacePreflight) -> Value {
-    json!({
-        "ifindex": report.ifindex,
-        "name": report.name,
-        "expected_mode": report.expected_mode.map(|_| mode_name(report.expected_mode())),
-        "findings": report.findings.iter().map(|finding| json!({
-            "kind": finding.kind,
-            "severity": severity_name(finding.severity()),
-            "message": finding.message,
-            "mend": finding.mend,
-        })).collect::<Vec<_>>(),
-    })
-}
-
-fn severity_name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Unspecified => "unknown",
-        Severity::Hint => "hint",
-        Severity::Degrades => "degrades",
-        Severity::MayBlockNative => "may block native mode",
-        Severity::BlocksNative => "blocks native mode",
-        Severity::BlocksAttach => "blocks",
-    }
 }

@@ -2,11 +2,17 @@
 
 use std::fmt;
 
+use anstyle::Style;
+use unicode_width::UnicodeWidthStr;
+
+use super::out::HEAD;
+
 /// A table; printed with two spaces between columns and no trailing ones.
 #[derive(Debug)]
 pub(super) struct Table {
     columns: Vec<Align>,
-    rows: Vec<Vec<String>>,
+    headings: Vec<String>,
+    rows: Vec<Vec<Cell>>,
 }
 
 /// To which side a column aligns: numbers to the right.
@@ -16,42 +22,87 @@ pub(super) enum Align {
     Right,
 }
 
+/// A cell, with the style of its text.
+#[derive(Debug)]
+pub(super) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    /// A cell in a style.
+    pub(super) fn styled(style: Style, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            style,
+        }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::styled(Style::new(), text)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
 impl Table {
     /// A table with these headings.
     pub(super) fn new(headings: &[(&str, Align)]) -> Self {
         Self {
             columns: headings.iter().map(|(_, align)| *align).collect(),
-            rows: vec![
-                headings
-                    .iter()
-                    .map(|(text, _)| (*text).to_owned())
-                    .collect(),
-            ],
+            headings: headings
+                .iter()
+                .map(|(text, _)| (*text).to_owned())
+                .collect(),
+            rows: Vec::new(),
         }
     }
 
     /// Adds a row, of as many cells as there are headings.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(super) fn row<C: Into<Cell>, const N: usize>(&mut self, cells: [C; N]) {
         debug_assert_eq!(N, self.columns.len());
-        self.rows.push(cells.into());
+        self.rows.push(cells.map(Into::into).into());
+    }
+
+    /// Whether it has no rows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |n: usize| self.rows.iter().map(|row| row[n].chars().count()).max();
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|n| width(n).unwrap_or_default())
+        let headings: Vec<Cell> = self
+            .headings
+            .iter()
+            .map(|text| Cell::styled(HEAD, text.as_str()))
             .collect();
-        for row in &self.rows {
-            let mut line = String::new();
-            for ((cell, align), width) in row.iter().zip(&self.columns).zip(&widths) {
-                match align {
-                    Align::Left => line += &format!("{cell:<width$}  "),
-                    Align::Right => line += &format!("{cell:>width$}  "),
+        let lines = || std::iter::once(&headings).chain(&self.rows);
+        let widths: Vec<usize> = (0..self.columns.len())
+            .map(|n| lines().map(|row| row[n].text.width()).max().unwrap_or(0))
+            .collect();
+        for row in lines() {
+            let last = row.iter().rposition(|cell| !cell.text.is_empty());
+            let used = last.map_or(0, |n| n + 1);
+            for (n, cell) in row.iter().enumerate().take(used) {
+                let pad = widths[n].saturating_sub(cell.text.width());
+                let styled = format_args!("{0}{1}{0:#}", cell.style, cell.text);
+                match self.columns[n] {
+                    Align::Right => write!(f, "{:pad$}{styled}", "")?,
+                    Align::Left if n + 1 == used => write!(f, "{styled}")?,
+                    Align::Left => write!(f, "{styled}{:pad$}", "")?,
+                }
+                if n + 1 < used {
+                    f.write_str("  ")?;
                 }
             }
-            writeln!(f, "{}", line.trim_end())?;
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -68,11 +119,13 @@ mod tests {
             ("PACKETS", Align::Right),
             ("", Align::Left),
         ]);
-        table.row(["block-bad".into(), "7".into(), String::new()]);
-        table.row(["über".into(), "12345678".into(), "!".into()]);
+        table.row(["block-bad", "7", ""]);
+        table.row(["über", "12345678", "!"]);
+        table.row(["封锁", "1", ""]);
+        let plain = anstream::adapter::strip_str(&table.to_string()).to_string();
         assert_eq!(
-            table.to_string(),
-            "RULE        PACKETS\nblock-bad         7\nüber       12345678  !\n"
+            plain,
+            "RULE        PACKETS\nblock-bad         7\nüber       12345678  !\n封锁              1\n"
         );
     }
 }

@@ -5,10 +5,14 @@
     reason = "every test binary compiles all of it"
 )]
 
+pub mod api;
 pub mod captures;
+pub mod certificates;
 pub mod daemon;
 pub mod frames;
+pub mod host;
 pub mod namespace;
+pub mod scrape;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -77,6 +81,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command
         .env_remove("XDPGATE_SERVER")
+        .env_remove("XDPGATE_TOKEN")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
     command

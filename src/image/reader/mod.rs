@@ -7,7 +7,7 @@ use bytemuck::Pod;
 
 use super::checksum;
 use super::writer::header_lines;
-use crate::abi::{self, Line, NO_RULE, Shape, SshPrefix};
+use crate::abi::{self, Line, NO_RULE, Shape};
 use crate::packet::{Packet, Parsed};
 use crate::policy::Verdict;
 use crate::verdict::Reason;
@@ -197,14 +197,23 @@ impl<'i> ImageReader<'i> {
             (Some(58), _) if v6 => {
                 packet.icmp.is_some_and(|(t, _)| (133..=137).contains(&t)) && packet.ttl == 255
             }
-            (Some(6), Some((_, 22))) if self.shape.features & abi::FEATURE_SSH != 0 => {
-                (0..self.shape.ssh_count.min(16)).any(|i| {
-                    self.item::<SshPrefix>(self.shape.ssh, i).is_some_and(|p| {
-                        v6 == (i >= self.shape.ssh_v4_count)
-                            && (src >> 64) as u64 & p.mask_hi == p.hi
-                            && src as u64 & p.mask_lo == p.lo
+            (Some(6), Some((sport, dport)))
+                if self.shape.features & abi::FEATURE_MANAGEMENT != 0 =>
+            {
+                let ports = u64::from(sport) | u64::from(dport) << 16;
+                let local = self.shape.local_ports >> (dport & 63);
+                let remote = self.shape.remote_ports >> (sport & 63);
+                let count = self.shape.management_count.min(abi::MAX_MANAGEMENT);
+                (local | remote) & 1 != 0
+                    && (0..count).any(|i| {
+                        let listed = self.item::<abi::Management>(self.shape.management, i);
+                        listed.is_some_and(|m| {
+                            u64::from(v6) == m.v6
+                                && (src >> 64) as u64 & m.mask_hi == m.hi
+                                && src as u64 & m.mask_lo == m.lo
+                                && ports & m.port_mask == m.ports
+                        })
                     })
-                })
             }
             _ => false,
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,6 +15,7 @@ use super::super::attacher::{Attacher, Held};
 use super::super::error::AttachError;
 use super::super::firewall::lock;
 use super::super::ifindex::IfIndex;
+use super::super::metrics::OVERRUNS;
 use super::AutoAttachOptions;
 use super::decide::{Decision, SkipReason};
 use super::events::{AutoEvent, Resync};
@@ -99,7 +101,12 @@ impl Watcher {
             let result = match self.listen() {
                 Ok(Heard::Overrun) => {
                     count(&self.shared.counters.overruns);
-                    metrics::counter!("xdpgate_netlink_overruns_total").increment(1);
+                    metrics::counter!(OVERRUNS.name).increment(1);
+                    let overruns = self.shared.counters.overruns.load(Ordering::Relaxed);
+                    log::warn!(
+                        overruns;
+                        "messages about interfaces were lost: all interfaces are looked at"
+                    );
                     self.rescan(Resync::Overrun)
                 }
                 Ok(Heard::News) => {
@@ -393,7 +400,10 @@ impl Watcher {
             Action::Rename { ifindex, from, to } => {
                 self.attacher.rename(ifindex, &from, &to);
                 count(&counters.renamed);
-                log::info!("{from}: is named {to} now");
+                log::info!(
+                    interface = to.as_str(), ifindex = ifindex.get();
+                    "{from}: is named {to} now"
+                );
                 self.send(AutoEvent::Renamed { ifindex, from, to });
                 true
             }
@@ -460,7 +470,10 @@ impl Watcher {
         known.failed.insert(ifindex, Arc::clone(&error));
         let interface = known.seen.get(&ifindex).map(|i| i.name.clone());
         drop(known);
-        log::warn!("not attached: {error}");
+        log::warn!(
+            interface = interface.as_deref(), ifindex = ifindex.get();
+            "not attached: {error}"
+        );
         self.send(AutoEvent::Failed {
             ifindex,
             interface: interface.unwrap_or_default(),

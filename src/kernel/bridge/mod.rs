@@ -217,6 +217,7 @@ impl Firewall {
         };
         let [outer, inner] = &pair.sides;
         log::info!(
+            outer = outer.name.as_str(), inner = inner.name.as_str();
             "{} and {}: bridged, filter {}",
             outer.name,
             inner.name,
@@ -225,6 +226,7 @@ impl Firewall {
         if outer.port.mtu() != inner.port.mtu() {
             let names = (&outer.name, &inner.name);
             log::warn!(
+                outer = outer.name.as_str(), inner = inner.name.as_str();
                 "{} and {}: their MTUs differ; frames too long are lost",
                 names.0,
                 names.1
@@ -234,7 +236,10 @@ impl Firewall {
         for port in [&info.outer, &info.inner] {
             if port.takes_frames == Some(false) {
                 let name = &port.attachment.name;
-                log::warn!("{name}: its driver takes no frames of its partner now: all are lost");
+                log::warn!(
+                    interface = name.as_str();
+                    "{name}: its driver takes no frames of its partner now: all are lost"
+                );
             }
         }
         pairs.push(pair);
@@ -343,7 +348,10 @@ impl Firewall {
         let found = pairs.iter().position(|pair| pair.has(port));
         let pair = pairs.remove(found.ok_or(BridgeError::NotBridged(port))?);
         let [outer, inner] = &pair.sides;
-        log::info!("{} and {}: no bridge any more", outer.name, inner.name);
+        log::info!(
+            outer = outer.name.as_str(), inner = inner.name.as_str();
+            "{} and {}: no bridge any more", outer.name, inner.name
+        );
         let sides = Vec::from(pair.sides);
         self.bridges.inside(|| {
             let mut interfaces = lock(&self.interfaces);

@@ -17,7 +17,7 @@ pub use event::Event;
 pub(super) use hub::Events;
 pub use options::EventOptions;
 #[cfg(feature = "pcap")]
-pub use pcapng::PcapngWriter;
+pub use pcapng::{PcapngFrame, PcapngWriter};
 pub(super) use ring::Ring;
 pub use source::EventStats;
 pub(super) use source::{EventSource, NoEvents};

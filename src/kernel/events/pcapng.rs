@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::{
@@ -14,7 +15,6 @@ use pcap_file::pcapng::blocks::interface_description::{
 use pcap_file::{DataLink, PcapError};
 
 use super::event::Event;
-use crate::kernel::ifindex::IfIndex;
 use crate::kernel::layout::EVENT_BYTES;
 
 /// Writes sampled drops as a pcapng file, which Wireshark and tshark open.
@@ -39,7 +39,24 @@ use crate::kernel::layout::EVENT_BYTES;
 /// ```
 pub struct PcapngWriter<W: Write> {
     writer: PcapNgWriter<W>,
-    interfaces: HashMap<(IfIndex, Option<String>), u32>,
+    interfaces: HashMap<(u32, Option<String>), u32>,
+}
+
+/// A sampled frame that did not come as an [`Event`] of this process: over an API, say.
+#[derive(Debug, Clone)]
+pub struct PcapngFrame<'a> {
+    /// When it was judged.
+    pub time: Timestamp,
+    /// The number of the interface that it came in by.
+    pub ifindex: u32,
+    /// Its name; the number stands for it in the file if there is none.
+    pub interface: Option<&'a str>,
+    /// The length of the frame in bytes, from its Ethernet header on.
+    pub length: u32,
+    /// The beginning of the frame.
+    pub data: &'a [u8],
+    /// What is to be said about it: its comment in the file.
+    pub comment: &'a str,
 }
 
 /// 10^-9 seconds.
@@ -64,15 +81,30 @@ impl<W: Write> PcapngWriter<W> {
     /// # Errors
     /// The writer's.
     pub fn write(&mut self, event: &Event) -> io::Result<()> {
-        let since_1970 = u64::try_from(event.time.as_nanosecond())
+        self.write_frame(&PcapngFrame {
+            time: event.time,
+            ifindex: event.ifindex.get(),
+            interface: event.interface.as_deref(),
+            length: event.length,
+            data: &event.data,
+            comment: &Comment(event).to_string(),
+        })
+    }
+
+    /// Writes one frame that is no [`Event`].
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write_frame(&mut self, frame: &PcapngFrame<'_>) -> io::Result<()> {
+        let since_1970 = u64::try_from(frame.time.as_nanosecond())
             .map_err(|_| io::Error::other("the time of the event is before 1970"))?;
         let block = EnhancedPacketBlock {
-            interface_id: self.interface(event)?,
+            interface_id: self.interface(frame.ifindex, frame.interface)?,
             timestamp: Duration::from_nanos(since_1970),
-            original_len: event.length,
-            data: Cow::Borrowed(&event.data),
+            original_len: frame.length,
+            data: Cow::Borrowed(frame.data),
             options: vec![
-                EnhancedPacketOption::Comment(Comment(event).to_string().into()),
+                EnhancedPacketOption::Comment(frame.comment.into()),
                 EnhancedPacketOption::Flags(INBOUND),
             ],
         };
@@ -93,15 +125,15 @@ impl<W: Write> PcapngWriter<W> {
         self.writer.into_inner()
     }
 
-    /// The number of an event's interface in the file, which describes it if need be.
-    fn interface(&mut self, event: &Event) -> io::Result<u32> {
-        let key = (event.ifindex, event.interface.clone());
+    /// The number of an interface in the file, which describes it if need be.
+    fn interface(&mut self, ifindex: u32, name: Option<&str>) -> io::Result<u32> {
+        let key = (ifindex, name.map(str::to_owned));
         if let Some(number) = self.interfaces.get(&key) {
             return Ok(*number);
         }
-        let name = match &event.interface {
-            Some(name) => name.clone(),
-            None => format!("if{}", event.ifindex),
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => format!("if{ifindex}"),
         };
         let block = InterfaceDescriptionBlock {
             linktype: DataLink::ETHERNET,

@@ -10,6 +10,7 @@ use super::{Kernel, Pins, WORDS_PER_BUDGET, WORDS_PER_LINE, read_clock, words};
 use crate::abi::{LIMIT_TIME_SHIFT, LINE_BYTES};
 use crate::kernel::backend::{Backend, XdpLink};
 use crate::kernel::counters::Counters;
+use crate::kernel::enforcement::Enforcement;
 use crate::kernel::entry_counters::InheritedEntries;
 use crate::kernel::error::{LoadError, PinError};
 use crate::kernel::events::Ring;
@@ -31,7 +32,7 @@ impl Kernel {
         host: HostShape,
         cpus: u32,
         event_buffer: u32,
-        dry_run: Option<bool>,
+        mode: Option<Enforcement>,
         root: Option<PinRoot>,
     ) -> Result<(Self, Inheritance), LoadError> {
         let wanted = Layout::new(host, cpus, event_buffer);
@@ -46,8 +47,10 @@ impl Kernel {
         let mut kernel = Self::open(host, cpus, event_buffer, entry, clock, maps)?;
         if existing.is_none() {
             // Before the pins: a process that is killed must not leave another value than it began with.
-            let inherited = || root.as_ref().and_then(PinRoot::dry_run);
-            kernel.set_dry_run(dry_run.or_else(inherited).unwrap_or(true));
+            let inherited = root.as_ref().and_then(PinRoot::enforcement);
+            let is_pass = inherited == Some(Enforcement::Pass);
+            let mode = mode.filter(|_| !is_pass).or(inherited);
+            kernel.set_enforcement(mode.unwrap_or(Enforcement::DryRun));
         }
         let mut inheritance = Inheritance {
             has_maps: existing.is_some(),
@@ -186,6 +189,7 @@ impl Kernel {
                 name,
                 mode,
                 automatic: counted.automatic.contains(&ifindex),
+                dry_run: counted.dry_run.contains(&ifindex),
                 bridged: counted.bridged.get(&ifindex).copied(),
             })
         });

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{Loader, cpu_numbers, host_seed};
 use crate::kernel::backend::Backend;
 use crate::kernel::ban_table::{self, BanTable};
-use crate::kernel::error::{LoadError, SavedPolicyError};
+use crate::kernel::enforcement::Enforcement;
+use crate::kernel::error::LoadError;
 use crate::kernel::firewall::{Beginning, Firewall};
 use crate::kernel::frags::Frags;
 use crate::kernel::inheritance::Inheritance;
@@ -17,8 +18,8 @@ use crate::kernel::namespace::Namespace;
 use crate::kernel::pin_root::{PinRoot, Pinning};
 use crate::kernel::probe;
 use crate::kernel::recorder::{Recorder, Rehearsal};
+use crate::kernel::resume::Saved;
 use crate::kernel::slots::RuleSlots;
-use crate::kernel::state_dir::StateDir;
 
 impl Loader {
     /// Loads the program that interfaces run and makes the maps beside it. It judges nothing
@@ -47,16 +48,16 @@ impl Loader {
             Some(pinning) => PinRoot::open(pinning, &self.pin_root, self.mount_bpffs)?,
             None => None,
         };
-        let state_dir = self.state_dir.as_deref().map(StateDir::open).transpose()?;
-        let saved = state_dir.clone();
-        let dry_run = self.dry_run;
+        let saved = self.state_dir.as_deref().map(Saved::open).transpose()?;
+        let chosen = saved.as_ref().and_then(Saved::enforcement);
+        let mode = chosen.or(self.dry_run.map(Enforcement::of));
         // In the namespace: interfaces may be taken over.
         let load = || {
             let event_buffer = self.event_buffer;
-            let (kernel, inheritance) = Kernel::load(host, cpus, event_buffer, dry_run, root)?;
+            let (kernel, inheritance) = Kernel::load(host, cpus, event_buffer, mode, root)?;
             let (host_seed, kernel) = (kernel.seed(), Arc::new(kernel));
             let backend = Arc::clone(&kernel);
-            let finished = self.finish(kernel, secret, host_seed, inheritance, state_dir);
+            let finished = self.finish(kernel, secret, host_seed, inheritance);
             finished.inspect_err(|_| backend.abandon())
         };
         let firewall = namespace.run(load).map_err(|source| LoadError::Syscall {
@@ -64,27 +65,17 @@ impl Loader {
             source,
         })??;
         let firewall = firewall.in_namespace(namespace);
-        if let Some(saved) = saved {
-            let failed = |source| LoadError::SavedPolicy {
-                path: saved.policy_path(),
-                source,
-            };
-            let put_in_force = || match saved.policy()? {
-                Some(policy) => match firewall.apply(&policy) {
-                    Ok(_) => Ok(()),
-                    Err(error) => Err(SavedPolicyError::Apply(error)),
-                },
-                None => Ok(()),
-            };
-            if let Err(error) = put_in_force() {
-                firewall.backend.abandon();
-                return Err(failed(error));
-            }
+        if let Some(saved) = saved
+            && let Err(error) = firewall.core.resume(saved)
+        {
+            firewall.backend.abandon();
+            return Err(error);
         }
         // Last, when nothing can fail any more: until here an earlier filter goes on as it was.
-        if let Some(dry_run) = dry_run {
-            firewall.set_dry_run(dry_run);
+        if let Some(mode) = mode {
+            firewall.backend.set_enforcement_unless_pass(mode);
         }
+        firewall.core.note_pass_mode();
         if pinning == Pinning::Off {
             firewall.let_go_of_pins()?;
         }
@@ -102,14 +93,9 @@ impl Loader {
         let takes_frags = self.frags != Frags::Off;
         let recorder = Recorder::new(takes_frags, ban_table::lines(self.max_bans), seed);
         let rehearsal = recorder.rehearsal();
-        recorder.set_dry_run(self.dry_run.unwrap_or(true));
-        let firewall = self.finish(
-            Arc::new(recorder),
-            secret,
-            seed,
-            Inheritance::default(),
-            None,
-        );
+        recorder.set_enforcement(Enforcement::of(self.dry_run.unwrap_or(true)));
+        let inheritance = Inheritance::default();
+        let firewall = self.finish(Arc::new(recorder), secret, seed, inheritance);
         let firewall = firewall.expect("there is nothing to take over");
         (firewall, rehearsal)
     }
@@ -120,7 +106,6 @@ impl Loader {
         secret: RandomState,
         host_seed: [u64; 2],
         inheritance: Inheritance,
-        state_dir: Option<StateDir>,
     ) -> Result<Firewall, LoadError> {
         let Inheritance {
             links,
@@ -156,7 +141,7 @@ impl Loader {
             })
             .count();
         if lost > 0 {
-            log::error!("{lost} bans of the process before were lost: max_bans is too small");
+            log::error!(bans = lost; "{lost} bans of the process before were lost: max_bans is too small");
         }
         for inherited in links {
             let key = (inherited.ifindex, inherited.name.clone());
@@ -167,24 +152,23 @@ impl Loader {
             if let Some((_, partner)) = inherited.bridged
                 && let Err(error) = backend.set_partner(inherited.ifindex, Some(partner))
             {
-                log::error!("{}: is no port any more: {error}", key.1);
+                log::error!(
+                    interface = key.1.as_str(), ifindex = key.0.get();
+                    "{}: is no port any more: {error}", key.1
+                );
             }
             beginning
                 .interfaces
                 .inherit(&*backend, inherited, counted)
                 .map_err(LoadError::Attach)?;
             log::info!(
+                interface = key.1.as_str(), ifindex = key.0.get(), mode = mode.as_str(), program;
                 "{}: taken over in {mode} mode, with program {program}",
                 key.1
             );
         }
-        let mut firewall = Firewall::new(
-            backend,
-            beginning,
-            self.rows_up_to,
-            self.sample_every,
-            state_dir,
-        );
+        let firewall = Firewall::new(backend, beginning, self.rows_up_to, self.sample_every);
+        let mut firewall = firewall.with_management(self.management);
         firewall
             .bridges
             .configure(self.fast_forward, self.state_dir);

@@ -73,6 +73,7 @@ impl<'p> Draft<'p> {
             Change::RemoveEntries(name, entries) => {
                 self.edit_set(index, name, |set| set.remove(entries.iter().copied()))
             }
+            Change::EnableRule(id, enabled) => self.enable_rule(index, id, *enabled),
             Change::DefaultVerdict(verdict) => Ok(replace(&mut self.default, *verdict)),
             Change::Malformed(verdict) => Ok(replace(&mut self.malformed, *verdict)),
             Change::Failsafe(failsafe) => {
@@ -105,6 +106,27 @@ impl<'p> Draft<'p> {
         }
         self.rules_by.insert(rule.id.clone(), index);
         self.rules[place] = Some(Cow::Owned(rule));
+        Ok(Effect::Replaced)
+    }
+
+    fn enable_rule(
+        &mut self,
+        index: usize,
+        id: &RuleId,
+        enabled: bool,
+    ) -> Result<Effect, ChangeError> {
+        let place = self.rule_places.get(id).copied();
+        let Some(rule) = place.and_then(|place| self.rules[place].as_mut()) else {
+            let error = PolicyError::new(PolicyErrorKind::UnknownRule, "there is no such rule")
+                .mend("create the rule first")
+                .about(id);
+            return Err(ChangeError::new(index, ChangeErrorKind::NotFound, error));
+        };
+        if rule.enabled == enabled {
+            return Ok(Effect::Unchanged);
+        }
+        rule.to_mut().enabled = enabled;
+        self.rules_by.insert(id.clone(), index);
         Ok(Effect::Replaced)
     }
 

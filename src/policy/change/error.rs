@@ -10,7 +10,7 @@ use super::super::error::{PolicyError, PolicyErrorKind};
 pub enum ChangeErrorKind {
     /// The rule or set that was to be created is there.
     AlreadyExists,
-    /// There is no such set.
+    /// There is no such set or rule.
     NotFound,
     /// A rule names the set.
     InUse,

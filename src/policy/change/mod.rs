@@ -40,6 +40,8 @@ pub enum Change {
     /// Takes those of these entries out of a set that it has, whenever they expire. Only the very
     /// prefix is taken out, not what lies within. An error if there is no such set, or nothing is left.
     RemoveEntries(SetName, Vec<Prefix>),
+    /// Switches a rule on or off. An error if there is no rule with this id.
+    EnableRule(RuleId, bool),
     /// Changes the verdict when no rule decides.
     DefaultVerdict(Verdict),
     /// Changes the verdict for frames that cannot be parsed far enough.
@@ -163,5 +165,8 @@ impl Policy {
 }
 
 fn puts_rule(change: &Change) -> bool {
-    matches!(change, Change::CreateRule(_) | Change::PutRule(_))
+    matches!(
+        change,
+        Change::CreateRule(_) | Change::PutRule(_) | Change::EnableRule(..)
+    )
 }

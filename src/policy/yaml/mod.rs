@@ -5,6 +5,7 @@
 //! place where they arise and get it on their way out.
 
 mod matches;
+mod one_rule;
 mod read;
 mod rule;
 mod tree;

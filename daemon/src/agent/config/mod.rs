@@ -5,6 +5,7 @@
 //! read is checked against it ([`check`]) before a section checks itself. A new section is a struct with
 //! `#[serde(default, deny_unknown_fields)]`, a field of [`Config`], and a line in [`Config::invalid`].
 
+mod api;
 mod bridge;
 mod check;
 mod document;
@@ -14,6 +15,7 @@ mod problem;
 mod schema;
 mod sources;
 
+pub(super) use api::{Api, Tls};
 pub(super) use bridge::Bridge;
 pub(super) use document::{default_file, effective};
 pub(super) use interfaces::{Interfaces, Mode};
@@ -27,7 +29,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::endpoint::Endpoint;
+use super::logging::Log;
+use super::monitor::Metrics;
 
 /// The configuration of xdpgated: every key with its default. `xdpgated --config FILE` reads it, and
 /// `xdpgated check --config FILE` says what is wrong in it.
@@ -41,8 +44,6 @@ use crate::endpoint::Endpoint;
 pub(super) struct Config {
     /// Drop for real. Until then everything is judged and counted, and nothing is dropped.
     pub enforce: bool,
-    /// Where to serve the API: unix:PATH, or a loopback ADDRESS:PORT.
-    pub listen: String,
     /// The policy for as long as none is saved in state_dir: a first start. Default: none, everything
     /// passes.
     #[schemars(example = &"/etc/xdpgate/policy.yaml")]
@@ -56,23 +57,28 @@ pub(super) struct Config {
     /// How many interfaces may be attached at one time.
     #[schemars(range(min = 1))]
     pub max_interfaces: u16,
+    pub api: Api,
     pub interfaces: Interfaces,
     pub pins: Pins,
     pub bridge: Vec<Bridge>,
+    pub log: Log,
+    pub metrics: Metrics,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             enforce: false,
-            listen: Endpoint::DEFAULT.to_owned(),
             policy: None,
             state_dir: PathBuf::from("/var/lib/xdpgate"),
             max_rules: 16_384,
             max_interfaces: 256,
+            api: Api::default(),
             interfaces: Interfaces::default(),
             pins: Pins::default(),
             bridge: Vec::new(),
+            log: Log::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -81,8 +87,11 @@ impl Config {
     /// What no type says, of all sections. Looks at nothing outside of the configuration.
     fn invalid(&self) -> Vec<Invalid> {
         let mut invalid = Vec::new();
-        if let Err(error) = self.listen.parse::<Endpoint>() {
-            invalid.push(Invalid::new("listen", error));
+        for checked in [
+            self.api.endpoints().map(drop),
+            self.metrics.endpoint().map(drop),
+        ] {
+            invalid.extend(checked.err().map(|reason| Invalid::named(&reason)));
         }
         invalid.extend(self.interfaces.invalid());
         invalid.extend(bridge::invalid(&self.bridge));

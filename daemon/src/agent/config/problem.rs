@@ -42,7 +42,29 @@ impl Invalid {
     }
 }
 
+impl Invalid {
+    /// Of a reason that begins with its key.
+    pub(in crate::agent) fn named(reason: &str) -> Self {
+        let (key, reason) = reason.split_once(": ").unwrap_or(("", reason));
+        Self::new(key, reason)
+    }
+}
+
 impl Problem {
+    /// What a part of the daemon does not take: its reason begins with the key, or is of the section.
+    pub(in crate::agent) fn of(section: &str, reason: &str) -> Self {
+        let invalid = Invalid::named(reason);
+        let (key, reason) = match invalid.key.starts_with(section) {
+            true => (invalid.key, invalid.reason),
+            false => (section.to_owned(), reason.to_owned()),
+        };
+        Self {
+            source: None,
+            key,
+            reason,
+        }
+    }
+
     /// All of them as one failure.
     pub(in crate::agent) fn failure(problems: &[Self]) -> Failure {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();

@@ -1,12 +1,10 @@
 //! The calls about interfaces.
 
 use tonic::Status;
-use xdpgate::{
-    AttachError, Attachment, AutoAttach, AutoInterface, Decision, Firewall, IfIndex, Interface,
-};
+use xdpgate::{Attachment, AutoAttach, AutoInterface, Decision, Firewall, IfIndex, Interface};
 use xdpgate_api::v1;
 
-use super::{convert, fault};
+use crate::agent::{convert, fault};
 
 /// All interfaces, and what is made of them.
 pub(super) fn list(
@@ -18,7 +16,7 @@ pub(super) fn list(
         None => {
             let attachments = firewall.attachments();
             let all = firewall.interfaces();
-            let all = all.map_err(|e| Status::internal(e.to_string()))?;
+            let all = all.map_err(fault::internal)?;
             let found = |interface: &Interface| {
                 let mut here = attachments.iter();
                 here.find(|a| a.ifindex == interface.ifindex).cloned()
@@ -75,7 +73,7 @@ pub(super) fn attach(
     firewall: &Firewall,
     request: &v1::AttachInterfaceRequest,
 ) -> Result<v1::AttachInterfaceResponse, Status> {
-    let preference = convert::preference(request.mode());
+    let preference = convert::preference(convert::known("mode", request.mode)?);
     let attached = firewall
         .ifindex(&request.name)
         .and_then(|ifindex| firewall.attach(ifindex, preference))
@@ -93,12 +91,7 @@ pub(super) fn detach(
     let detached = firewall
         .ifindex(name)
         .and_then(|ifindex| firewall.detach(ifindex))
-        .map_err(|e| match e {
-            AttachError::NotAttached(_) => Status::not_found(format!(
-                "{name} is not attached; `xdpgate interfaces` shows which are"
-            )),
-            e => fault::attach(&e),
-        })?;
+        .map_err(|e| fault::attach_request(&e, Some(name)))?;
     log::info!("{}: detached, as asked", detached.name);
     Ok(v1::DetachInterfaceResponse {
         attachment: Some(convert::attachment(detached)),
@@ -110,7 +103,7 @@ pub(super) fn preflight(
     auto: Option<&AutoAttach>,
     request: &v1::PreflightRequest,
 ) -> Result<v1::PreflightResponse, Status> {
-    let preference = convert::preference(request.mode());
+    let preference = convert::preference(convert::known("mode", request.mode)?);
     let named = request.names.iter().map(|name| firewall.ifindex(name));
     let mut wanted: Vec<IfIndex> = named
         .collect::<Result<_, _>>()

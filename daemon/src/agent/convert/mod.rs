@@ -1,4 +1,13 @@
-//! From the library's types to the messages of the API.
+//! Between the library's types and the messages of the API.
+
+mod live;
+mod request;
+
+pub(super) use live::{auto_event, ban, event, now, rates, timestamp};
+pub(super) use request::duration as parse_duration;
+pub(super) use request::{
+    Wrong, add_entries, ban_scope, change, change_name, counters, known, prefix, set_name,
+};
 
 use std::time::Duration;
 
@@ -19,14 +28,29 @@ pub(super) fn status(firewall: &lib::Firewall, uptime: Duration) -> v1::GetStatu
         policy_program: programs.policy.map(program),
         pin_root: firewall.pin_root().map(|dir| dir.display().to_string()),
         broken: firewall.health().err().map(|error| error.to_string()),
-        mode: match firewall.dry_run() {
-            true => v1::Mode::DryRun,
-            false => v1::Mode::Enforce,
-        }
-        .into(),
-        pending: None,
-        not_saved: None,
+        mode: mode(firewall.enforcement()).into(),
+        pending: firewall.pending().map(|waiting| pending(&waiting)),
+        not_saved: firewall.saved().err().map(|error| error.to_string()),
         bans: firewall.bans().len() as u64,
+    }
+}
+
+pub(super) fn mode(mode: lib::Enforcement) -> v1::Mode {
+    match mode {
+        lib::Enforcement::DryRun => v1::Mode::DryRun,
+        lib::Enforcement::Enforce => v1::Mode::Enforce,
+        lib::Enforcement::Pass => v1::Mode::Pass,
+    }
+}
+
+fn pending(pending: &lib::Pending) -> v1::Pending {
+    use v1::pending::What;
+    v1::Pending {
+        what: Some(match &pending.previous {
+            lib::Previous::Enforcement(before) => What::PreviousMode(mode(*before).into()),
+            _ => What::PolicyGeneration(pending.generation.get()),
+        }),
+        deadline: Some(timestamp(pending.deadline)),
     }
 }
 
@@ -49,7 +73,7 @@ pub(super) fn attachment(attachment: lib::Attachment) -> v1::Attachment {
         program_id: attachment.program_id,
         link_id: attachment.link_id,
         requested: requested(attachment.requested).into(),
-        dry_run: false,
+        dry_run: attachment.dry_run,
     }
 }
 
@@ -133,7 +157,7 @@ pub(super) fn watch(stats: lib::AutoStats) -> v1::WatchStats {
     }
 }
 
-fn program(facts: lib::ProgramFacts) -> v1::Program {
+pub(super) fn program(facts: lib::ProgramFacts) -> v1::Program {
     v1::Program {
         id: facts.id,
         name: facts.name,
@@ -210,17 +234,64 @@ fn interface_stats(stats: lib::InterfaceStats) -> v1::InterfaceStats {
 fn counts(counts: &lib::VerdictCounts) -> Vec<v1::VerdictCount> {
     let count = |count: &lib::VerdictCount| v1::VerdictCount {
         reason: count.reason.to_string(),
-        disposition: match count.disposition {
-            lib::Disposition::Passed => v1::Disposition::Pass,
-            lib::Disposition::Dropped => v1::Disposition::Drop,
-            lib::Disposition::WouldDrop => v1::Disposition::WouldDrop,
-            _ => v1::Disposition::Unspecified,
-        }
-        .into(),
+        disposition: disposition(count.disposition).into(),
         packets: count.count.packets,
         bytes: count.count.bytes,
     };
     counts.iter().map(count).collect()
+}
+
+fn disposition(disposition: lib::Disposition) -> v1::Disposition {
+    match disposition {
+        lib::Disposition::Passed => v1::Disposition::Pass,
+        lib::Disposition::Dropped => v1::Disposition::Drop,
+        lib::Disposition::WouldDrop => v1::Disposition::WouldDrop,
+        _ => v1::Disposition::Unspecified,
+    }
+}
+
+/// What a change did; a refusal is told in `refused`.
+pub(super) fn effect(
+    effect: &Result<lib::policy::Effect, lib::policy::ChangeError>,
+    refused: impl FnOnce(&lib::policy::ChangeError) -> String,
+) -> v1::Effect {
+    use lib::policy::Effect;
+    use v1::effect::Kind;
+    let plain = |kind: Kind| v1::Effect {
+        kind: kind.into(),
+        ..Default::default()
+    };
+    match effect {
+        Ok(Effect::Created) => plain(Kind::Created),
+        Ok(Effect::Replaced) => plain(Kind::Replaced),
+        Ok(Effect::Removed) => plain(Kind::Removed),
+        Ok(Effect::Unchanged) => plain(Kind::Unchanged),
+        Ok(Effect::Entries(entries)) => v1::Effect {
+            entries: *entries as u64,
+            ..plain(Kind::Entries)
+        },
+        Ok(_) => plain(Kind::Unspecified),
+        Err(error) => v1::Effect {
+            error: Some(refused(error)),
+            ..plain(Kind::Refused)
+        },
+    }
+}
+
+pub(super) fn estimate(estimate: lib::Estimate) -> v1::Estimate {
+    let rules = estimate.rules.into_iter().take(20);
+    v1::Estimate {
+        samples: estimate.samples as u64,
+        since: Some(timestamp(estimate.since)),
+        would_pass: estimate.would_pass as u64,
+        would_drop: estimate.would_drop as u64,
+        rules: rules
+            .map(|(id, frames)| v1::RuleHits {
+                id: id.to_string(),
+                frames: frames as u64,
+            })
+            .collect(),
+    }
 }
 
 fn rule_stats(stats: lib::RuleStats) -> v1::RuleStats {

@@ -1,0 +1,272 @@
+//! What every call goes through before a service sees it, and its answer after.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body::{Frame, SizeHint};
+use tonic::body::Body;
+use tonic::codegen::{Bytes, http};
+use tonic::transport::Server;
+use tonic::{Code, Status};
+use tower::layer::util::{Identity, Stack};
+use tower::{Layer, Service};
+
+use super::audit::AuditNote;
+use super::identify::{Presented, Refusal};
+use super::methods::{Need, need};
+use super::peer::{Activity, Peer};
+use super::{Access, Caller, Role, Rules};
+
+impl Access {
+    /// A server with the limits of the configuration, all of whose services are behind this.
+    pub(in crate::agent) fn server(&self) -> Server<Stack<Self, Identity>> {
+        let limits = &self.rules().api.limits;
+        let keepalive = Some(Duration::from_secs(limits.keepalive_seconds));
+        Server::builder()
+            .max_concurrent_streams(limits.max_streams)
+            .http2_keepalive_interval(keepalive)
+            .http2_keepalive_timeout(keepalive)
+            .http2_max_header_list_size(HEADERS)
+            .layer(self.clone())
+    }
+
+    /// The longest message that the service takes, in bytes.
+    pub(in crate::agent) fn max_message_bytes(&self) -> usize {
+        self.rules().api.limits.max_message_bytes
+    }
+
+    /// Whether a call may be made, and by whom; nobody needs to be known for a health check.
+    fn admit(
+        &self,
+        rules: &Rules,
+        peer: &Peer,
+        presented: &Presented,
+        path: &str,
+    ) -> Result<Option<Caller>, Refusal> {
+        let need = need(path);
+        let caller = match need {
+            // Not by a token: whether it is right is not to be found out here.
+            Need::Nothing => self.identify(rules, peer, &Presented::Nothing).ok(),
+            Need::Read | Need::Change => Some(self.identify(rules, peer, presented)?),
+        };
+        if caller.is_some() {
+            peer.activity().set_known();
+        }
+        let who = match &caller {
+            Some(caller) => caller.to_string(),
+            None => format!("{:?}", peer.origin().source()),
+        };
+        self.spend(rules, who)?;
+        if let (Need::Change, Some(caller)) = (need, &caller)
+            && caller.role < Role::Admin
+        {
+            let refusal = Refusal::denied(format!(
+                "{caller} is a viewer and may not call {}: it takes the role admin",
+                name(path)
+            ));
+            return Err(refusal.of(caller.to_string()));
+        }
+        Ok(caller)
+    }
+}
+
+/// The method, without its service.
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+impl<S> Layer<S> for Access {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded {
+            access: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// Services that are called only by those who may.
+#[derive(Debug, Clone)]
+pub(in crate::agent) struct Guarded<S> {
+    access: Access,
+    inner: S,
+}
+
+impl<S> Service<http::Request<Body>> for Guarded<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+            let status = Status::internal("it is not known where this call comes from");
+            return Box::pin(async move { Ok(status.into_http()) });
+        };
+        let in_call = InCall::begin(peer.activity());
+        let presented = Presented::of(request.headers());
+        let path = request.uri().path().to_owned();
+        let rules = self.access.rules();
+        let caller = match self.access.admit(&rules, &peer, &presented, &path) {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                let origin = peer.origin();
+                let audit = self.access.audit();
+                audit.refused(origin, &refusal.who, name(&path), &refusal.message);
+                return Box::pin(async move { Ok(refusal.status().into_http()) });
+            }
+        };
+        let call = Call {
+            access: self.access.clone(),
+            peer,
+            presented,
+            caller,
+            path,
+            epoch: rules.epoch,
+            audited: false,
+            _in_call: in_call,
+        };
+        if let Some(caller) = &call.caller {
+            request.extensions_mut().insert(caller.clone());
+        }
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let mut call = call;
+            let mut response = answer.await?;
+            let note = response.extensions_mut().remove();
+            call.answered(&response, note);
+            Ok(response.map(|body| {
+                let ended = false;
+                Body::new(Answer { body, call, ended })
+            }))
+        })
+    }
+}
+
+/// A call that was let in.
+struct Call {
+    access: Access,
+    peer: Peer,
+    presented: Presented,
+    caller: Option<Caller>,
+    path: String,
+    /// The rules by which it was let in.
+    epoch: u64,
+    audited: bool,
+    _in_call: InCall,
+}
+
+impl Call {
+    fn answered<B>(&mut self, response: &http::Response<B>, note: Option<AuditNote>) {
+        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
+        match code {
+            Code::Ok => self.audit(note, "ok"),
+            code => self.audit(note, &format!("{code:?}")),
+        }
+    }
+
+    /// Writes the line of a call that changes something, once.
+    fn audit(&mut self, note: Option<AuditNote>, outcome: &str) {
+        if std::mem::replace(&mut self.audited, true) || need(&self.path) != Need::Change {
+            return;
+        }
+        if let Some(caller) = &self.caller {
+            let (audit, origin) = (self.access.audit(), self.peer.origin());
+            audit.called(caller, origin, name(&self.path), note, outcome);
+        }
+    }
+
+    /// Whether it would still be let in, if the rules have changed since it was.
+    fn check_again(&mut self) -> Result<(), Refusal> {
+        let rules = self.access.rules();
+        // What was changed is told in any case.
+        if rules.epoch == self.epoch || need(&self.path) != Need::Read {
+            return Ok(());
+        }
+        self.access.identify(&rules, &self.peer, &self.presented)?;
+        self.epoch = rules.epoch;
+        Ok(())
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // The client went away before there was an answer; what runs on its own thread goes on.
+        self.audit(None, "not awaited");
+    }
+}
+
+/// Counts as a call on the connection while it is there.
+struct InCall(Arc<Activity>);
+
+impl InCall {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.begin();
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for InCall {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The body of an answer. A stream ends when whoever reads it may not do so any more.
+struct Answer {
+    body: Body,
+    call: Call,
+    ended: bool,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && frame.is_data()
+            && let Err(refusal) = self.call.check_again()
+        {
+            let call = &self.call;
+            let (audit, origin) = (call.access.audit(), call.peer.origin());
+            audit.refused(origin, &refusal.who, name(&call.path), &refusal.message);
+            // As trailers: an error would only reset the stream, without saying why.
+            let mut trailers = http::HeaderMap::new();
+            refusal.status().add_header(&mut trailers)?;
+            self.ended = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The longest headers of a call, in bytes.
+const HEADERS: u32 = 16 << 10;

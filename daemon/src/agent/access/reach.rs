@@ -1,0 +1,97 @@
+//! What is to be known about where the API is reached from, at the start.
+
+use xdpgate::policy::{Action, Mode};
+use xdpgate::{Policy, Verdict};
+
+use super::Access;
+use crate::agent::listen::Listener;
+use crate::endpoint::Endpoint;
+
+impl Access {
+    /// Says in the log who may do what by a listener where that is more than one would think, and where
+    /// the policy in force is in the way of the API itself.
+    pub(in crate::agent) fn warn_of_reach(&self, listeners: &[Listener], policy: Option<&Policy>) {
+        let rules = self.rules();
+        for listener in listeners {
+            if let (Endpoint::Tcp(address), true) =
+                (listener.endpoint(), rules.api.insecure_loopback)
+            {
+                log::warn!("{address}: every user of this host may change the policy through it");
+            }
+            if let (Some(port), Some(policy)) = (listener.open_port(), policy)
+                && (!policy.failsafe().enabled || rules.api.reachable_from.is_empty())
+                && !lets_in(policy, port)
+            {
+                log::warn!(
+                    "{}: the policy in force drops it: its failsafe is off or api.reachable_from is empty, and no \
+                     rule lets TCP port {port} in; add {{id: allow-api, priority: 0, match: {{src: PREFIX, protocol: tcp, dport: \
+                     {port}}}, action: pass}}",
+                    listener.endpoint()
+                );
+            }
+        }
+        if rules.api.tls.is_some()
+            && rules.api.clients.is_empty()
+            && rules.api.tokens_file.is_none()
+        {
+            log::warn!("api.clients is empty: nobody has a role over https");
+        }
+    }
+}
+
+/// Whether somebody at least can reach a port by the default verdict or a rule. Which sources that are is
+/// the policy's to say.
+fn lets_in(policy: &Policy, port: u16) -> bool {
+    const TCP: u8 = 6;
+    let by_rule = || {
+        policy.rules().iter().any(|rule| {
+            let asked = &rule.matches;
+            rule.enabled
+                && rule.mode == Mode::Enforce
+                && matches!(rule.action, Action::Pass | Action::RateLimit(_))
+                && asked.protocol.as_ref().is_none_or(|p| p.contains(TCP))
+                && asked.dport.as_ref().is_none_or(|p| p.contains(port))
+                && asked.icmp.is_none()
+        })
+    };
+    policy.default_verdict() == Verdict::Pass || by_rule()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_drops_the_api_is_found() {
+        for (policy, expected) in [
+            ("version: 1", true),
+            ("version: 1\ndefault: drop", false),
+            (
+                "version: 1\ndefault: drop\nfailsafe: { ssh_from: [10.0.0.0/8] }",
+                false,
+            ),
+            (
+                "version: 1\ndefault: drop\nrules: [{ id: a, match: { src: 10.0.0.0/8, protocol: tcp, dport: \
+                 50000-50100 }, action: pass }]",
+                true,
+            ),
+            (
+                "version: 1\ndefault: drop\nrules: [{ id: a, match: { protocol: udp, dport: 50051 }, action: \
+                 pass }]",
+                false,
+            ),
+            (
+                "version: 1\ndefault: drop\nrules: [{ id: a, match: { dport: 50051 }, action: pass, mode: \
+                 monitor }]",
+                false,
+            ),
+            (
+                "version: 1\ndefault: drop\nrules: [{ id: a, match: { src: 10.0.0.1 }, action: pass }]",
+                true,
+            ),
+        ] {
+            let policy = Policy::from_yaml(policy).expect(policy);
+            assert_eq!(lets_in(&policy, 50051), expected, "{policy:?}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! `[log]` of the configuration.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is logged on stderr, and in which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::agent) struct Log {
+    /// off, error, warn, info, debug or trace. `RUST_LOG` in the environment says it in more detail, and
+    /// goes before this.
+    pub level: Level,
+    /// text, or json: one object on each line.
+    pub format: Format,
+}
+
+/// How much is logged.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::agent) enum Level {
+    /// Nothing
+    Off,
+    /// What failed
+    Error,
+    /// What is not as it should be
+    Warn,
+    /// What was done, nothing that comes with each packet, rule or ban
+    #[default]
+    Info,
+    /// Each step, of the library too
+    Debug,
+    /// All
+    Trace,
+}
+
+/// The form of a line.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::agent) enum Format {
+    /// For people: time, level, where it comes from, message
+    #[default]
+    Text,
+    /// For machines: an object with time, level, target, message and what it is about
+    Json,
+}
+
+impl From<Level> for log::LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Off => Self::Off,
+            Level::Error => Self::Error,
+            Level::Warn => Self::Warn,
+            Level::Info => Self::Info,
+            Level::Debug => Self::Debug,
+            Level::Trace => Self::Trace,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What calls changed, in words, for the audit log.
+
+use tonic::Response;
+use xdpgate_api::v1;
+
+use crate::agent::access::AuditNote;
+
+/// The answer of a call that changes something.
+pub(super) trait Changed {
+    /// The generation in force after it, if it has to do with the policy.
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// An answer with what it is about, for the audit line of the call.
+pub(super) fn noted<R: Changed>(mut response: Response<R>, what: impl Into<String>) -> Response<R> {
+    let generation = response.get_ref().generation();
+    let what = what.into();
+    let note = AuditNote { what, generation };
+    response.extensions_mut().insert(note);
+    response
+}
+
+/// What a change of the policy is about, without rules and entries themselves.
+pub(super) fn changes(request: &v1::ChangePolicyRequest) -> String {
+    use v1::change::Change;
+    const MOST: usize = 5;
+    let named = |change: &v1::Change| match &change.change {
+        Some(Change::CreateRule(_) | Change::PutRule(_)) => "a rule".to_owned(),
+        Some(Change::RemoveRule(id)) => format!("rule {id} removed"),
+        Some(Change::EnableRule(rule)) if rule.enabled => format!("rule {} on", rule.id),
+        Some(Change::EnableRule(rule)) => format!("rule {} off", rule.id),
+        Some(Change::CreateSet(set) | Change::PutSet(set)) => format!("set {}", set.name),
+        Some(Change::RemoveSet(name)) => format!("set {name} removed"),
+        Some(Change::AddEntries(set)) => format!("set {}: +{}", set.name, set.entries.len()),
+        Some(Change::RemoveEntries(set)) => format!("set {}: -{}", set.name, set.entries.len()),
+        Some(Change::DefaultVerdict(_)) => "default".to_owned(),
+        Some(Change::Malformed(_)) => "malformed".to_owned(),
+        None => "nothing".to_owned(),
+    };
+    let mut words: Vec<String> = request.changes.iter().take(MOST).map(named).collect();
+    if request.changes.len() > MOST {
+        words.push(format!("{} more", request.changes.len() - MOST));
+    }
+    words.join(", ")
+}
+
+impl Changed for v1::ApplyPolicyResponse {
+    fn generation(&self) -> Option<u64> {
+        self.applied.as_ref().map(|applied| applied.generation)
+    }
+}
+
+impl Changed for v1::ChangePolicyResponse {
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation)
+    }
+}
+
+impl Changed for v1::ImportSetResponse {
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation)
+    }
+}
+
+impl Changed for v1::ConfirmPolicyResponse {
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation)
+    }
+}
+
+impl Changed for v1::RollbackPolicyResponse {
+    fn generation(&self) -> Option<u64> {
+        self.applied.as_ref().map(|applied| applied.generation)
+    }
+}
+
+impl Changed for v1::BanResponse {}
+impl Changed for v1::UnbanResponse {}
+impl Changed for v1::AttachInterfaceResponse {}
+impl Changed for v1::DetachInterfaceResponse {}
+impl Changed for v1::SetModeResponse {}
+impl Changed for v1::ReloadConfigResponse {}
+impl Changed for v1::StopResponse {}

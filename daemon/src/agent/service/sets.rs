@@ -1,0 +1,224 @@
+//! The calls about address sets: imports and lists, both as streams.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Code, Status, Streaming};
+use xdpgate::policy::{AddressSet, AddressSetBuilder, Change, ChangeErrorKind, Prefix, SetName};
+use xdpgate::{Generation, TransactionError};
+use xdpgate_api::v1;
+use xdpgate_api::v1::import_set_header::Operation;
+use xdpgate_api::v1::import_set_request::Part;
+
+use super::safety::{Guard, confirm_by};
+use super::stream::{Over, Sink};
+use super::{FirewallService, Shared, audit};
+use crate::agent::convert::{self, Wrong};
+use crate::agent::fault::{self, Fault};
+
+/// Entries of one import: some 64 MiB of IPv4 hosts, and what the policy takes.
+const MOST_ENTRIES: usize = 16 << 20;
+
+/// Imports whose entries are held at one time; others wait.
+pub(super) const AT_ONCE: usize = 2;
+
+/// How long the next message of an import is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Entries of a message of a list.
+const TOGETHER: usize = 4096;
+
+/// An import of which the header came.
+#[derive(Debug)]
+struct Import {
+    header: v1::ImportSetHeader,
+    operation: Operation,
+    guard: Guard,
+    set: SetName,
+    entries: AddressSetBuilder,
+}
+
+impl Import {
+    fn new(header: v1::ImportSetHeader) -> Result<Self, Status> {
+        let operation = match convert::known("header.operation", header.operation)? {
+            Operation::Unspecified => Operation::Replace,
+            operation => operation,
+        };
+        if header.count_entries && operation != Operation::Replace {
+            let what = "only with OPERATION_REPLACE: leave it out";
+            return Err(Wrong::new("header.count_entries", what).into());
+        }
+        let guard = Guard::new(
+            header.expected_generation,
+            &header.idempotency_key,
+            header.confirm_within.as_ref(),
+        )?;
+        Ok(Self {
+            guard,
+            set: convert::set_name("header.set", &header.set)?,
+            operation,
+            header,
+            entries: AddressSetBuilder::default(),
+        })
+    }
+
+    fn add(mut self, part: Option<Part>) -> Result<Self, Status> {
+        let part = match part {
+            Some(Part::Entries(part)) => part,
+            Some(Part::Header(_)) => {
+                return Err(Wrong::new("header", "only in the first message").into());
+            }
+            None => return Err(Wrong::new("part", "it is missing: send entries").into()),
+        };
+        let more = part.entries.len() + part.packed_ipv4.len() / 5 + part.packed_ipv6.len() / 17;
+        if self.entries.pushed() + more > MOST_ENTRIES {
+            let message = format!(
+                "the import has more than {MOST_ENTRIES} entries: spread them over several sets"
+            );
+            let fault = Fault::new(Code::ResourceExhausted, "TOO_MANY_ENTRIES", message);
+            return Err(fault.with("limit", MOST_ENTRIES).into());
+        }
+        convert::add_entries(&mut self.entries, &part)?;
+        Ok(self)
+    }
+
+    /// Changes the policy.
+    fn finish(self, shared: &Shared) -> Result<v1::ImportSetResponse, Status> {
+        let received = self.entries.pushed() as u64;
+        let set = self
+            .entries
+            .build(convert::counters(self.header.count_entries));
+        let name = self.set;
+        let change = match self.operation {
+            Operation::Add => Change::AddEntries(name, set.entries().collect()),
+            Operation::Remove => Change::RemoveEntries(name, set.iter().collect()),
+            _ => Change::PutSet(name, set),
+        };
+        let _change = shared.lock_changes();
+        let done = shared
+            .firewall
+            .transact(&[change], self.guard.transaction());
+        let done = done.map_err(|e| not_imported(&e, &self.header.set))?;
+        if let Some(applied) = &done.applied {
+            crate::agent::log_applied(applied);
+        }
+        let effect = done.effects.first();
+        let effect = effect
+            .map(|effect| convert::effect(effect, |error| fault::change(error, "header.set")));
+        Ok(v1::ImportSetResponse {
+            received,
+            effect,
+            generation: done.generation.map_or(0, Generation::get),
+            applied: done.applied.as_ref().map(convert::applied),
+            confirm_by: done
+                .generation
+                .and_then(|g| confirm_by(&shared.firewall, g)),
+            repeated: done.repeated,
+        })
+    }
+}
+
+fn not_imported(error: &TransactionError, set: &str) -> Status {
+    if let TransactionError::Changes(errors) = error
+        && errors.iter().any(|e| e.kind() == ChangeErrorKind::NotFound)
+    {
+        let mend = "import it with OPERATION_REPLACE, which makes it";
+        return fault::not_found("set", set, mend);
+    }
+    fault::transaction(error, |_| "entries".to_owned())
+}
+
+/// Reads an import to its end, part by part: what was read is held as a set is, and no message longer
+/// than it takes.
+pub(super) async fn import(
+    service: &FirewallService,
+    mut parts: Streaming<v1::ImportSetRequest>,
+) -> Result<tonic::Response<v1::ImportSetResponse>, Status> {
+    let header = match next(&mut parts).await?.and_then(|message| message.part) {
+        Some(Part::Header(header)) => header,
+        _ => return Err(Wrong::new("header", "the first message must be the header").into()),
+    };
+    let set = header.set.clone();
+    let mut import = Import::new(header)?;
+    let turn = Arc::clone(&service.0.imports).acquire_owned().await;
+    let turn = turn.map_err(|_| fault::stopping())?;
+    while let Some(message) = next(&mut parts).await? {
+        let add = move || import.add(message.part);
+        let added = tokio::task::spawn_blocking(add).await;
+        import = added.map_err(|e| fault::internal(format!("the import broke off: {e}")))??;
+    }
+    // tonic takes a stream that the client has cancelled for one that has ended. hyper drops the call
+    // then, but only while it waits: let it.
+    tokio::task::yield_now().await;
+    let done = service.run(move |shared| import.finish(shared)).await;
+    drop(turn);
+    let done = done?;
+    let what = format!("set {set}: {} entries", done.get_ref().received);
+    Ok(audit::noted(done, what))
+}
+
+async fn next(
+    parts: &mut Streaming<v1::ImportSetRequest>,
+) -> Result<Option<v1::ImportSetRequest>, Status> {
+    let message = tokio::time::timeout(PATIENCE, parts.message()).await;
+    message.unwrap_or_else(|_| {
+        let message = format!(
+            "no message for {} s: the import is broken off and changed nothing; begin anew",
+            PATIENCE.as_secs()
+        );
+        Err(Fault::new(Code::DeadlineExceeded, "IMPORT_STALLED", message).into())
+    })
+}
+
+/// The set that is asked for, of the policy in force.
+pub(super) fn find(shared: &Shared, request: &v1::ListSetEntriesRequest) -> Result<List, Status> {
+    let covering = match request.covering.as_str() {
+        "" => None,
+        text => Some(convert::prefix("covering", text)?),
+    };
+    let name = convert::set_name("set", &request.set)?;
+    let policy = shared.firewall.policy();
+    let policy = policy.filter(|policy| policy.sets().contains_key(&name));
+    let policy = policy.ok_or_else(|| {
+        fault::not_found(
+            "set",
+            &request.set,
+            "`xdpgate policy get` shows which there are",
+        )
+    })?;
+    Ok(List {
+        policy,
+        name,
+        covering,
+    })
+}
+
+/// A list of the entries of a set.
+#[derive(Debug)]
+pub(super) struct List {
+    policy: Arc<xdpgate::Policy>,
+    name: SetName,
+    covering: Option<Prefix>,
+}
+
+impl List {
+    /// Sends the entries; one message at least, so that an empty list is one too.
+    pub(super) fn send(self, mut sink: Sink<v1::ListSetEntriesResponse>) -> Result<(), Over> {
+        let set: &AddressSet = &self.policy.sets()[&self.name];
+        let covers = |entry: &Prefix| {
+            self.covering
+                .is_none_or(|asked| entry.len() <= asked.len() && entry.contains(asked.addr()))
+        };
+        let mut message = v1::ListSetEntriesResponse::default();
+        for (prefix, expires) in set.entries().filter(|(prefix, _)| covers(prefix)) {
+            if message.entries.len() == TOGETHER {
+                sink.send(std::mem::take(&mut message))?;
+            }
+            message.entries.push(v1::SetEntry {
+                prefix: prefix.to_string(),
+                expires: expires.map(convert::timestamp),
+            });
+        }
+        sink.send(message)
+    }
+}

@@ -1,0 +1,220 @@
+//! Going on where an earlier process ended, by what it saved.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::confirm::{Waiting, WaitingChange};
+use super::core::Core;
+use super::deadline::Now;
+use super::enforcement::{self, Enforcement};
+use super::error::{LoadError, SavedPolicyError};
+use super::firewall::lock;
+use super::memory::{Before, Disk};
+use super::publish::Generation;
+use super::state_dir::{Hash, PENDING, POLICY, PendingChange, Record, SavedFile, StateDir};
+use crate::policy::Policy;
+
+/// A state directory, and what it says.
+#[derive(Debug)]
+pub(super) struct Saved {
+    dir: StateDir,
+    record: Record,
+    is_pass: bool,
+}
+
+impl Saved {
+    pub(super) fn open(dir: &Path) -> Result<Self, LoadError> {
+        let dir = StateDir::open(dir)?;
+        Ok(Self {
+            record: dir.record()?,
+            is_pass: dir.is_pass(),
+            dir,
+        })
+    }
+
+    /// The mode to begin with, if one was chosen.
+    pub(super) fn enforcement(&self) -> Option<Enforcement> {
+        let pending = self.record.pending.as_ref();
+        let mode = pending.and_then(|pending| match pending.change {
+            PendingChange::Enforcement { before } => {
+                Some((before, pending.deadline.left(&Now::read())))
+            }
+            PendingChange::Policy { .. } => None,
+        });
+        enforcement::chosen(self.is_pass, self.record.enforcement, mode)
+    }
+}
+
+/// What to put in force first.
+enum Start {
+    Nothing,
+    Lasting,
+    /// Until it is confirmed.
+    Pending(Arc<Policy>, Waiting),
+    /// In place of one that was not confirmed.
+    Reverted,
+}
+
+impl Core {
+    /// Puts in force what was saved, and goes on waiting for what was pending. One whose deadline
+    /// is past is taken back before anything else.
+    pub(super) fn resume(self: &Arc<Self>, saved: Saved) -> Result<(), LoadError> {
+        let Saved {
+            dir,
+            mut record,
+            is_pass,
+        } = saved;
+        let failed = |source| LoadError::SavedPolicy {
+            path: dir.path(POLICY),
+            source,
+        };
+        self.generations
+            .fetch_max(record.generation, Ordering::SeqCst);
+        let policy = dir.policy(POLICY).map_err(failed)?;
+        let policy = policy.map(|(policy, hash)| (Arc::new(policy), hash));
+        let mut before = before(&record);
+        let start = match record.pending.take() {
+            Some(pending) => {
+                let left = pending.deadline.left(&Now::read());
+                let waiting = |change| Waiting {
+                    generation: Generation::new(pending.generation),
+                    deadline: pending.deadline.clone(),
+                    change,
+                };
+                match pending.change {
+                    PendingChange::Enforcement { before } => {
+                        if !is_pass && !left.is_zero() {
+                            let change = WaitingChange::Enforcement { before };
+                            lock(&self.memory).pending = Some(waiting(change));
+                        }
+                        Start::Lasting
+                    }
+                    PendingChange::Policy { hash } => {
+                        match pending_policy(&dir, hash, policy.as_ref()) {
+                            PendingPolicy::Confirmed => {
+                                before = confirmed_before(&dir, &record);
+                                Start::Lasting
+                            }
+                            PendingPolicy::There(pending) if !left.is_zero() => {
+                                let change = WaitingChange::Policy {
+                                    policy: Arc::clone(&pending),
+                                    previous: policy.as_ref().map(|(policy, _)| Arc::clone(policy)),
+                                };
+                                Start::Pending(pending, waiting(change))
+                            }
+                            PendingPolicy::There(_) | PendingPolicy::Unusable => {
+                                log::warn!(
+                                    "generation {} was not confirmed in time: the policy before is back",
+                                    pending.generation
+                                );
+                                Start::Reverted
+                            }
+                        }
+                    }
+                }
+            }
+            None if policy.is_some() => Start::Lasting,
+            None => Start::Nothing,
+        };
+        {
+            let mut memory = lock(&self.memory);
+            memory.before = before;
+            memory.enforcement = record.enforcement;
+            memory.keys = record.keys.into();
+        }
+        let lasting = policy.as_ref().map(|(policy, _)| Arc::clone(policy));
+        *lock(&self.disk) = Some(Disk {
+            dir: dir.clone(),
+            policy,
+            pending: None,
+        });
+        if let Err(error) = self.keeper.start(self) {
+            log::error!("no thread to keep deadlines and to save again: {error}");
+        }
+        self.begin(start, lasting).map_err(failed)?;
+        self.keeper.wake();
+        Ok(())
+    }
+
+    fn begin(&self, start: Start, lasting: Option<Arc<Policy>>) -> Result<(), SavedPolicyError> {
+        let mut slots = lock(&self.slots);
+        let mut start = start;
+        if let Start::Pending(policy, waiting) = &start {
+            match self.put_in_force(Arc::clone(policy), &mut slots) {
+                Ok(_) => lock(&self.memory).pending = Some(waiting.clone()),
+                Err(error) => {
+                    log::error!("the pending policy, and so it is taken back: {error}");
+                    start = Start::Reverted;
+                }
+            }
+        }
+        let policy = match start {
+            // Nor is there anything to save.
+            Start::Nothing => return Ok(()),
+            Start::Pending(..) => None,
+            Start::Lasting => lasting,
+            Start::Reverted => Some(lasting.unwrap_or_default()),
+        };
+        if let Some(policy) = policy {
+            let applied = self.put_in_force(policy, &mut slots);
+            applied.map_err(SavedPolicyError::Apply)?;
+        }
+        self.save_or_note();
+        Ok(())
+    }
+
+    /// Pass mode may have come from the pins alone.
+    pub(super) fn note_pass_mode(&self) {
+        if self.backend.enforcement() == Enforcement::Pass {
+            log::warn!("pass mode is on: nothing is dropped until another mode is chosen");
+            let marked = self.mark_pass(true);
+            if let Err(error) = marked {
+                log::error!("pass mode would not outlive a restart of the machine: {error}");
+            }
+        }
+    }
+}
+
+fn before(record: &Record) -> Before {
+    match record.previous.as_ref().map(|previous| &previous.file) {
+        None => Before::Unknown,
+        Some(None) => Before::NoPolicy,
+        Some(Some(file)) => Before::Saved(file.clone()),
+    }
+}
+
+enum PendingPolicy {
+    There(Arc<Policy>),
+    /// The process was killed when that was already done, but not yet written down.
+    Confirmed,
+    Unusable,
+}
+
+fn pending_policy(
+    dir: &StateDir,
+    expected: Hash,
+    lasting: Option<&(Arc<Policy>, Hash)>,
+) -> PendingPolicy {
+    match dir.policy(PENDING) {
+        Ok(Some((policy, hash))) if hash == expected => PendingPolicy::There(Arc::new(policy)),
+        Ok(None) if lasting.is_some_and(|(_, hash)| *hash == expected) => PendingPolicy::Confirmed,
+        Ok(_) => {
+            log::error!("{}: not the pending policy", dir.path(PENDING).display());
+            PendingPolicy::Unusable
+        }
+        Err(error) => {
+            log::error!("{}: {error}", dir.path(PENDING).display());
+            PendingPolicy::Unusable
+        }
+    }
+}
+
+/// What was before a policy whose confirmation is on disk but for the record.
+fn confirmed_before(dir: &StateDir, record: &Record) -> Before {
+    let name = StateDir::previous_name(record.generation);
+    match dir.policy(&name) {
+        Ok(Some((_, hash))) => Before::Saved(SavedFile { name, hash }),
+        _ => Before::NoPolicy,
+    }
+}

@@ -1,0 +1,200 @@
+//! Options of a change without a kernel: deadlines, generations, keys, the way back.
+#![cfg(feature = "kernel")]
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use xdpgate::policy::{Change, Policy, RuleId};
+use xdpgate::{
+    ApplyError, ApplyOptions, Enforcement, EnforcementError, Firewall, Generation, Operation,
+    Previous, RollbackError, RolledBack, TransactionError, TransactionOptions,
+};
+
+fn policy(id: &str) -> Policy {
+    let rules = format!("rules: [{{ id: {id}, match: {{ src: 203.0.113.0/24 }}, action: drop }}]");
+    Policy::from_yaml(&format!("version: 1\n{rules}\n")).unwrap()
+}
+
+fn within(time: Duration) -> ApplyOptions {
+    ApplyOptions::default().confirm_within(time)
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[test]
+fn one_change_waits_at_a_time() {
+    let (firewall, rehearsal) = Firewall::loader().rehearse();
+    assert!(matches!(
+        firewall.rollback().unwrap_err(),
+        RollbackError::NothingToRollBack
+    ));
+    let first = firewall.apply(&policy("first")).unwrap();
+    let second = firewall
+        .apply_with(&policy("second"), within(LONG))
+        .unwrap();
+    let pending = firewall.pending().unwrap();
+    assert_eq!(pending.generation, second.generation);
+    assert!(pending.left <= LONG && pending.left > LONG / 2);
+    let shown = |error: String| {
+        assert!(
+            error.contains("confirm it or roll it back first"),
+            "{error}"
+        );
+        assert!(error.contains("generation 2"), "{error}");
+    };
+    let third = policy("third");
+    let error = firewall.apply(&third).unwrap_err();
+    assert!(matches!(error, ApplyError::Pending(_)));
+    shown(error.to_string());
+    let options = ApplyOptions::default().expect_generation(second.generation);
+    shown(
+        firewall
+            .apply_with(&third, options)
+            .unwrap_err()
+            .to_string(),
+    );
+    let changes = [Change::RemoveRule(RuleId::new("second").unwrap())];
+    let options = TransactionOptions::default();
+    shown(
+        firewall
+            .transact(&changes, options)
+            .unwrap_err()
+            .to_string(),
+    );
+    let published = rehearsal.operations();
+    let published = published
+        .iter()
+        .filter(|o| matches!(o, Operation::Publish { .. }));
+    assert_eq!(published.count(), 2, "nothing of it was done");
+    // The mode is another thing, as long as it waits for nothing.
+    let error = firewall
+        .set_enforcement(Enforcement::Enforce, Some(LONG))
+        .unwrap_err();
+    assert!(matches!(error, EnforcementError::Pending(_)), "{error}");
+    firewall
+        .set_enforcement(Enforcement::Enforce, None)
+        .unwrap();
+    assert!(firewall.pending().is_some());
+
+    firewall.confirm(second.generation).unwrap();
+    let back = firewall.rollback().unwrap();
+    let RolledBack::Policy(applied) = back else {
+        panic!("{back:?}")
+    };
+    assert!(applied.generation > second.generation && second.generation > first.generation);
+    assert_eq!(*firewall.policy().unwrap(), policy("first"));
+}
+
+#[test]
+fn r110_transactions_wait_as_well() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    let changes = [Change::RemoveRule(RuleId::new("first").unwrap())];
+    let short = TransactionOptions::default().confirm_within(Duration::from_millis(100));
+    let done = firewall.transact(&changes, short.clone()).unwrap();
+    assert_eq!(firewall.pending().map(|p| p.generation), done.generation);
+    assert!(firewall.policy().unwrap().rules().is_empty());
+    let started = Instant::now();
+    while firewall.pending().is_some() {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(*firewall.policy().unwrap(), policy("first"));
+    // What changes nothing waits for nothing.
+    let nothing = [Change::RemoveRule(RuleId::new("gone").unwrap())];
+    let done = firewall.transact(&nothing, short).unwrap();
+    assert_eq!((done.applied, firewall.pending()), (None, None));
+}
+
+#[test]
+fn deadlines_out_of_range_are_refused() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    for time in [
+        Duration::ZERO,
+        Duration::MAX,
+        Duration::from_secs(32 * 86_400),
+    ] {
+        let error = firewall
+            .apply_with(&policy("any"), within(time))
+            .unwrap_err();
+        assert!(matches!(error, TransactionError::Within { .. }), "{error}");
+        let error = firewall
+            .set_enforcement(Enforcement::Enforce, Some(time))
+            .unwrap_err();
+        assert!(matches!(error, EnforcementError::Within { .. }), "{error}");
+    }
+    assert_eq!(firewall.policy(), None);
+    assert_eq!(firewall.enforcement(), Enforcement::DryRun);
+}
+
+#[test]
+fn the_first_policy_can_be_expected_to_be_the_first() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let first = ApplyOptions::default().expect_generation(0.into());
+    firewall
+        .apply_with(&policy("first"), first.clone())
+        .unwrap();
+    let error = firewall.apply_with(&policy("second"), first).unwrap_err();
+    assert!(
+        error.to_string().contains("generation 0 was expected"),
+        "{error}"
+    );
+    let next = ApplyOptions::default().expect_generation(Generation::new(1));
+    firewall.apply_with(&policy("second"), next).unwrap();
+}
+
+#[test]
+fn a_key_is_for_one_request() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let keyed = || ApplyOptions::default().key("k").expect_generation(0.into());
+    let first = firewall.apply_with(&policy("first"), keyed()).unwrap();
+    firewall.apply(&policy("second")).unwrap();
+    let again = firewall.apply_with(&policy("first"), keyed()).unwrap();
+    assert_eq!((again.generation, again.repeated), (first.generation, true));
+    assert_eq!(*firewall.policy().unwrap(), policy("second"));
+    let longer = keyed().confirm_within(LONG);
+    let error = firewall.apply_with(&policy("first"), longer).unwrap_err();
+    let TransactionError::KeyUsed { key, generation } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((key.as_str(), generation), ("k", first.generation));
+    // A repeated request is answered while another change waits, too.
+    firewall.apply_with(&policy("third"), within(LONG)).unwrap();
+    assert!(
+        firewall
+            .apply_with(&policy("first"), keyed())
+            .unwrap()
+            .repeated
+    );
+}
+
+#[test]
+fn r72_a_mode_that_waits_is_taken_back_alone() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    assert_eq!(firewall.chosen_enforcement(), None);
+    firewall
+        .set_enforcement(Enforcement::Enforce, Some(LONG))
+        .unwrap();
+    let pending = firewall.pending().unwrap();
+    assert_eq!(pending.previous, Previous::Enforcement(Enforcement::DryRun));
+    assert_eq!(Some(pending.generation), firewall.generation());
+    assert_eq!(firewall.chosen_enforcement(), Some(Enforcement::Enforce));
+    let back = firewall.rollback().unwrap();
+    assert_eq!(back, RolledBack::Enforcement(Enforcement::DryRun));
+    assert_eq!(firewall.enforcement(), Enforcement::DryRun);
+    assert_eq!(*firewall.policy().unwrap(), policy("first"));
+
+    // What drops nothing need not wait, and ends the waiting.
+    firewall
+        .set_enforcement(Enforcement::Enforce, Some(LONG))
+        .unwrap();
+    firewall.set_enforcement(Enforcement::Pass, None).unwrap();
+    assert_eq!(firewall.pending(), None);
+    firewall.set_dry_run(false);
+    assert_eq!(firewall.enforcement(), Enforcement::Pass);
+    firewall.set_enforcement(Enforcement::DryRun, None).unwrap();
+    firewall.set_dry_run(false);
+    assert_eq!(firewall.enforcement(), Enforcement::Enforce);
+    assert_eq!(firewall.chosen_enforcement(), Some(Enforcement::DryRun));
+}
