@@ -305,7 +305,7 @@ fn r69_tokens_and_their_rotation() {
         host.scratch.file("tokens.toml", "[[token]]\nname = 'x'\n");
         daemon.signal(Signal::SIGHUP);
         wait_for("the reload", || {
-            daemon.log().contains("stays so").then_some(())
+            daemon.log().contains("stays in force").then_some(())
         });
         status(&channel, &fresh)
             .await
