@@ -503,8 +503,8 @@ fn r73_what_is_not_safe_is_refused_at_the_start() {
     attempt(&tokens, &unix).refused(2, &["bad.toml", "api.tokens_file", "chmod go-w"]);
 
     let plain = "127.0.0.1:50051";
-    attempt("", plain).refused(2, &["bad.toml", "api.listen", "insecure_loopback"]);
-    attempt("", "https://0.0.0.0:50051").refused(2, &["bad.toml", "api.listen", "api.tls"]);
+    attempt("", plain).refused(2, &["--listen", "api.listen", "insecure_loopback"]);
+    attempt("", "https://0.0.0.0:50051").refused(2, &["--listen", "api.listen", "api.tls"]);
 
     let tls = |pair: &Pair, ca: &str| {
         let Pair { cert, key } = pair;

@@ -216,3 +216,26 @@ fn named_interfaces_stay() {
     );
     assert_eq!(names(&attached(&daemon)), ["xg1"]);
 }
+
+/// A key that holds until the end does not keep the others from changing.
+#[test]
+fn where_the_api_is_served_changes_with_the_next_start() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let interfaces = "[interfaces]\nclass = 'none'\ninclude = ['xg0']\n";
+    scene.configure(interfaces);
+    let daemon = scene.daemon();
+    scene.configure(&format!(
+        "{interfaces}[api]\nsocket_mode = '0660'\n[api.limits]\nmax_streams = 7\n\
+         requests_per_second = 7\n[log]\nlevel = 'debug'\n"
+    ));
+    let log = reload(&daemon);
+    for words in [
+        "in force: api.limits.requests_per_second, log.level;",
+        "with the next start: api.socket_mode, api.limits.max_streams",
+    ] {
+        assert!(log.contains(words), "no {words:?} in:\n{log}");
+    }
+}

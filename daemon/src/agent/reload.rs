@@ -24,6 +24,8 @@ pub(crate) struct Reloader {
 struct Follower {
     /// The keys that it takes over: this one and those in it.
     section: &'static str,
+    /// Those of them that it does not.
+    fixed: &'static [&'static str],
     follow: Follow,
 }
 
@@ -47,14 +49,17 @@ impl Reloader {
 
     /// Adds a part that takes over the keys of `section`. It is called at each reload, also if they are
     /// the same: files that they name may have changed. On error it has to leave all as it was; then it is
-    /// called with the former configuration if another part refused this one.
+    /// called with the former configuration if another part refused this one. Keys that are `fixed` have
+    /// their former values then, and are said to need a restart.
     pub(super) fn follow(
         mut self,
         section: &'static str,
+        fixed: &'static [&'static str],
         follow: impl Fn(&Config) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         self.followers.push(Follower {
             section,
+            fixed,
             follow: Box::new(follow),
         });
         self
@@ -135,14 +140,17 @@ impl Reloader {
             "enforce" => true,
             // Without it the interfaces were named on the command line.
             "interfaces" => self.auto.is_some(),
-            _ => self.followers.iter().any(|f| f.section == section),
+            _ => {
+                let mut followers = self.followers.iter();
+                followers.any(|f| f.section == section && !f.fixed.contains(&key))
+            }
         }
     }
 }
 
 fn in_words(outcome: &Reloaded) -> String {
     match (&*outcome.changed, &*outcome.needs_restart) {
-        ([], []) => "nothing changed".to_owned(),
+        ([], []) => "nothing changed; the files that it names were read again".to_owned(),
         (changed, []) => format!("in force: {}", changed.join(", ")),
         ([], later) => format!("with the next start: {}", later.join(", ")),
         (changed, later) => format!(

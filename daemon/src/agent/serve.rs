@@ -12,7 +12,7 @@ use xdpgate::{AutoAttach, Firewall};
 use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
-use super::access::Access;
+use super::access::{self, Access};
 use super::listen::Listener;
 use super::logging::Control;
 use super::monitor::Told;
@@ -40,8 +40,10 @@ pub(super) fn until_stopped(
     } = started;
     let followed = access.clone();
     let reloader = reloader
-        .follow("api", move |config| followed.reload(&config.api))
-        .follow("log", move |config| {
+        .follow("api", access::FIXED, move |config| {
+            followed.reload(&config.api)
+        })
+        .follow("log", &[], move |config| {
             log.set(config.log);
             Ok(())
         });

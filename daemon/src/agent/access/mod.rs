@@ -109,6 +109,17 @@ struct Rules {
     tls: Option<ServerTls>,
 }
 
+/// Keys of the section that hold from the start to the end of the daemon.
+pub(in crate::agent) const FIXED: &[&str] = &[
+    "api.listen",
+    "api.socket_mode",
+    "api.socket_group",
+    "api.reachable_from",
+    "api.limits.max_streams",
+    "api.limits.max_message_bytes",
+    "api.limits.keepalive_seconds",
+];
+
 impl Access {
     /// Reads the files that the configuration names.
     ///
