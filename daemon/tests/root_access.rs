@@ -2,15 +2,17 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use common::certificates::{Authority, Pair, open_directory, private, token};
 use common::daemon::{Daemon, daemon};
 use common::host::{Host, SERVER, audited, status, with_token};
-use common::{Ended, XDPGATE, command, is_root, text, wait_for};
+use common::{Ended, XDPGATE, XDPGATED, command, is_root, text, wait_for};
 use nix::sys::signal::Signal;
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -457,10 +459,18 @@ fn r73_what_is_not_safe_is_refused_at_the_start() {
             "--interface",
             "lo",
         ];
-        let mut command = daemon(server, &arguments);
+        // One that starts after all would run for ever.
+        let command = daemon(server, &arguments);
+        let bounded = ["-s", "KILL", "20", XDPGATED].map(OsStr::new);
+        let mut timeout = Command::new("timeout");
+        timeout.args(bounded).args(command.get_args()).envs(
+            command
+                .get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        );
         let ended: Ended = host
             .namespace
-            .run(|| command.output())
+            .run(|| timeout.output())
             .expect("it ran")
             .into();
         assert!(

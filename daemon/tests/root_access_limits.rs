@@ -261,7 +261,7 @@ fn clients_that_hang_or_do_nothing_are_cut() {
         return;
     }
     let host = Host::new();
-    let config = "[api.limits]\nkeepalive_seconds = 1\nidle_seconds = 2\nhandshake_seconds = 1\n";
+    let config = "[api.limits]\nkeepalive_seconds = 2\nidle_seconds = 2\nhandshake_seconds = 1\n";
     let _daemon = host.start_with(PLAIN, config, &["--insecure-loopback"]);
     let (streams, hangs, idle) = (
         Relay::start(&host, 50051),

@@ -18,6 +18,7 @@ use super::audit::AuditNote;
 use super::identify::{Presented, Refusal};
 use super::methods::{Need, need};
 use super::peer::{Activity, Peer};
+use super::tls::Certificate;
 use super::{Access, Caller, Role, Rules};
 
 impl Access {
@@ -73,9 +74,13 @@ impl Access {
     }
 }
 
-/// The method, without its service.
+/// The method, without its service. It is whatever a client says it is, so not all of it is taken.
 fn name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+    let method = path.rsplit('/').next().unwrap_or(path);
+    match method.len() <= 64 {
+        true => method,
+        false => method.get(..64).unwrap_or("?"),
+    }
 }
 
 impl<S> Layer<S> for Access {
@@ -188,11 +193,15 @@ impl Call {
         }
     }
 
-    /// Whether it would still be let in, if the rules have changed since it was.
+    /// Whether it would still be let in, if the rules have changed since it was or its time is up.
     fn check_again(&mut self) -> Result<(), Refusal> {
         let rules = self.access.rules();
+        let expired = self
+            .peer
+            .certificate()
+            .is_some_and(Certificate::has_expired);
         // What was changed is told in any case.
-        if rules.epoch == self.epoch || need(&self.path) != Need::Read {
+        if (rules.epoch == self.epoch && !expired) || need(&self.path) != Need::Read {
             return Ok(());
         }
         self.access.identify(&rules, &self.peer, &self.presented)?;
