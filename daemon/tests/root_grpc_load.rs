@@ -119,7 +119,8 @@ async fn a_thousand_bans_a_second_misjudge_no_packet() {
     }
     let long = env::var_os("XDPGATE_LONG").is_some();
     let lasts = Duration::from_secs(if long { 60 } else { 4 });
-    let scene = Scene::new();
+    // More than the thousand that one client may make unless it is set.
+    let scene = Scene::with("api.limits.requests_per_second = 10000");
     scene.peer.ip("address add 10.9.0.3/24 dev xg1");
     let mut client = scene.client().await;
     let rule = |n: u32| {

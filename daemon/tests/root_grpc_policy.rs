@@ -17,7 +17,7 @@ use xdpgate_api::v1::import_set_request::Part;
 use xdpgate_api::v1::{
     Change, ChangePolicyRequest, GetPolicyRequest, GetStatusRequest, GetSystemRequest,
     ImportSetHeader, ImportSetRequest, ListRulesRequest, ListRulesResponse, ListSetEntriesRequest,
-    Mode, Program, SetEntries, SetEntry, SetModeRequest, effect,
+    Mode, Program, ReloadConfigRequest, SetEntries, SetEntry, SetModeRequest, effect,
 };
 
 const RULES: &str = "
@@ -495,4 +495,46 @@ async fn r72_modes_for_all_and_for_one_interface() {
         let status = client.set_mode(request.clone()).await.expect_err("refused");
         assert_eq!(status.code(), code, "{request:?}: {status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_is_read_again() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let mut client = scene.client().await;
+    let file = scene.scratch.path("xdpgated.toml");
+    let before = fs::read_to_string(&file).expect("the file");
+    let reload = async |mut client: Client| {
+        let answer = client.reload_config(ReloadConfigRequest {}).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    let nothing = reload(client.clone()).await.expect("read");
+    assert_eq!((nothing.changed.len(), nothing.needs_restart.len()), (0, 0));
+
+    fs::write(&file, before.replace("xg*", "other*")).expect("written");
+    let changed = reload(client.clone()).await.expect("read").changed;
+    assert!(
+        changed.iter().any(|key| key.starts_with("interfaces")),
+        "{changed:?}"
+    );
+    common::wait_for("the interface to be let go", || {
+        let status = scene.daemon.json(&["status"]);
+        (!status.to_string().contains("\"xg0\"")).then_some(())
+    });
+
+    fs::write(&file, format!("max_rulez = 4\n{before}")).expect("written");
+    let status = reload(client.clone()).await.expect_err("an unknown key");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert_eq!(
+        status.get_details_error_info().expect("why").reason,
+        "CONFIG_INVALID"
+    );
+    let details = status.get_details_bad_request().expect("a violation");
+    assert!(
+        details.field_violations[0].field.contains("max_rulez"),
+        "{details:?}"
+    );
+    assert!(client.get_status(GetStatusRequest {}).await.is_ok());
 }

@@ -189,3 +189,93 @@ async fn changes_come_one_after_the_other() {
         );
     }
 }
+
+/// Whatever changes say: they are made, or refused with their place and a reason, and none is a mistake
+/// of ours.
+mod any_changes {
+    use super::*;
+    use proptest::prelude::*;
+    use xdpgate_api::v1::change::Change as Is;
+    use xdpgate_api::v1::{AddressSet, Change, ChangePolicyRequest, EnableRule, SetEntry, effect};
+
+    fn word() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("bad-hosts".to_owned()),
+            Just("block-bad".to_owned()),
+            Just("192.0.2.0/24".to_owned()),
+            Just("{ id: r, match: { src: '@bad-hosts' }, action: drop }".to_owned()),
+            "\\PC{0,12}",
+        ]
+    }
+
+    fn set() -> impl Strategy<Value = AddressSet> {
+        let time = (any::<i64>(), any::<i32>());
+        let time = time.prop_map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos });
+        let entry = (word(), proptest::option::of(time));
+        let entry = entry.prop_map(|(prefix, expires)| SetEntry { prefix, expires });
+        let entries = proptest::collection::vec(entry, 0..3);
+        (word(), entries, any::<bool>()).prop_map(|(name, entries, count_entries)| AddressSet {
+            name,
+            entries,
+            count_entries,
+        })
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let is = prop_oneof![
+            word().prop_map(Is::CreateRule),
+            word().prop_map(Is::PutRule),
+            word().prop_map(Is::RemoveRule),
+            set().prop_map(Is::CreateSet),
+            set().prop_map(Is::PutSet),
+            word().prop_map(Is::RemoveSet),
+            set().prop_map(Is::AddEntries),
+            set().prop_map(Is::RemoveEntries),
+            any::<i32>().prop_map(Is::DefaultVerdict),
+            any::<i32>().prop_map(Is::Malformed),
+            (word(), any::<bool>())
+                .prop_map(|(id, enabled)| Is::EnableRule(EnableRule { id, enabled })),
+        ];
+        proptest::option::of(is).prop_map(|change| Change { change })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn are_made_or_refused_by_name(
+            changes in proptest::collection::vec(change(), 0..6),
+            partial in any::<bool>(),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(async {
+                let service = service();
+                apply(&service, POLICY).await.expect("applied");
+                let count = changes.len();
+                let request = ChangePolicyRequest { changes, partial, ..Default::default() };
+                match service.change_policy(Request::new(request)).await {
+                    Ok(done) => {
+                        let effects = done.into_inner().effects;
+                        prop_assert_eq!(effects.len(), count);
+                        for effect in effects {
+                            prop_assert_ne!(effect.kind(), effect::Kind::Unspecified);
+                            prop_assert_eq!(effect.kind() == effect::Kind::Refused, effect.error.is_some());
+                        }
+                    }
+                    Err(status) => {
+                        prop_assert!(status.code() != Code::Internal, "{}", status);
+                        prop_assert_eq!(status.message().lines().count(), 1);
+                        prop_assert!(status.get_details_error_info().is_some());
+                        prop_assert!(!partial || status.code() == Code::ResourceExhausted, "{}", status);
+                        if let Some(bad) = status.get_details_bad_request() {
+                            for violation in bad.field_violations {
+                                prop_assert!(violation.field.starts_with("changes["), "{}", violation.field);
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+}
