@@ -41,6 +41,10 @@ test: setup ## all tests; those that need root are skipped without it
 test-pure: ## the half without kernel: no root, no clang, any OS
 	@scripts/tally $(CARGO) test -p xdpgate --no-default-features --no-fail-fast
 
+.PHONY: test-load
+test-load: ## a thousand bans a second through the API for a minute, with watchers and traffic (root)
+	XDPGATE_LONG=1 $(CARGO) test -p xdpgated --test root_grpc_load -- --nocapture
+
 .PHONY: test-kernels
 test-kernels: ## the data-plane tests on real kernels in QEMU (KERNELS="5.10 6.1 newest")
 	@scripts/setup --kernels
@@ -74,6 +78,16 @@ mutations: ## break the code in one place at a time and see a test fail for it (
 .PHONY: bench
 bench: setup ## the datapath benchmark (root; BENCH_ARGS="...")
 	$(CARGO) bench -p xdpgate --bench datapath -- $(BENCH_ARGS)
+
+.PHONY: deb
+deb: build ## the Debian package, in target/debian (needs cargo-deb)
+	@$(CARGO) deb --version >/dev/null 2>&1 || \
+		{ echo "cargo-deb is missing: cargo install --locked cargo-deb" >&2; exit 1; }
+	$(CARGO) deb -p xdpgated --no-build --locked
+
+.PHONY: test-deb
+test-deb: deb ## install, upgrade, remove and purge the package in namespaces (root)
+	@scripts/test-deb "$$(ls -t target/debian/xdpgate_*.deb | head -1)"
 
 .PHONY: lint
 lint: ## formatting, clippy, shellcheck if it is there

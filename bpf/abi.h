@@ -57,6 +57,7 @@
 #define INTERFACE_GONE 0xffffffffu /* an entry that was taken out; may be used again */
 #define INTERFACE_PORT (1u << 0) /* a port of a bridge: what passes goes to its partner */
 #define INTERFACE_UNFILTERED (1u << 1) /* a port whose frames are not judged */
+#define INTERFACE_DRY_RUN (1u << 2) /* nothing is dropped here, only counted */
 
 /* What a program does at its end that is not the plain case. Bits of one word, asked at one place, so
  * that the plain case has not one instruction for it. */
@@ -358,7 +359,7 @@ struct ban {
 struct interface_entry {
 	__u32 ifindex; /* 0: free, INTERFACE_GONE: was taken out */
 	__u16 slot; /* of verdict_counters; slot 0 counts frames of interfaces not listed */
-	__u16 flags; /* INTERFACE_PORT, INTERFACE_UNFILTERED */
+	__u16 flags; /* INTERFACE_PORT, INTERFACE_UNFILTERED, INTERFACE_DRY_RUN */
 };
 
 /* Per CPU, interface slot, reason, disposition and bank. */

@@ -45,6 +45,15 @@ static __always_inline int pass_unjudged(struct xdp_md *ctx, const struct contro
 	return action;
 }
 
+/* What becomes of a frame that is to be dropped. */
+static __always_inline enum disposition dropped(const struct control *line,
+						const struct interface_entry *entry)
+{
+	if (line->dry_run || (entry && entry->flags & INTERFACE_DRY_RUN))
+		return DISPOSITION_WOULD_DROP;
+	return DISPOSITION_DROP;
+}
+
 /* The exit of a program that serves bridges or counts in atomic steps. A frame for which there is no
  * partner is dropped for that reason, and not counted by the rule that let it pass. */
 static __always_inline int finish_special(struct xdp_md *ctx, const struct control *line,
@@ -59,7 +68,7 @@ static __always_inline int finish_special(struct xdp_md *ctx, const struct contr
 	int action = XDP_DROP;
 
 	if (decision->drop)
-		disposition = line->dry_run ? DISPOSITION_WOULD_DROP : DISPOSITION_DROP;
+		disposition = dropped(line, entry);
 	if (disposition != DISPOSITION_DROP) {
 		action = pass_on(ctx, entry);
 		if (action == XDP_DROP) {
@@ -85,17 +94,20 @@ static __always_inline int finish(struct xdp_md *ctx, const struct control *line
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 	enum disposition disposition = DISPOSITION_PASS;
+	struct interface_entry *entry;
 
 	if (host.exit) {
 		if (host.exit & EXIT_REPORT)
 			return report(decision, passed);
 		return finish_special(ctx, line, bytes, decision, counter_slot, bank);
 	}
+	entry = find_interface(ctx->ingress_ifindex);
 	if (decision->drop)
-		disposition = line->dry_run ? DISPOSITION_WOULD_DROP : DISPOSITION_DROP;
+		disposition = dropped(line, entry);
 	if (decision->rule != NO_RULE)
 		count_rule(rule_region(cpu, bank), bytes, counter_slot, disposition, false);
-	count_verdict(ctx, cpu, bank, bytes, decision->reason, disposition);
+	add_verdict(cpu, entry ? entry->slot : 0, bank, bytes, decision->reason, disposition,
+		    false);
 	if (disposition != DISPOSITION_PASS && line->events)
 		send_event(ctx, decision->rule, counter_slot, decision->reason, disposition);
 	return disposition == DISPOSITION_DROP ? XDP_DROP : XDP_PASS;

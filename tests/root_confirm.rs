@@ -159,6 +159,11 @@ fn r110_killed_while_it_waits() {
             (2, waits.pending),
             "{state:?}"
         );
+        assert_eq!(
+            places.saved("policy.yaml"),
+            1,
+            "what lasts is still the one before"
+        );
         netns::wait_until("the policy before", || places.judged() == 1);
         assert!(started.elapsed() >= Duration::from_millis(3000), "early");
         assert!(started.elapsed() < Duration::from_secs(10), "late");

@@ -434,7 +434,7 @@ fn streams_are_one_object_a_line() {
     assert_eq!(object["status"]["policy"]["rules"], 1);
     assert!(object["stats"]["rates"]["sample"].as_u64() >= Some(1));
     let system = daemon.json(&["system"]);
-    assert_eq!(system["pid"], daemon.pid());
+    assert_eq!(system["pid"], daemon.pid().as_raw());
 }
 
 /// Sampled frames as a file that tshark opens, with the verdict in the comment.

@@ -247,7 +247,12 @@ rules: [{ id: block-bad, match: { src: '@bad-hosts' }, action: drop }]
             .ask(&[&["policy", "apply", &slow][..], more].concat())
             .refused(
                 2,
-                &["new.yaml: ", "rule slow", "burst", "let it be at most"],
+                &[
+                    "new.yaml: ",
+                    "rules[\"slow\"]",
+                    "burst",
+                    "let it be at most",
+                ],
             );
     }
     let wrong = scene.scratch.file("wrong.yaml", "version: 1\nrulez: []\n");
@@ -295,7 +300,7 @@ fn the_mode_can_be_demanded() {
     let daemon = Daemon::start(&scene.host, &scene.scratch, &["--interface", "lo"]);
     let attachment = &daemon.json(&["status"])["attachments"][0];
     assert_eq!(attachment["mode"], "generic");
-    assert_eq!(attachment["requested"], "best");
+    assert_eq!(attachment["requested"], "best_available");
     assert!(
         attachment["fell_back"]
             .as_str()

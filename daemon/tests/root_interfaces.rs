@@ -249,11 +249,11 @@ fn r113_preflight_names_what_mends() {
         "{said}"
     );
     let said = daemon.json(&["preflight", "xg1", "br0"]);
-    assert_eq!(said[0]["expected_mode"], "native");
-    assert_eq!(said[1]["expected_mode"], "generic");
-    assert_eq!(said[1]["findings"][0]["kind"], "no-native");
+    assert_eq!(said["interfaces"][0]["expected_mode"], "native");
+    assert_eq!(said["interfaces"][1]["expected_mode"], "generic");
+    assert_eq!(said["interfaces"][1]["findings"][0]["kind"], "no-native");
     let said = daemon.json(&["preflight", "br0", "--mode", "native"]);
-    assert_eq!(said[0]["expected_mode"], Value::Null);
+    assert_eq!(said["interfaces"][0]["expected_mode"], Value::Null);
     daemon
         .ask(&["preflight", "nowhere"])
         .refused(1, &["there is no interface \"nowhere\""]);

@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::fs::File;
 use std::net::UdpSocket;
+use std::os::unix::fs::MetadataExt;
 
-use common::daemon::{Daemon, attempt};
+use common::daemon::{Daemon, attempt, daemon};
 use common::namespace::Namespace;
-use common::{Scratch, is_root, wait_for};
-use nix::sys::signal::Signal;
+use common::{Scratch, is_root, text, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// A host with interface `xg0`, and a neighbour behind it.
@@ -113,4 +116,32 @@ fn r96_text_is_one_line_each() {
     drop(daemon);
     let wrong = scratch.file("wrong.toml", "[log]\nformat = \"xml\"\n");
     attempt(&host, &scratch, &["--config", &wrong]).refused(2, &["line 2", "xml"]);
+}
+
+#[test]
+fn r96_the_journal_gets_priorities_and_no_time() {
+    if !is_root() {
+        return;
+    }
+    let (host, _neighbour, scratch) = scene();
+    let path = scratch.path("journal");
+    let journal = File::create(&path).expect("a file");
+    // What systemd says of the stream that it made stderr.
+    let metadata = journal.metadata().expect("it is there");
+    let stream = format!("{}:{}", metadata.dev(), metadata.ino());
+    let server = format!("unix:{}", text(&scratch.path("xdpgated.sock")));
+    let mut command = daemon(&server, &["--interface", "xg0"]);
+    command.env("JOURNAL_STREAM", stream).stderr(journal);
+    let mut child = host.run(|| command.spawn()).expect("the daemon");
+    let pid = Pid::from_raw(child.id() as i32);
+    let read = || std::fs::read_to_string(&path).expect("UTF-8");
+    wait_for("ready", || read().contains("ready").then_some(()));
+    kill(pid, Signal::SIGTERM).expect("it runs");
+    assert!(child.wait().expect("a child").success());
+    for line in read().lines() {
+        assert!(
+            line.starts_with("<6>xdpgated") || line.starts_with("<4>xdpgated"),
+            "{line}"
+        );
+    }
 }

@@ -313,14 +313,14 @@ fn r66_a_broken_jump_is_seen_from_outside() {
     let slot = slot.expect("it");
     slot.delete(&0u32.to_ne_bytes()).expect("root may");
 
-    // At the first look.
+    // Each at the first look.
+    assert_eq!(scene.scrape().get("xdpgate_healthy", &[]), 0.0);
     let answer = get(&scene.socket, "/healthz");
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(
         answer.body.lines().count() == 1 && answer.body.len() > 10,
         "{answer:?}"
     );
-    assert_eq!(scene.scrape().get("xdpgate_healthy", &[]), 0.0);
     let again = scene.scratch.file("again.yaml", POLICY);
     daemon.ask(&["policy", "apply", &again]).ok();
     wait_for_status(&scene.socket, "/healthz", 200);

@@ -119,6 +119,9 @@ pub struct Attachment {
     pub program_id: u32,
     /// The number of the link, as in `bpftool link`.
     pub link_id: u32,
+    /// Whether nothing is dropped here, whatever the mode of the firewall is: see
+    /// [`Firewall::set_interface_dry_run`](crate::Firewall::set_interface_dry_run).
+    pub dry_run: bool,
 }
 
 impl Attachment {

@@ -11,7 +11,7 @@ use super::events::Events;
 use super::firewall::lock;
 use super::ifindex::IfIndex;
 use super::interfaces::Interfaces;
-use super::metrics::{ATTACH_FAILURES, ATTACH_FALLBACKS, ATTACHMENTS, DETACHMENTS};
+use super::metrics::{ATTACH_FAILURES, ATTACH_FALLBACKS, ATTACHMENTS};
 use super::namespace::Namespace;
 use super::publish::Active;
 
@@ -76,21 +76,9 @@ impl Attacher {
         ifindex: IfIndex,
         preference: ModePreference,
     ) -> Result<Attachment, AttachError> {
-        let attached = self.inside(format!("interface {ifindex}"), || {
+        self.inside(format!("interface {ifindex}"), || {
             self.attach_here(ifindex, preference)
-        });
-        match &attached {
-            Ok(attachment) => {
-                let mode = attachment.mode.as_str();
-                metrics::counter!(ATTACHMENTS.name, "mode" => mode).increment(1);
-                for better in &attachment.fallbacks {
-                    let mode = better.from.as_str();
-                    metrics::counter!(ATTACH_FALLBACKS.name, "mode" => mode).increment(1);
-                }
-            }
-            Err(_) => metrics::counter!(ATTACH_FAILURES.name).increment(1),
-        }
-        attached
+        })
     }
 
     fn attach_here(
@@ -112,6 +100,31 @@ impl Attacher {
     /// Attaches an interface that is not, with these flags in the table of interfaces. To be called in
     /// the namespace.
     pub(super) fn attach_as(
+        &self,
+        interfaces: &mut Interfaces,
+        ifindex: IfIndex,
+        name: &str,
+        preference: ModePreference,
+        flags: u16,
+    ) -> Result<Attachment, AttachError> {
+        let attached = self.link_as(interfaces, ifindex, name, preference, flags);
+        match &attached {
+            Ok(attachment) => {
+                let mode = attachment.mode.as_str();
+                metrics::counter!(ATTACHMENTS.name, "mode" => mode).increment(1);
+                for better in &attachment.fallbacks {
+                    let mode = better.from.as_str();
+                    metrics::counter!(ATTACH_FALLBACKS.name, "mode" => mode).increment(1);
+                }
+            }
+            // It went meanwhile, as interfaces do: that is no failure.
+            Err(AttachError::NoSuchInterface(_)) => {}
+            Err(_) => metrics::counter!(ATTACH_FAILURES.name).increment(1),
+        }
+        attached
+    }
+
+    fn link_as(
         &self,
         interfaces: &mut Interfaces,
         ifindex: IfIndex,
@@ -175,7 +188,7 @@ impl Attacher {
             .release(ifindex)
             .ok_or(AttachError::NotAttached(ifindex))?;
         released.insert(ifindex);
-        told_of_detached(&attachment);
+        log_detached(&attachment);
         Ok(attachment)
     }
 
@@ -201,7 +214,7 @@ impl Attacher {
             return None;
         }
         let attachment = interfaces.release(ifindex)?;
-        told_of_detached(&attachment);
+        log_detached(&attachment);
         Some(attachment)
     }
 
@@ -258,8 +271,7 @@ impl Attacher {
     }
 }
 
-fn told_of_detached(attachment: &Attachment) {
-    metrics::counter!(DETACHMENTS.name).increment(1);
+fn log_detached(attachment: &Attachment) {
     log::info!(
         interface = attachment.name.as_str(), ifindex = attachment.ifindex.get();
         "{}: detached", attachment.name

@@ -242,6 +242,28 @@ impl Firewall {
         }
     }
 
+    /// Switches dry run on or off for one attached interface, at once: what the policy drops passes
+    /// there and is counted as [`WouldDrop`](crate::Disposition::WouldDrop), while other interfaces
+    /// drop. Where the whole firewall is in dry run or in pass mode this makes no difference.
+    ///
+    /// It stays with the interface as its counters do: over detaching and attaching again, and over
+    /// restarts of a pinned firewall ([`Attachment::dry_run`]); not over a restart of the machine,
+    /// which numbers interfaces anew.
+    ///
+    /// # Errors
+    /// The interface is not attached.
+    pub fn set_interface_dry_run(
+        &self,
+        ifindex: IfIndex,
+        dry_run: bool,
+    ) -> Result<(), AttachError> {
+        let mut interfaces = lock(&self.interfaces);
+        match interfaces.set_dry_run(&*self.backend, ifindex, dry_run) {
+            true => Ok(()),
+            false => Err(AttachError::NotAttached(ifindex)),
+        }
+    }
+
     /// Whether frames are only judged and counted, and never dropped: in dry run and in pass mode.
     /// See [`Firewall::enforcement`].
     pub fn dry_run(&self) -> bool {

@@ -12,7 +12,9 @@ use super::ban_table::{BanMemory, BanTable, Found};
 use super::counters::Counters;
 use super::entry_counters::InheritedEntries;
 use super::ifindex::IfIndex;
-use super::layout::{BAN_KINDS, Control, HostShape, RuleCounter};
+use super::layout::{
+    BAN_KINDS, Control, HostShape, INTERFACE_DRY_RUN, INTERFACE_PORT, RuleCounter,
+};
 use super::live::{BAN_LENGTHS_WORD, WORDS_PER_LINE};
 use super::pin_root::Legacy;
 use super::shared_maps::SharedMaps;
@@ -40,6 +42,8 @@ pub(super) struct InheritedLink {
     pub mode: AttachMode,
     /// Whether auto-attach made it; in maps that are used it stands with the slot.
     pub automatic: bool,
+    /// Likewise, whether nothing is dropped there.
+    pub dry_run: bool,
     /// Likewise, of a port of a bridge: its flags, and its partner.
     pub bridged: Option<(u16, IfIndex)>,
 }
@@ -52,6 +56,8 @@ pub(super) struct Counted {
     pub bans: Vec<Found>,
     /// What auto-attach attached.
     pub automatic: HashSet<IfIndex>,
+    /// Where nothing is dropped.
+    pub dry_run: HashSet<IfIndex>,
     /// The ports of bridges: their flags, and their partners.
     pub bridged: HashMap<IfIndex, (u16, IfIndex)>,
 }
@@ -81,8 +87,11 @@ impl Counted {
                 if record.automatic {
                     counted.automatic.insert(record.ifindex);
                 }
+                if record.flags & INTERFACE_DRY_RUN != 0 {
+                    counted.dry_run.insert(record.ifindex);
+                }
                 if let Some(partner) = partner(&legacy.maps, record.ifindex)
-                    && record.flags != 0
+                    && record.flags & INTERFACE_PORT != 0
                 {
                     let bridged = (record.flags, partner);
                     counted.bridged.insert(record.ifindex, bridged);

@@ -15,8 +15,10 @@ use super::backend::{Backend, VerdictCounters, XdpLink};
 use super::error::AttachError;
 use super::ifindex::IfIndex;
 use super::layout::{
-    INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, INTERFACE_PORT, InterfaceEntry,
+    INTERFACE_DRY_RUN, INTERFACE_ENTRIES, INTERFACE_GONE, INTERFACE_HOPS, INTERFACE_PORT,
+    InterfaceEntry,
 };
+use super::metrics::DETACHMENTS;
 use super::slot_memory::InterfaceRecord;
 
 /// Slot 0 counts the frames of interfaces that are not in the table.
@@ -158,6 +160,7 @@ impl Interfaces {
                 && !link.is_alive()
             {
                 self.detachments += 1;
+                metrics::counter!(DETACHMENTS.name).increment(1);
                 slot.state = State::Detached {
                     since: self.detachments,
                 };
@@ -222,7 +225,7 @@ impl Interfaces {
                     ifindex,
                     name: name.to_owned(),
                     position: self.slots[index].position,
-                    flags: self.slots[index].flags,
+                    flags: self.slots[index].flags & !INTERFACE_DRY_RUN,
                     baseline: backend.rested_verdicts(slot),
                     automatic: false,
                     requested: ModePreference::default(),
@@ -281,10 +284,40 @@ impl Interfaces {
         Ok(Reservation { slot, before })
     }
 
-    /// Sets the flags of an interface, if it has a slot.
+    /// Sets the flags of an interface, if it has a slot; but for that of its dry run.
     pub(super) fn set_flags(&mut self, backend: &dyn Backend, ifindex: IfIndex, flags: u16) {
         let found = self.slots.iter().position(|s| s.ifindex == ifindex);
-        if let Some(index) = found.filter(|index| self.slots[*index].flags != flags) {
+        if let Some(index) = found {
+            let dry_run = self.slots[index].flags & INTERFACE_DRY_RUN;
+            self.write_flags(backend, index, flags & !INTERFACE_DRY_RUN | dry_run);
+        }
+    }
+
+    /// Says whether nothing is dropped on an attached interface; `false` if it is not attached.
+    pub(super) fn set_dry_run(
+        &mut self,
+        backend: &dyn Backend,
+        ifindex: IfIndex,
+        dry_run: bool,
+    ) -> bool {
+        let is_it = |slot: &Slot| slot.ifindex == ifindex && slot.is_attached();
+        let Some(index) = self.slots.iter().position(is_it) else {
+            return false;
+        };
+        let slot = &mut self.slots[index];
+        let mut flags = slot.flags & !INTERFACE_DRY_RUN;
+        if dry_run {
+            flags |= INTERFACE_DRY_RUN;
+        }
+        if let State::Attached { attachment, .. } = &mut slot.state {
+            attachment.dry_run = dry_run;
+        }
+        self.write_flags(backend, index, flags);
+        true
+    }
+
+    fn write_flags(&mut self, backend: &dyn Backend, index: usize, flags: u16) {
+        if self.slots[index].flags != flags {
             self.slots[index].flags = flags;
             self.mark(backend, index);
             let entry = self.slots[index].in_table(number(index));
@@ -362,6 +395,7 @@ impl Interfaces {
             fallbacks,
             program_id: link.program_id(),
             link_id: link.id(),
+            dry_run: slot.flags & INTERFACE_DRY_RUN != 0,
         };
         slot.state = State::Attached {
             link,
@@ -387,6 +421,7 @@ impl Interfaces {
             .iter_mut()
             .find(|s| s.ifindex == ifindex && s.is_attached())?;
         self.detachments += 1;
+        metrics::counter!(DETACHMENTS.name).increment(1);
         let state = State::Detached {
             since: self.detachments,
         };

@@ -14,6 +14,8 @@ pub(super) const INTERFACE_GONE: u32 = u32::MAX;
 pub(super) const INTERFACE_PORT: u16 = 1 << 0;
 /// A port whose frames are not judged.
 pub(super) const INTERFACE_UNFILTERED: u16 = 1 << 1;
+/// Nothing is dropped there, only counted.
+pub(super) const INTERFACE_DRY_RUN: u16 = 1 << 2;
 /// The program evaluates.
 pub(super) const EXIT_REPORT: u32 = 1 << 0;
 /// Some interfaces are ports of bridges.

@@ -150,7 +150,9 @@ impl Core {
             }
         }
         let policy = match start {
-            Start::Nothing | Start::Pending(..) => None,
+            // Nor is there anything to save.
+            Start::Nothing => return Ok(()),
+            Start::Pending(..) => None,
             Start::Lasting => lasting,
             Start::Reverted => Some(lasting.unwrap_or_default()),
         };

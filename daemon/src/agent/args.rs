@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
-use xdpgate::{AttachMode, ModePreference};
+use clap::{Parser, Subcommand};
+use serde_json::Value;
 
 use super::access::TokenCommand;
-use super::config::PinMode;
-use super::logging::{Format, Level, Log};
+use super::config::{FILE_VARIABLE, Loaded, Mode, Override, PinMode, Problem, environment, load};
+use super::logging::{Format, Level};
 use crate::endpoint::Endpoint;
 
 /// Keeps an XDP firewall on network interfaces and serves its API.
@@ -17,9 +16,48 @@ use crate::endpoint::Endpoint;
 /// would have been dropped is in `xdpgate stats` as would_drop.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "xdpgated", version, after_help = HELP, args_conflicts_with_subcommands = true)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub args: Args,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does in place of running.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum Command {
+    /// Run; the same as without a command
+    Run(Args),
+    /// Say all that is wrong in configuration and policy, and touch nothing
+    #[command(after_help = CHECK_HELP)]
+    Check(Args),
+    /// Print the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make tokens for the API
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// What is printed of the configuration.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// The file with every key, its default and what it is
+    #[command(after_help = PRINT_HELP)]
+    PrintDefault,
+    /// The JSON Schema of the file
+    #[command(after_help = SCHEMA_HELP)]
+    Schema,
+    /// What is in force, and where it comes from
+    #[command(after_help = SHOW_HELP)]
+    Show(Args),
+}
+
+/// The flags of the daemon.
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
     /// The configuration file; without one all is as its defaults have it
-    #[arg(long, value_name = "FILE", env = "XDPGATED_CONFIG")]
+    #[arg(long, value_name = "FILE", env = FILE_VARIABLE)]
     pub config: Option<PathBuf>,
     /// An interface to filter, in place of those that the configuration selects; repeat it for more.
     /// All are attached, or none
@@ -44,13 +82,13 @@ pub(super) struct Args {
     #[arg(long)]
     pub insecure_loopback: bool,
     /// Whether the filter outlives the daemon, by pins [default: auto]
-    #[arg(long, value_enum, value_name = "WHETHER", env = "XDPGATED_PIN")]
+    #[arg(long, value_enum, value_name = "WHETHER")]
     pub pin: Option<PinMode>,
     /// The directory of the pins [default: /sys/fs/bpf/xdpgate]
-    #[arg(long, value_name = "DIR", env = "XDPGATED_PIN_ROOT")]
+    #[arg(long, value_name = "DIR")]
     pub pin_root: Option<PathBuf>,
     /// Where the policy is saved [default: /var/lib/xdpgate]
-    #[arg(long, value_name = "DIR", env = "XDPGATED_STATE_DIR")]
+    #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// How many rules a policy may have, together with the one that it replaces [default: 16384]
     #[arg(long, value_name = "N")]
@@ -60,37 +98,106 @@ pub(super) struct Args {
     /// [default: nowhere]
     #[arg(long, value_name = "WHERE")]
     pub metrics_listen: Option<String>,
-    /// What to log on stderr; RUST_LOG says it in more detail [default: info]
-    #[arg(long, value_name = "LEVEL", value_enum, hide_possible_values = true)]
+    /// What to log on stderr: off, error, warn, info, debug or trace; RUST_LOG says it in more detail
+    /// [default: info]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
     pub log_level: Option<Level>,
     /// The form of the log: text, or json with one object on each line [default: text]
-    #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
+    #[arg(
+        long,
+        value_name = "FORM",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
     pub log_format: Option<Format>,
-    #[command(subcommand)]
-    pub command: Option<Command>,
 }
 
 impl Args {
-    /// How to log, where the configuration says `from_file`.
-    pub(super) fn log(&self, from_file: Log) -> Log {
-        Log {
-            level: self.log_level.unwrap_or(from_file.level),
-            format: self.log_format.unwrap_or(from_file.format),
-        }
+    /// The configuration with these flags, the environment and the file.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong.
+    pub(super) fn load(&self) -> Result<Loaded, Vec<Problem>> {
+        load(self.config.as_deref(), &environment(), &self.overrides())
     }
-}
 
-/// What the program does in place of being a daemon.
-#[derive(Debug, Clone, Subcommand)]
-pub(super) enum Command {
-    /// Make tokens for the API
-    #[command(subcommand)]
-    Token(TokenCommand),
+    /// What the flags say of keys.
+    fn overrides(&self) -> Vec<Override> {
+        let path = |path: &PathBuf| Value::from(path.to_string_lossy());
+        let said = [
+            (
+                "--enforce",
+                "enforce",
+                self.enforce.then_some(Value::Bool(true)),
+            ),
+            (
+                "--listen",
+                "api.listen",
+                (!self.listen.is_empty()).then(|| {
+                    let all = self.listen.iter().map(ToString::to_string);
+                    all.collect::<Vec<_>>().into()
+                }),
+            ),
+            (
+                "--insecure-loopback",
+                "api.insecure_loopback",
+                self.insecure_loopback.then_some(Value::Bool(true)),
+            ),
+            (
+                "--metrics-listen",
+                "metrics.listen",
+                self.metrics_listen.clone().map(Value::from),
+            ),
+            (
+                "--log-level",
+                "log.level",
+                self.log_level.map(|level| serde_json::json!(level)),
+            ),
+            (
+                "--log-format",
+                "log.format",
+                self.log_format.map(|format| serde_json::json!(format)),
+            ),
+            ("--policy", "policy", self.policy.as_ref().map(path)),
+            (
+                "--state-dir",
+                "state_dir",
+                self.state_dir.as_ref().map(path),
+            ),
+            ("--max-rules", "max_rules", self.max_rules.map(Value::from)),
+            (
+                "--mode",
+                "interfaces.mode",
+                self.mode.map(|mode| serde_json::json!(mode)),
+            ),
+            (
+                "--pin",
+                "pins.pinning",
+                self.pin.map(|pin| serde_json::json!(pin)),
+            ),
+            ("--pin-root", "pins.root", self.pin_root.as_ref().map(path)),
+        ];
+        said.into_iter()
+            .filter_map(|(flag, key, value)| {
+                let value = value?;
+                Some(Override { flag, key, value })
+            })
+            .collect()
+    }
 }
 
 const HELP: &str = "\
 Without --interface it attaches all physical interfaces, and those that appear later, or as the
-configuration file says. Flags come before the file.
+configuration file says. For each key of the file counts, the first that has it: flags, the environment
+(XDPGATED_ and the key, as XDPGATED_INTERFACES_MODE), the file, the default. SIGHUP reads it again.
 
 It runs until SIGINT, SIGTERM or `xdpgate stop`. What is pinned goes on judging then, as after a crash,
 and the next xdpgated takes over without a gap. `xdpgate stop --detach` leaves nothing behind.
@@ -108,24 +215,24 @@ Examples:
   xdpgated --config xdpgated.toml --listen https://0.0.0.0:50051    the file has [api.tls]
   xdpgated token new --name grafana --role viewer";
 
-/// Where in the receive path the program may run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Mode {
-    /// The best that the interface has: offload, native, generic
-    Best,
-    /// In the driver, or not at all
-    Native,
-    /// In the network stack: slower
-    Generic,
-}
+const CHECK_HELP: &str = "\
+Exit codes: 0 all is well, 2 something is wrong: a line for each, with file, line, key and reason.
 
-impl From<Mode> for ModePreference {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Best => Self::BestAvailable,
-            Mode::Native => Self::Exactly(AttachMode::Native),
-            Mode::Generic => Self::Exactly(AttachMode::Generic),
-        }
-    }
-}
+Examples:
+  xdpgated check --config /etc/xdpgate/xdpgated.toml
+  xdpgated check --policy policy.yaml --mode native";
+
+const PRINT_HELP: &str = "\
+Example:
+  xdpgated config print-default > /etc/xdpgate/xdpgated.toml";
+
+const SCHEMA_HELP: &str = "\
+Example:
+  xdpgated config schema > xdpgated.schema.json      for editors that check TOML by a schema";
+
+const SHOW_HELP: &str = "\
+Behind each value that is not the default is its flag, its variable, or its line of the file.
+
+Examples:
+  xdpgated config show --config /etc/xdpgate/xdpgated.toml
+  XDPGATED_INTERFACES_MODE=native xdpgated config show";

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt,
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::sys::socket::{Backlog, listen};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Group;
 use xdpgate::policy::Prefix;
@@ -157,6 +158,9 @@ impl FileAccess {
 
 fn tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address)?;
+    // As many as the kernel lets wait (net.core.somaxconn): whoever connects while others flood it has to
+    // get into the queue.
+    listen(&listener, Backlog::MAXCONN)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((listener, address))

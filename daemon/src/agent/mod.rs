@@ -5,12 +5,15 @@
 
 pub(crate) mod access;
 mod args;
+mod commands;
 mod config;
 mod convert;
 mod fault;
 mod listen;
 mod logging;
 mod monitor;
+mod notify;
+mod reload;
 mod serve;
 mod service;
 mod start;
@@ -24,28 +27,32 @@ use clap::CommandFactory;
 use crate::failure::Failure;
 use crate::{libbpf, usage};
 use access::Access;
-use args::{Args, Command};
+use args::{Args, Cli, Command};
 use listen::Listener;
 use monitor::{Monitor, Told};
 
 /// Runs the daemon with this process's arguments until a signal ends it.
 pub fn main() -> ExitCode {
-    match usage::parse().and_then(|args| run(&args)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+    let done = usage::parse().map(|cli: Cli| match cli.command {
+        None => run(&cli.args),
+        Some(Command::Run(args)) => run(&args),
+        Some(Command::Check(args)) => commands::check(&args),
+        Some(Command::Config(command)) => commands::config(&command),
+        Some(Command::Token(command)) => command.run(),
+    });
+    match done {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) | Err(failure) => failure.report(),
     }
 }
 
 /// The command line of the daemon: for manual pages and completions.
 pub fn command() -> clap::Command {
-    Args::command()
+    Cli::command()
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    if let Some(Command::Token(command)) = &args.command {
-        return command.run();
-    }
-    let log = logging::install(args.log(logging::Log::default()));
+    let log = logging::install(logging::Log::default());
     libbpf::print_to_log();
     let plan = start::Plan::new(args)?;
     log.set(plan.log());
@@ -63,7 +70,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         None => Told::default(),
     };
     let started = plan.carry_out(management)?;
-    serve::until_stopped(signals, started, listeners, access, &told)
+    serve::until_stopped(signals, started, listeners, access, log, &told)
 }
 
 fn log_applied(applied: &xdpgate::Applied) {

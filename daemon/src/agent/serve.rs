@@ -14,8 +14,11 @@ use xdpgate_api::v1::firewall_server::FirewallServer;
 
 use super::access::Access;
 use super::listen::Listener;
+use super::logging::Control;
 use super::monitor::Told;
-use super::service::{FirewallService, Stop};
+use super::notify;
+use super::reload::Reloader;
+use super::service::{FirewallService, Reload, Stop};
 use super::start::Started;
 use crate::failure::Failure;
 
@@ -26,14 +29,28 @@ pub(super) fn until_stopped(
     started: Started,
     listeners: Vec<Listener>,
     access: Access,
+    log: Control,
     told: &Told,
 ) -> Result<(), Failure> {
     let Signals { runtime, received } = signals;
-    let Started { firewall, auto } = started;
+    let Started {
+        firewall,
+        auto,
+        reloader,
+    } = started;
+    let followed = access.clone();
+    let reloader = reloader
+        .follow("api", move |config| followed.reload(&config.api))
+        .follow("log", move |config| {
+            log.set(config.log);
+            Ok(())
+        });
+    let reloader = Arc::new(reloader);
     let mut stop = Stop::Leave;
     let served = runtime.block_on(serve(
-        &firewall, auto, listeners, &access, told, received, &mut stop,
+        &firewall, auto, &reloader, listeners, &access, told, received, &mut stop,
     ));
+    drop(reloader);
     match firewall.pin_root().filter(|_| stop == Stop::Leave) {
         Some(dir) => log::info!(
             "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
@@ -71,6 +88,7 @@ pub(super) struct Signals {
 struct Received {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -80,6 +98,7 @@ impl Signals {
         let received = Received {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         };
         drop(entered);
         Ok(Self { runtime, received })
@@ -96,6 +115,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 async fn serve(
     firewall: &Arc<Firewall>,
     auto: Option<Arc<AutoAttach>>,
+    reloader: &Arc<Reloader>,
     listeners: Vec<Listener>,
     access: &Access,
     told: &Told,
@@ -118,13 +138,17 @@ async fn serve(
     if let Some(auto) = auto {
         service = service.watching(auto);
     }
+    if reloader.has_file() {
+        service = service.reloaded_by(Arc::clone(reloader) as Arc<dyn Reload>);
+    }
     let service = FirewallServer::new(service)
         .max_decoding_message_size(access.max_message_bytes())
         .max_encoding_message_size(access.max_message_bytes());
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     health
         .set_serving::<FirewallServer<FirewallService>>()
         .await;
@@ -132,7 +156,9 @@ async fn serve(
         .server()
         .add_service(service)
         .add_service(health_server)
-        .add_service(reflection);
+        .add_service(reflection().build_v1()?)
+        // Under its former name, by which many tools still ask.
+        .add_service(reflection().build_v1alpha()?);
 
     let endpoints: Vec<String> = listeners.iter().map(|l| l.endpoint().to_string()).collect();
     access.warn_of_reach(&listeners, firewall.policy().as_deref());
@@ -141,14 +167,14 @@ async fn serve(
     let endpoints = endpoints.join(", ");
     told.serving(firewall);
     log::info!(endpoint = endpoints.as_str(); "ready: serving at {endpoints}");
+    notify::ready(&notify::status_line(firewall));
     let serving = router.serve_with_incoming_shutdown(incoming, stopped);
     tokio::pin!(serving);
     let watch = watch_health(Arc::clone(firewall), health.clone());
-    let reread = reread_on_hangup(access.clone());
     let name = tokio::select! {
         ended = &mut serving => return Ok(ended?),
         () = watch => unreachable!("health is watched for ever"),
-        ended = reread => return Ok(ended?),
+        () = reload_at(&mut received.hangup, reloader, firewall) => "the signals ended",
         _ = received.interrupt.recv() => "SIGINT",
         _ = received.terminate.recv() => "SIGTERM",
         asked = asks.recv() => {
@@ -160,6 +186,7 @@ async fn serve(
     asks.close();
     told.stopping();
     log::info!(reason = name; "stopping: {name}");
+    notify::stopping();
     health
         .set_not_serving::<FirewallServer<FirewallService>>()
         .await;
@@ -171,27 +198,53 @@ async fn serve(
     Ok(())
 }
 
-/// Reads tokens and certificates again at each SIGHUP.
-async fn reread_on_hangup(access: Access) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+/// Reads the configuration again at each SIGHUP.
+async fn reload_at(hangup: &mut Signal, reloader: &Arc<Reloader>, firewall: &Arc<Firewall>) {
     while hangup.recv().await.is_some() {
-        match access.reread() {
-            Ok(()) => log::info!("tokens and certificates were read again"),
-            Err(reason) => log::error!("what was in force stays so: {reason}"),
+        notify::reloading();
+        let (reloader, firewall) = (Arc::clone(reloader), Arc::clone(firewall));
+        let reloaded = tokio::task::spawn_blocking(move || {
+            // What came of it, it has logged.
+            let _ = reloader.reload();
+            notify::ready(&notify::status_line(&firewall));
+        });
+        if let Err(error) = reloaded.await {
+            log::error!("the reload did not end well: {error}");
         }
     }
-    Ok(())
 }
 
-/// Says in the health service and in the log when packets pass unjudged.
+/// Says in the health service, in the log and to the service manager when packets pass unjudged.
+///
+/// It tells the service manager also that the daemon is alive, which is so when a call of the library
+/// comes back, whatever it says: to be killed would mend nothing, and would close the API by which an
+/// operator can.
 async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
     let mut was_well = true;
+    let alive_every = notify::alive_every();
+    let every = alive_every.map_or(HEALTH_EVERY, |alive| alive.min(HEALTH_EVERY));
+    let mut told = notify::status_line(&firewall);
     loop {
-        tokio::time::sleep(HEALTH_EVERY).await;
+        tokio::time::sleep(every).await;
         let asked = Arc::clone(&firewall);
-        let Ok(found) = tokio::task::spawn_blocking(move || asked.health()).await else {
+        let looked = tokio::task::spawn_blocking(move || {
+            let status = notify::status_line(&asked);
+            (asked.health(), status)
+        });
+        let Ok((found, status)) = looked.await else {
             continue;
         };
+        let status = match &found {
+            Ok(()) => status,
+            Err(error) => format!("{error}; {status}"),
+        };
+        if status != told {
+            notify::status(&status);
+            told = status;
+        }
+        if alive_every.is_some() {
+            notify::alive();
+        }
         match found {
             Err(error) if was_well => {
                 let generation = firewall.generation().map(|g| g.get());

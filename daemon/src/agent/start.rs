@@ -9,15 +9,17 @@ use xdpgate::{
 };
 
 use super::args::Args;
-use super::config::{Api, Config};
+use super::config::{Api, Config, Problem};
 use super::fault;
 use super::logging::Log;
 use super::monitor::Metrics;
+use super::reload::Reloader;
 use crate::failure::Failure;
 
 /// What is to be done, from arguments and a file that were all checked.
 #[derive(Debug)]
 pub(super) struct Plan {
+    args: Args,
     config: Config,
     policy: Option<(PathBuf, Policy)>,
     /// In place of those that the configuration selects.
@@ -31,49 +33,29 @@ pub(super) struct Started {
     pub firewall: Arc<Firewall>,
     /// `None` if the interfaces were named.
     pub auto: Option<Arc<AutoAttach>>,
+    pub reloader: Reloader,
+}
+
+/// Reads the policy that the configuration names.
+pub(super) fn read_policy(config: &Config) -> Result<Option<(PathBuf, Policy)>, Failure> {
+    let Some(file) = &config.policy else {
+        return Ok(None);
+    };
+    let policy = Policy::from_file(file).map_err(|e| Failure::policy(file, &e))?;
+    Ok(Some((file.clone(), policy)))
 }
 
 impl Plan {
     /// Reads configuration and policy and finds the interfaces. Changes nothing.
     pub(super) fn new(args: &Args) -> Result<Self, Failure> {
-        let mut config = match &args.config {
-            Some(file) => Config::read(file)?,
-            None => Config::default(),
-        };
-        config.enforce |= args.enforce;
-        let overridden = args.clone();
-        if let Some(mode) = overridden.mode {
-            config.interfaces.mode = mode;
+        let loaded = args
+            .load()
+            .map_err(|problems| Problem::failure(&problems))?;
+        for warning in &loaded.warnings {
+            log::warn!("{warning}");
         }
-        if let Some(pin) = overridden.pin {
-            config.pins.pinning = pin;
-        }
-        if let Some(max_rules) = overridden.max_rules {
-            config.max_rules = max_rules;
-        }
-        config.pins.root = overridden.pin_root.unwrap_or(config.pins.root);
-        config.state_dir = overridden.state_dir.unwrap_or(config.state_dir);
-        config.policy = overridden.policy.or(config.policy);
-        config.log = args.log(config.log);
-        config.metrics.listen = overridden.metrics_listen.or(config.metrics.listen);
-        let policy = match &config.policy {
-            None => None,
-            Some(file) => {
-                let policy = Policy::from_file(file).map_err(|e| Failure::policy(file, &e))?;
-                Some((file.clone(), policy))
-            }
-        };
-        config.api.insecure_loopback |= args.insecure_loopback;
-        if !args.listen.is_empty() {
-            config.api.listen = args.listen.iter().map(ToString::to_string).collect();
-        }
-        config
-            .api
-            .endpoints()
-            .map_err(|reason| match &args.config {
-                Some(file) => Failure::input(file.display(), reason),
-                None => Failure::Input(reason),
-            })?;
+        let config = loaded.config;
+        let policy = read_policy(&config)?;
         let mut interfaces = Vec::new();
         for name in &args.interfaces {
             let ifindex = IfIndex::from_name(name).map_err(Failure::operation)?;
@@ -94,6 +76,7 @@ impl Plan {
         });
         Ok(Self {
             bridges: bridges.collect::<Result<_, Failure>>()?,
+            args: args.clone(),
             config,
             policy,
             interfaces,
@@ -142,9 +125,12 @@ impl Plan {
                 self.set_mode(&firewall);
                 Self::keep_samples(&firewall);
                 self.report(&firewall, applied);
+                let (firewall, auto) = (Arc::new(firewall), auto.map(Arc::new));
+                let (watched, selected) = (Arc::clone(&firewall), auto.clone());
                 Ok(Started {
-                    firewall: Arc::new(firewall),
-                    auto: auto.map(Arc::new),
+                    reloader: Reloader::new(self.args, self.config, watched, selected),
+                    firewall,
+                    auto,
                 })
             }
             Err(failure) => {

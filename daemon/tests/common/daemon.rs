@@ -31,7 +31,12 @@ impl Daemon {
     /// Likewise, at an endpoint.
     #[track_caller]
     pub fn start_at(namespace: &Namespace, server: &str, arguments: &[&str]) -> Self {
-        let mut command = daemon(server, arguments);
+        Self::start_with(namespace, server, daemon(server, arguments))
+    }
+
+    /// Likewise, by a command that comes from [`daemon`].
+    #[track_caller]
+    pub fn start_with(namespace: &Namespace, server: &str, mut command: Command) -> Self {
         command.stderr(Stdio::piped());
         let mut child = namespace.run(|| command.spawn()).expect("the daemon");
         let stderr = child.stderr.take().expect("piped");
@@ -53,6 +58,11 @@ impl Daemon {
         daemon
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().expect("no panic").clone()
     }
@@ -60,12 +70,7 @@ impl Daemon {
     /// Sends a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+        kill(self.pid(), signal).expect("it runs");
     }
 
     /// Runs the client against it.
@@ -83,8 +88,7 @@ impl Daemon {
     /// Sends a signal and waits for the end; gives the exit code and the log.
     #[track_caller]
     pub fn stop(mut self, signal: Signal) -> (Option<i32>, String) {
-        let pid = Pid::from_raw(self.child.id() as i32);
-        kill(pid, signal).expect("it runs");
+        kill(self.pid(), signal).expect("it runs");
         let status = wait_for("its end", || self.child.try_wait().expect("a child"));
         (status.code(), self.log())
     }
@@ -111,8 +115,8 @@ pub fn daemon(server: &str, arguments: &[&str]) -> Command {
     let kept = |what: &str| dir.join(format!("{}-{what}", name.to_string_lossy()));
     command
         .env_remove("XDPGATED_CONFIG")
-        .env("XDPGATED_PIN", "off")
-        .env("XDPGATED_PIN_ROOT", kept("pins"))
+        .env("XDPGATED_PINS_PINNING", "off")
+        .env("XDPGATED_PINS_ROOT", kept("pins"))
         .env("XDPGATED_STATE_DIR", kept("state"))
         .args(["--listen", server])
         .args(arguments);

@@ -5,10 +5,12 @@
     reason = "every test binary compiles all of it"
 )]
 
+pub mod api;
 pub mod captures;
 pub mod certificates;
 pub mod daemon;
 pub mod frames;
+pub mod host;
 pub mod namespace;
 pub mod scrape;
 

@@ -11,6 +11,7 @@ mod known;
 mod netlink;
 mod reconcile;
 mod selector;
+mod wake;
 mod watch;
 
 use std::io;
@@ -18,8 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub use decide::{Decision, SkipReason};
 pub use events::{AutoEvent, AutoEvents, Resync};
@@ -33,6 +32,7 @@ use super::error::AttachError;
 use super::firewall::{Firewall, lock};
 use known::Shared;
 use netlink::Netlink;
+use wake::{Request, Wake};
 use watch::Watcher;
 
 /// How interfaces are watched.
@@ -98,6 +98,9 @@ pub enum AutoAttachError {
     /// The firewall watches already.
     #[error("interfaces are watched already: drop the AutoAttach before, or stop() it")]
     Running,
+    /// The watching has ended.
+    #[error("interfaces are not watched any more: the firewall or its thread has ended")]
+    Stopped,
     /// A system call failed.
     #[error("{call}: {source}")]
     Syscall {
@@ -205,6 +208,50 @@ impl AutoAttach {
         }
     }
 
+    /// Selects otherwise from now on, without a moment in which nobody watches. What both selections
+    /// take stays attached as it is, also in its mode; what only the former took is detached, if
+    /// auto-attach attached it; what only the new one takes is attached. What was detached by hand
+    /// stays so. Streams of events and the counters go on. When it returns, all that is done.
+    ///
+    /// ```no_run
+    /// use xdpgate::{AutoAttachOptions, Firewall, Selector};
+    ///
+    /// let firewall = Firewall::loader().load()?;
+    /// let auto = firewall.auto_attach(Selector::physical())?;
+    /// auto.select(Selector::physical().exclude("eth9"), AutoAttachOptions::default())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A pattern that is not a glob, no netlink socket, or the watching has ended: all stays as it
+    /// is then.
+    pub fn select(
+        &self,
+        selector: Selector,
+        options: AutoAttachOptions,
+    ) -> Result<(), AutoAttachError> {
+        let rules = selector.compile()?;
+        let failed = |source| AutoAttachError::Syscall {
+            call: "looking at all interfaces",
+            source,
+        };
+        let _one_at_a_time = lock(&self.thread.selecting);
+        if !self.thread.is_running() {
+            return Err(AutoAttachError::Stopped);
+        }
+        let (done, is_done) = mpsc::sync_channel(1);
+        let request = Request {
+            rules,
+            options,
+            done,
+        };
+        self.thread.wake.select(request).map_err(failed)?;
+        match is_done.recv() {
+            Ok(result) => result.map_err(failed),
+            Err(_) => Err(AutoAttachError::Stopped),
+        }
+    }
+
     /// Ends the watching, as dropping does. When it returns nothing is attached or detached any
     /// more.
     pub fn stop(self) {
@@ -240,7 +287,9 @@ impl Drop for Watching {
 
 #[derive(Debug)]
 struct WatchThread {
-    wake: Arc<EventFd>,
+    wake: Arc<Wake>,
+    /// Held from the question to the answer.
+    selecting: Mutex<()>,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -251,7 +300,7 @@ impl WatchThread {
         if handle.is_none() {
             return;
         }
-        if let Err(errno) = self.wake.write(1) {
+        if let Err(errno) = self.wake.stop() {
             log::error!("the thread that watches interfaces cannot be stopped: {errno}");
             return;
         }
@@ -316,8 +365,7 @@ impl Firewall {
             return Err(AutoAttachError::Running);
         }
         let failed = |call| move |source: io::Error| AutoAttachError::Syscall { call, source };
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(|e| e.into());
-        let wake = Arc::new(wake.map_err(failed("eventfd"))?);
+        let wake = Arc::new(Wake::new().map_err(failed("eventfd"))?);
         let shared = Arc::new(Shared::default());
         let (started, has_started) = mpsc::sync_channel(1);
         let handle = thread::Builder::new()
@@ -343,6 +391,7 @@ impl Firewall {
             .map_err(failed("starting a thread"))?;
         let thread = Arc::new(WatchThread {
             wake,
+            selecting: Mutex::new(()),
             handle: Mutex::new(Some(handle)),
         });
         match has_started.recv() {

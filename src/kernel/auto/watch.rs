@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
 
 use super::super::attach::{AttachMode, ModePreference};
 use super::super::attacher::{Attacher, Held};
@@ -25,6 +24,7 @@ use super::known::{self, Shared, count};
 use super::netlink::{Message, Netlink, Received};
 use super::reconcile::{Action, reconcile};
 use super::selector::Rules;
+use super::wake::{Asked, Request, Wake};
 
 pub(super) struct Watcher {
     pub attacher: Arc<Attacher>,
@@ -80,14 +80,22 @@ impl Watcher {
     }
 
     /// Watches until it is told to stop.
-    pub(super) fn run(mut self, stop: &EventFd) {
+    pub(super) fn run(mut self, wake: &Wake) {
         loop {
-            match self.wait(stop) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(errno) => {
-                    log::error!("interfaces are not watched any more: poll: {errno}");
-                    return;
+            if let Err(errno) = self.wait(wake) {
+                log::error!("interfaces are not watched any more: poll: {errno}");
+                return;
+            }
+            match wake.asked() {
+                Asked::Nothing => {}
+                Asked::Stop => return,
+                Asked::Select(request) => {
+                    let Request {
+                        rules,
+                        options,
+                        done,
+                    } = *request;
+                    let _ = done.send(self.select(rules, options));
                 }
             }
             let result = match self.listen() {
@@ -116,15 +124,37 @@ impl Watcher {
                 log::warn!("looking at all interfaces failed, again in {SOON:?}: {error}");
                 self.scan_by(Instant::now() + SOON);
                 // Not at once, for an error that stays.
-                if is_stopped_within(stop, SOON) {
-                    return;
-                }
+                wake.pause(SOON);
             }
         }
     }
 
-    /// Waits for news or for the next scan; `false` when it is time to stop.
-    fn wait(&self, stop: &EventFd) -> Result<bool, Errno> {
+    /// Selects by other rules from now on, and brings all in line with them. On error all is as it
+    /// was.
+    fn select(&mut self, rules: Rules, options: AutoAttachOptions) -> io::Result<()> {
+        let netlink = Netlink::open(rules.family, options.receive_buffer)?;
+        let former = (
+            std::mem::replace(&mut self.netlink, netlink),
+            std::mem::replace(&mut self.rules, rules),
+            std::mem::replace(&mut self.options, options),
+        );
+        self.refusals.clear();
+        if !self.rules.drivers.is_empty() {
+            // Nobody asked for them before.
+            let mut known = lock(&self.shared.known);
+            for interface in known.seen.values_mut().filter(|i| i.driver.is_none()) {
+                self.netlink.describe(interface);
+            }
+        }
+        self.scan().map(drop).inspect_err(|_| {
+            (self.netlink, self.rules, self.options) = former;
+            self.refusals.clear();
+            self.scan_by(Instant::now() + SOON);
+        })
+    }
+
+    /// Waits for news, for the next scan, or until something is asked.
+    fn wait(&self, wake: &Wake) -> Result<(), Errno> {
         let timeout = match self.next_scan {
             None => PollTimeout::NONE,
             // In whole milliseconds, and not before it is due.
@@ -136,9 +166,9 @@ impl Watcher {
         };
         let listening = self.netlink.listening();
         let mut files =
-            [listening.as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            [listening.as_fd(), wake.event.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match poll(&mut files, timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(files[1].any() != Some(true)),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
@@ -454,12 +484,6 @@ impl Watcher {
     fn send(&self, event: AutoEvent) {
         self.shared.listeners.send(&event);
     }
-}
-
-fn is_stopped_within(stop: &EventFd, pause: Duration) -> bool {
-    let mut files = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
-    poll(&mut files, timeout).is_ok_and(|ready| ready > 0)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -62,6 +62,7 @@ impl Interfaces {
             name,
             mode,
             automatic,
+            dry_run,
             bridged,
         } = inherited;
         // Its link is that of then, so it is the same interface, whatever its name is now.
@@ -83,6 +84,9 @@ impl Interfaces {
         let requested = slot.requested;
         self.keep(backend, reservation, link, requested, mode, Vec::new());
         self.set_automatic(backend, ifindex, automatic);
+        if dry_run {
+            self.set_dry_run(backend, ifindex, true);
+        }
         if let Some((flags, _)) = bridged {
             self.set_flags(backend, ifindex, flags);
         }

@@ -189,6 +189,7 @@ impl Kernel {
                 name,
                 mode,
                 automatic: counted.automatic.contains(&ifindex),
+                dry_run: counted.dry_run.contains(&ifindex),
                 bridged: counted.bridged.get(&ifindex).copied(),
             })
         });

@@ -92,11 +92,11 @@ catalog! {
     ATTACHMENTS: Counter Count "xdpgate_attachments_total",
         "Interfaces that were attached, by mode.";
     ATTACH_FAILURES: Counter Count "xdpgate_attach_failures_total",
-        "Interfaces that could not be attached.";
+        "Interfaces that are there and could not be attached.";
     ATTACH_FALLBACKS: Counter Count "xdpgate_attach_fallbacks_total",
         "Better modes that an attached interface did not have, by that mode.";
     DETACHMENTS: Counter Count "xdpgate_detachments_total",
-        "Interfaces that were detached, by hand or by auto-attach.";
+        "Interfaces that were detached, or went away.";
     OVERRUNS: Counter Count "xdpgate_netlink_overruns_total",
         "Times that messages about interfaces were lost, so that all were looked at.";
 

@@ -120,7 +120,7 @@ async fn accept(access: Access, socket: Socket, connections: Arc<Connections>, s
         };
         let activity = Arc::new(Activity::new());
         let most = access.rules().api.limits.max_connections as usize;
-        let Some((place, cut)) = connections.admit(&activity, most) else {
+        let Some((place, cut)) = connections.admit(origin.source(), &activity, most) else {
             access
                 .audit()
                 .refused(origin, "nobody", "connect", "too many connections");
@@ -135,6 +135,7 @@ async fn accept(access: Access, socket: Socket, connections: Arc<Connections>, s
         };
         // Also one in the clear: whoever waits for the server must not hold up the others.
         tokio::spawn(new.hand_over(stream, sender.clone()));
+        connections.settle(most).await;
     }
 }
 

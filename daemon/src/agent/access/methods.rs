@@ -20,6 +20,8 @@ pub(super) fn need(path: &str) -> Need {
         None if path == "/grpc.health.v1.Health/Check" => Need::Nothing,
         None if path.starts_with("/grpc.health.v1.Health/") => Need::Read,
         None if path.starts_with("/grpc.reflection.v1.ServerReflection/") => Need::Read,
+        // The same under its former name, by which many tools still ask.
+        None if path.starts_with("/grpc.reflection.v1alpha.ServerReflection/") => Need::Read,
         None => Need::Change,
     }
 }

@@ -147,16 +147,6 @@ impl Access {
         Ok(())
     }
 
-    /// [`Access::reload`] with the configuration in force: tokens and certificates are read again.
-    ///
-    /// # Errors
-    ///
-    /// As [`Access::reload`].
-    pub(in crate::agent) fn reread(&self) -> Result<(), String> {
-        let rules = self.rules();
-        self.reload(&rules.api)
-    }
-
     fn rules(&self) -> Arc<Rules> {
         let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&rules)

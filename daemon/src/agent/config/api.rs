@@ -20,6 +20,7 @@ pub(in crate::agent) struct Api {
     /// The mode of the file of a Unix socket, in octal: who may open it at all.
     pub socket_mode: String,
     /// The group of the file of a Unix socket. Default: that of the daemon.
+    #[schemars(example = &"adm")]
     pub socket_group: Option<String>,
     /// What those may do who can open a Unix socket and are neither root nor the user of the daemon (both
     /// are admin): viewer or admin.
@@ -31,6 +32,7 @@ pub(in crate::agent) struct Api {
     pub insecure_loopback: bool,
     /// The file of the tokens, a [[token]] with name, role and sha256 for each: `xdpgated token new` makes
     /// them. Default: no tokens.
+    #[schemars(example = &"/etc/xdpgate/tokens.toml")]
     pub tokens_file: Option<PathBuf>,
     /// Whether a token is enough where no client certificate is shown: over https without one, and over a
     /// loopback address.
@@ -49,11 +51,14 @@ pub(in crate::agent) struct Api {
 #[serde(deny_unknown_fields)]
 pub(in crate::agent) struct Tls {
     /// The certificate of the daemon, and after it those between it and its CA.
+    #[schemars(example = &"/etc/xdpgate/node.crt")]
     pub certificate: PathBuf,
     /// Its key; only the owner may read the file.
+    #[schemars(example = &"/etc/xdpgate/node.key")]
     pub key: PathBuf,
     /// The CA whose client certificates are taken. It may only be left out with
     /// api.allow_tokens_without_client_certificate.
+    #[schemars(example = &"/etc/xdpgate/clients-ca.crt")]
     pub client_ca: Option<PathBuf>,
 }
 
@@ -62,6 +67,7 @@ pub(in crate::agent) struct Tls {
 #[serde(deny_unknown_fields)]
 pub(in crate::agent) struct Client {
     /// The common name, or a DNS name or URI among the alternative names; one * stands for anything.
+    #[schemars(example = &"*.ops.example.org")]
     pub name: String,
     /// viewer or admin.
     pub role: Role,
@@ -71,8 +77,8 @@ pub(in crate::agent) struct Client {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::agent) struct Limits {
-    /// Connections at one time, for each of api.listen. When there are as many, the oldest goes that has
-    /// not shown who it is; if all have, a new one is refused.
+    /// Connections at one time, for each of api.listen. When there are as many, one goes that has not
+    /// shown who it is, of the source with the most of these; if all have, a new one is refused.
     pub max_connections: u32,
     /// Calls at one time on one connection.
     pub max_streams: u32,

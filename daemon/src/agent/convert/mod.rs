@@ -73,7 +73,7 @@ pub(super) fn attachment(attachment: lib::Attachment) -> v1::Attachment {
         program_id: attachment.program_id,
         link_id: attachment.link_id,
         requested: requested(attachment.requested).into(),
-        dry_run: false,
+        dry_run: attachment.dry_run,
     }
 }
 

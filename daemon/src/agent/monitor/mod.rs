@@ -11,7 +11,9 @@ pub(super) use section::Metrics;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use metrics_util::MetricKindMask;
 use tokio::runtime::Runtime;
 use xdpgate::{Firewall, MetricsOptions};
@@ -49,7 +51,7 @@ impl Monitor {
     /// Opens the listener, if there is to be one. To be called while the process has one thread.
     pub(super) fn open(section: &Metrics) -> Result<Option<Self>, Failure> {
         let endpoint = section.endpoint();
-        let Some(endpoint) = endpoint.map_err(|e| Failure::Input(e))? else {
+        let Some(endpoint) = endpoint.map_err(Failure::Input)? else {
             return Ok(None);
         };
         let listener = Listener::bind_private("metrics.listen", &endpoint)?;
@@ -75,6 +77,7 @@ impl Monitor {
         let _entered = runtime.enter();
         let serving = connections::serve(listener, pages).map_err(Failure::operation)?;
         runtime.spawn(serving);
+        runtime.spawn(keep_up(state.exporter.clone()));
         Ok(Told(Some(state)))
     }
 }
@@ -99,15 +102,27 @@ impl Told {
 /// Counters and gauges of interfaces and rules that are gone end after a while; the library tells all
 /// others each time.
 fn install_recorder() -> Result<PrometheusHandle, Box<dyn std::error::Error>> {
-    let durations = Matcher::Suffix("_duration_seconds".to_owned());
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(durations, &BUCKETS)?
-        .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::GAUGE, Some(IDLE))
-        .build_recorder();
+    let recorder = recorder(IDLE)?;
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)?;
     xdpgate::describe_metrics();
     Ok(handle)
+}
+
+fn recorder(idle: Duration) -> Result<PrometheusRecorder, BuildError> {
+    let durations = Matcher::Suffix("_duration_seconds".to_owned());
+    let idling = MetricKindMask::COUNTER | MetricKindMask::GAUGE;
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &BUCKETS)?;
+    Ok(builder.idle_timeout(idling, Some(idle)).build_recorder())
+}
+
+/// What histograms were told is kept one by one until then, also where nobody reads it.
+async fn keep_up(exporter: PrometheusHandle) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        every.tick().await;
+        exporter.run_upkeep();
+    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -117,3 +132,33 @@ const IDLE: Duration = Duration::from_secs(300);
 const BUCKETS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_told_any_more_ends() {
+        let recorder = recorder(Duration::from_millis(50)).unwrap();
+        let exporter = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let interface = |name| metrics::counter!("packets_total", "interface" => name);
+            interface("gone").absolute(7);
+            interface("here").absolute(3);
+            metrics::histogram!("apply_duration_seconds").record(0.002);
+            let text = exporter.render();
+            assert!(text.contains("interface=\"gone\"} 7"), "{text}");
+            std::thread::sleep(Duration::from_millis(100));
+            // The same as before, and told all the same.
+            interface("here").absolute(3);
+            let text = exporter.render();
+            assert!(!text.contains("gone"), "{text}");
+            assert!(text.contains("interface=\"here\"} 3"), "{text}");
+            // What happens is not told each time, and stays.
+            assert!(
+                text.contains("apply_duration_seconds_bucket{le=\"0.0025\"} 1"),
+                "{text}"
+            );
+        });
+    }
+}

@@ -13,6 +13,7 @@ use crate::endpoint::Endpoint;
 pub(in crate::agent) struct Metrics {
     /// A loopback ADDRESS:PORT, or unix:PATH. Without it nothing is served. Who can connect can read
     /// names of interfaces and rules, and what they count.
+    #[schemars(example = &"127.0.0.1:29187")]
     pub listen: Option<String>,
     /// Whether `listen` may be an address that others than this host reach. There is neither a
     /// password nor encryption.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tonic::{Code, Status};
+use tonic::Status;
 use xdpgate::{
     ApplyOptions, Enforcement, Firewall, Generation, Previous, RolledBack, TransactionOptions,
 };
@@ -10,7 +10,7 @@ use xdpgate_api::v1;
 
 use super::Shared;
 use crate::agent::convert::{self, Wrong};
-use crate::agent::fault::{self, Fault};
+use crate::agent::fault;
 
 const LEAST_WITHIN: Duration = Duration::from_secs(1);
 const MOST_WITHIN: Duration = Duration::from_secs(31 * 86_400);
@@ -171,11 +171,16 @@ pub(super) fn set_mode(
     })
 }
 
-fn set_on_interface(_: &Firewall, name: &str, mode: Enforcement) -> Result<(), Status> {
+fn set_on_interface(firewall: &Firewall, name: &str, mode: Enforcement) -> Result<(), Status> {
     if mode == Enforcement::Pass {
         let what = "MODE_PASS is for all interfaces: say MODE_DRY_RUN for one";
         return Err(Wrong::new("mode", what).into());
     }
-    let message = format!("{name}: no mode for one interface in this version: leave it out");
-    Err(Fault::new(Code::Unimplemented, "NOT_IN_THIS_VERSION", message).into())
+    let dry_run = mode == Enforcement::DryRun;
+    firewall
+        .ifindex(name)
+        .and_then(|ifindex| firewall.set_interface_dry_run(ifindex, dry_run))
+        .map_err(|e| fault::attach_request(&e, Some(name)))?;
+    log::info!("{name}: {mode}, as asked");
+    Ok(())
 }

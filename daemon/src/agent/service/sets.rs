@@ -147,6 +147,9 @@ pub(super) async fn import(
         let added = tokio::task::spawn_blocking(add).await;
         import = added.map_err(|e| fault::internal(format!("the import broke off: {e}")))??;
     }
+    // tonic takes a stream that the client has cancelled for one that has ended. hyper drops the call
+    // then, but only while it waits: let it.
+    tokio::task::yield_now().await;
     let done = service.run(move |shared| import.finish(shared)).await;
     drop(turn);
     let done = done?;

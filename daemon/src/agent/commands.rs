@@ -1,0 +1,48 @@
+//! The commands that print and run nothing.
+
+use std::io::{self, Write};
+
+use super::args::{Args, ConfigCommand};
+use super::config::{Problem, default_file, effective, json_schema};
+use super::start::read_policy;
+use crate::failure::Failure;
+
+/// `xdpgated check`: a line for all that is wrong.
+pub(super) fn check(args: &Args) -> Result<(), Failure> {
+    let loaded = match args.load() {
+        Ok(loaded) => loaded,
+        Err(mut problems) => {
+            let last = problems.pop();
+            for problem in problems {
+                eprintln!("error: {problem}");
+            }
+            return Err(Problem::failure(last.as_slice()));
+        }
+    };
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    read_policy(&loaded.config)?;
+    print("the configuration is right\n")
+}
+
+/// `xdpgated config ...`.
+pub(super) fn config(command: &ConfigCommand) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::PrintDefault => print(&default_file()),
+        ConfigCommand::Schema => print(&json_schema()),
+        ConfigCommand::Show(args) => {
+            let loaded = args
+                .load()
+                .map_err(|problems| Problem::failure(&problems))?;
+            print(&effective(&loaded))
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::output(&error))
+}

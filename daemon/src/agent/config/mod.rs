@@ -1,0 +1,100 @@
+//! The configuration: one struct for the file, one for each of its sections, in a file of its own.
+//!
+//! What the keys mean, and their defaults, is said once: in the docs and the `Default` of these structs.
+//! `xdpgated config print-default` and `config schema` print it ([`document`], [`schema`]), and what is
+//! read is checked against it ([`check`]) before a section checks itself. A new section is a struct with
+//! `#[serde(default, deny_unknown_fields)]`, a field of [`Config`], and a line in [`Config::invalid`].
+
+mod api;
+mod bridge;
+mod check;
+mod document;
+mod interfaces;
+mod pins;
+mod problem;
+mod schema;
+mod sources;
+
+pub(super) use api::{Api, Tls};
+pub(super) use bridge::Bridge;
+pub(super) use document::{default_file, effective};
+pub(super) use interfaces::{Interfaces, Mode};
+pub(super) use pins::{PinMode, Pins};
+pub(super) use problem::{Invalid, Problem};
+pub(super) use schema::json as json_schema;
+pub(super) use sources::{FILE_VARIABLE, Loaded, Override, differences, environment, keep, load};
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::logging::Log;
+use super::monitor::Metrics;
+
+/// The configuration of xdpgated: every key with its default. `xdpgated --config FILE` reads it, and
+/// `xdpgated check --config FILE` says what is wrong in it.
+///
+/// What counts, the first that has the key: flags; the environment, XDPGATED_SECTION_KEY (as
+/// XDPGATED_INTERFACES_MODE; lists are separated by commas); this file; the default. `xdpgated config
+/// show` prints what is in force, and where it comes from. SIGHUP and `xdpgate reload` read it again;
+/// docs/service.md says which keys take effect at once.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Config {
+    /// Drop for real. Until then everything is judged and counted, and nothing is dropped.
+    pub enforce: bool,
+    /// The policy for as long as none is saved in state_dir: a first start. Default: none, everything
+    /// passes.
+    #[schemars(example = &"/etc/xdpgate/policy.yaml")]
+    pub policy: Option<PathBuf>,
+    /// Where the policy in force is saved, so that it comes back after a restart, and the original
+    /// settings of the ports of bridges.
+    pub state_dir: PathBuf,
+    /// How many rules a policy may have, together with the one that it replaces.
+    #[schemars(range(min = 1))]
+    pub max_rules: u32,
+    /// How many interfaces may be attached at one time.
+    #[schemars(range(min = 1))]
+    pub max_interfaces: u16,
+    pub api: Api,
+    pub interfaces: Interfaces,
+    pub pins: Pins,
+    pub bridge: Vec<Bridge>,
+    pub log: Log,
+    pub metrics: Metrics,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enforce: false,
+            policy: None,
+            state_dir: PathBuf::from("/var/lib/xdpgate"),
+            max_rules: 16_384,
+            max_interfaces: 256,
+            api: Api::default(),
+            interfaces: Interfaces::default(),
+            pins: Pins::default(),
+            bridge: Vec::new(),
+            log: Log::default(),
+            metrics: Metrics::default(),
+        }
+    }
+}
+
+impl Config {
+    /// What no type says, of all sections. Looks at nothing outside of the configuration.
+    fn invalid(&self) -> Vec<Invalid> {
+        let mut invalid = Vec::new();
+        for checked in [
+            self.api.endpoints().map(drop),
+            self.metrics.endpoint().map(drop),
+        ] {
+            invalid.extend(checked.err().map(|reason| Invalid::named(&reason)));
+        }
+        invalid.extend(self.interfaces.invalid());
+        invalid.extend(bridge::invalid(&self.bridge));
+        invalid
+    }
+}

@@ -1,0 +1,102 @@
+"""Measures what a set of a million IPv4 hosts takes by each way into the daemon.
+
+usage: unshare -n daemon/tests/python/measure_import.py XDPGATED
+
+Run it with the interpreter of scripts/python-client, as root. Each way has a fresh daemon on the loopback
+interface of the namespace; VmHWM is the most memory that the daemon ever had in RAM.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "target/python/generated"))
+
+import grpc
+from xdpgate.v1 import xdpgate_pb2 as pb
+from xdpgate.v1 import xdpgate_pb2_grpc
+
+COUNT = 1_000_000
+TOGETHER = 10_000
+RULE = "rules: [{ id: block, match: { src: '@bad' }, action: drop }]\n"
+SMALL = "version: 1\nsets: { bad: { entries: [203.0.113.7] } }\n" + RULE
+HOSTS = [(0x0B000000 + 37 * n).to_bytes(4) for n in range(COUNT)]
+
+
+def text(host):
+    return ".".join(map(str, host))
+
+
+def parts(entries):
+    yield pb.ImportSetRequest(header=pb.ImportSetHeader(set="bad"))
+    for begin in range(0, COUNT, TOGETHER):
+        yield pb.ImportSetRequest(entries=entries(HOSTS[begin : begin + TOGETHER]))
+
+
+def packed(hosts):
+    return pb.SetEntries(packed_ipv4=b"".join(host + b"\x20" for host in hosts))
+
+
+def written(hosts):
+    return pb.SetEntries(entries=[pb.SetEntry(prefix=text(host)) for host in hosts])
+
+
+def by_yaml(client):
+    entries = ",".join(map(text, HOSTS))
+    yaml = f"version: 1\nsets: {{ bad: {{ entries: [{entries}] }} }}\n{RULE}"
+    return lambda: client.ApplyPolicy(pb.ApplyPolicyRequest(yaml=yaml)).applied
+
+
+def by_import(entries):
+    def prepared(client):
+        messages = list(parts(entries))
+        return lambda: client.ImportSet(iter(messages)).applied
+
+    return prepared
+
+
+def measure(name, way):
+    with tempfile.TemporaryDirectory() as scratch:
+        server = f"unix:{scratch}/xdpgated.sock"
+        environment = os.environ | {"XDPGATED_STATE_DIR": f"{scratch}/state"}
+        command = [sys.argv[1], "--listen", server, "--interface", "lo", "--pin", "off"]
+        daemon = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        options = [
+            ("grpc.default_authority", "localhost"),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+        ]
+        with grpc.insecure_channel(server, options=options) as channel:
+            grpc.channel_ready_future(channel).result(timeout=30)
+            client = xdpgate_pb2_grpc.FirewallStub(channel)
+            client.ApplyPolicy(pb.ApplyPolicyRequest(yaml=SMALL))
+            before = peak(daemon.pid)
+            call = way(client)
+            start = time.monotonic()
+            applied = call()
+            took = time.monotonic() - start
+            assert applied.entries >= COUNT, applied
+            after = peak(daemon.pid)
+            compiled = (applied.compile_nanoseconds + applied.publish_nanoseconds) / 1e9
+            print(f"{name}: {took:.2f} s, of which compiled and published {compiled:.2f} s;", end=" ")
+            print(f"VmHWM {before >> 10} -> {after >> 10} MiB", flush=True)
+        daemon.terminate()
+        daemon.wait()
+
+
+def peak(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+for name, way in {
+    "ImportSet, packed": by_import(packed),
+    "ImportSet, text": by_import(written),
+    "ApplyPolicy, YAML": by_yaml,
+}.items():
+    measure(name, way)
