@@ -216,7 +216,8 @@ mod tests {
                 continue;
             }
             let empty = super::object(&prost_reflect::DynamicMessage::new(message.clone()));
-            let names: Vec<&String> = empty.as_object().unwrap().keys().collect();
+            let mut names: Vec<&String> = empty.as_object().unwrap().keys().collect();
+            names.sort();
             let mut fields: Vec<String> = message.fields().map(|f| f.name().to_owned()).collect();
             fields.sort();
             assert!(names.iter().copied().eq(&fields), "{message:?}: {names:?}");
