@@ -110,6 +110,23 @@ fmt: ## format the Rust sources
 docs: ## the library's documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
 
+.PHONY: completions
+completions: build ## completions of both programs for bash, zsh and fish, in target/share
+	@mkdir -p target/share/bash-completion/completions target/share/zsh/site-functions \
+		target/share/fish/vendor_completions.d
+	@for of in xdpgate xdpgated; do \
+		target/release/xdpgate completions bash --of $$of \
+			>target/share/bash-completion/completions/$$of; \
+		target/release/xdpgate completions zsh --of $$of \
+			>target/share/zsh/site-functions/_$$of; \
+		target/release/xdpgate completions fish --of $$of \
+			>target/share/fish/vendor_completions.d/$$of.fish; \
+	done
+
+.PHONY: man
+man: build ## manual pages of both programs, in target/share/man/man1
+	@target/release/xdpgate man target/share/man/man1
+
 .PHONY: clean
 clean: ## all that was built
 	$(CARGO) clean

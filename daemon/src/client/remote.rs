@@ -88,7 +88,7 @@ pub(super) fn refused(remote: &Remote, status: &Status) -> Failure {
             faults if faults.is_empty() => Failure::Input(message.to_owned()),
             faults => Failure::Faults(faults),
         },
-        Code::Unimplemented => Failure::operation(format!(
+        Code::Unimplemented if status.message().is_empty() => Failure::operation(format!(
             "{server}: {message}; is it an xdpgated of this version?"
         )),
         _ if is_broken(status) => {

@@ -28,10 +28,10 @@ pub(super) fn read() -> mpsc::Receiver<Key> {
                 Err(_) => return,
             }
             let Ok(event) = event::read() else { return };
-            if let Some(key) = meaning(&event) {
-                if sender.blocking_send(key).is_err() {
-                    return;
-                }
+            if let Some(key) = meaning(&event)
+                && sender.blocking_send(key).is_err()
+            {
+                return;
             }
         }
     });

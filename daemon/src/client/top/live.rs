@@ -1,13 +1,13 @@
 //! The screen on a terminal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::keys::{self, Key};
-use super::state::{Feed, State};
+use super::state::{Feed, State, Update};
 use super::{Top, view};
 use crate::client::remote;
 use crate::failure::Failure;
@@ -24,12 +24,21 @@ pub(super) fn run(args: &Top) -> Result<(), Failure> {
             ..Default::default()
         };
         let mut feed = Some(feed);
+        let mut drawn = None::<Instant>;
+        let mut only_events = false;
         loop {
-            screen.draw(&state)?;
+            // Events may come by the thousand; the next sample draws them in any case.
+            let at_once = !only_events || drawn.is_none_or(|at| at.elapsed() >= SHORT);
+            if at_once {
+                screen.draw(&state)?;
+                drawn = Some(Instant::now());
+            }
+            only_events = false;
             let stay = match &mut feed {
                 Some(open) => tokio::select! {
                     update = open.next() => match update {
                         Ok(update) => {
+                            only_events = matches!(update, Update::Events(_));
                             if !state.paused {
                                 state.take(update);
                             }
@@ -67,6 +76,8 @@ pub(super) fn run(args: &Top) -> Result<(), Failure> {
     })
 }
 
+/// Between two times at which events alone are drawn.
+const SHORT: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Waits for a key and does what it asks for; `false` ends it.

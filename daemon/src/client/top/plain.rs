@@ -17,6 +17,7 @@ pub(super) fn run(args: &Top) -> Result<(), Failure> {
             no_events,
             ..Default::default()
         };
+        let mut complete = 0;
         loop {
             let update = tokio::select! {
                 update = feed.next() => update,
@@ -25,8 +26,12 @@ pub(super) fn run(args: &Top) -> Result<(), Failure> {
             let update = update.map_err(|status| remote::refused(&args.remote, &status))?;
             let whole = matches!(update, Update::Stats(_));
             state.take(update);
-            // The first sample has no rates yet.
+            // The first sample has no rates yet, and hardly any source was seen with the one after it.
             if !whole || state.rates().is_none() {
+                continue;
+            }
+            complete += 1;
+            if args.once && complete < 2 {
                 continue;
             }
             match args.remote.json {

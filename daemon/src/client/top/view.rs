@@ -42,9 +42,10 @@ pub(super) fn render(frame: &mut Frame<'_>, state: &State) {
     frame.render_widget(Line::styled(keys, Modifier::DIM), foot);
 }
 
-/// A colour, unless NO_COLOR asks for none.
+/// A colour, unless NO_COLOR or --color asks for none.
 fn color(color: Color) -> Style {
-    match env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+    let never = anstream::ColorChoice::global() == anstream::ColorChoice::Never;
+    match never || env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
         true => Style::new(),
         false => Style::new().fg(color),
     }
