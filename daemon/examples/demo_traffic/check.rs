@@ -39,7 +39,7 @@ impl Counters {
         let number = |value: &Value| value.as_u64().ok_or("not a number");
         let list = |value: &Value| value.as_array().cloned().ok_or("not a list");
         for count in list(&stats["interfaces"][0]["verdicts"])? {
-            let name = format!("{}/{}", count["verdict"], count["reason"]).replace('"', "");
+            let name = format!("{}/{}", count["disposition"], count["reason"]).replace('"', "");
             counters.push((name, number(&count["packets"])?));
         }
         for rule in list(&stats["rules"])? {
