@@ -58,7 +58,7 @@ Examples:
   xdpgate panic-off --pin /sys/fs/bpf/xdpgate --state-dir /var/lib/xdpgate")]
 pub(super) struct PanicOff {
     /// The directory of the daemon's pins
-    #[arg(long, value_name = "DIR", env = "XDPGATED_PIN_ROOT")]
+    #[arg(long, value_name = "DIR", env = "XDPGATED_PINS_ROOT")]
     #[arg(default_value = "/sys/fs/bpf/xdpgate")]
     pub pin: PathBuf,
     /// The directory of the daemon's state
