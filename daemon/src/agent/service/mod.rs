@@ -235,7 +235,7 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         _: Request<v1::GetPolicyRequest>,
     ) -> Result<Response<v1::GetPolicyResponse>, Status> {
-        self.run(|shared| policy::get(shared)).await
+        self.run(policy::get).await
     }
 
     async fn list_rules(
