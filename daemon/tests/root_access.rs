@@ -579,7 +579,12 @@ fn r107_the_api_is_reached_through_the_policy_or_the_start_says_that_it_is_not()
         let arguments = ["--policy", &policy, "--enforce", "--interface", "xg0"];
         host.start_with("https://192.0.2.1:50051", &config, &arguments)
     };
-    let closed = start("version: 1\ndefault: drop\n");
+    let open = start("version: 1\ndefault: drop\n");
+    assert!(!open.log().contains("TCP port 50051"), "{}", open.log());
+    ask().ok();
+    drop(open);
+
+    let closed = start("version: 1\ndefault: drop\nfailsafe: none\n");
     let log = closed.log();
     assert!(
         log.contains("TCP port 50051") && log.contains("id: allow-api"),
@@ -591,7 +596,9 @@ fn r107_the_api_is_reached_through_the_policy_or_the_start_says_that_it_is_not()
     // The rule that the warning proposes.
     let rule = "{id: allow-api, priority: 0, match: {src: 192.0.2.0/24, protocol: tcp, dport: 50051}, \
                 action: pass}";
-    let open = start(&format!("version: 1\ndefault: drop\nrules: [{rule}]\n"));
+    let open = start(&format!(
+        "version: 1\ndefault: drop\nfailsafe: none\nrules: [{rule}]\n"
+    ));
     assert!(!open.log().contains("TCP port 50051"), "{}", open.log());
     ask().ok();
 }

@@ -70,7 +70,12 @@ fn run(args: &Args) -> Result<(), Failure> {
         None => Told::default(),
     };
     let started = plan.carry_out(management)?;
-    serve::until_stopped(signals, started, listeners, access, log, &told)
+    let front = serve::Front {
+        listeners,
+        access,
+        told,
+    };
+    serve::until_stopped(signals, started, front, log)
 }
 
 fn log_applied(applied: &xdpgate::Applied) {

@@ -22,15 +22,21 @@ use super::service::{FirewallService, Reload, Stop};
 use super::start::Started;
 use crate::failure::Failure;
 
+/// Where the API is served, to whom, and who is told how far the daemon is.
+#[derive(Debug)]
+pub(super) struct Front {
+    pub listeners: Vec<Listener>,
+    pub access: Access,
+    pub told: Told,
+}
+
 /// Serves, says `ready`, and ends when SIGINT, SIGTERM or the call `Stop` comes. What is pinned goes on
 /// then, unless that call said otherwise.
 pub(super) fn until_stopped(
     signals: Signals,
     started: Started,
-    listeners: Vec<Listener>,
-    access: Access,
+    front: Front,
     log: Control,
-    told: &Told,
 ) -> Result<(), Failure> {
     let Signals { runtime, received } = signals;
     let Started {
@@ -38,7 +44,7 @@ pub(super) fn until_stopped(
         auto,
         reloader,
     } = started;
-    let followed = access.clone();
+    let followed = front.access.clone();
     let reloader = reloader
         .follow("api", access::FIXED, move |config| {
             followed.reload(&config.api)
@@ -50,7 +56,7 @@ pub(super) fn until_stopped(
     let reloader = Arc::new(reloader);
     let mut stop = Stop::Leave;
     let served = runtime.block_on(serve(
-        &firewall, auto, &reloader, listeners, &access, told, received, &mut stop,
+        &firewall, auto, &reloader, front, received, &mut stop,
     ));
     drop(reloader);
     match firewall.pin_root().filter(|_| stop == Stop::Leave) {
@@ -118,12 +124,15 @@ async fn serve(
     firewall: &Arc<Firewall>,
     auto: Option<Arc<AutoAttach>>,
     reloader: &Arc<Reloader>,
-    listeners: Vec<Listener>,
-    access: &Access,
-    told: &Told,
+    front: Front,
     mut received: Received,
     how: &mut Stop,
 ) -> Result<(), Error> {
+    let Front {
+        listeners,
+        access,
+        told,
+    } = front;
     let (stop, stopped) = watch::channel(false);
     let streaming = stopped.clone();
     let stopped = async move {
