@@ -510,18 +510,6 @@ fn r73_what_is_not_safe_is_refused_at_the_start() {
         let Pair { cert, key } = pair;
         format!("[api.tls]\ncertificate = '{cert}'\nkey = '{key}'\nclient_ca = '{ca}'\n")
     };
-    let expired = host.ca.issue_expired(&host.scratch, "old");
-    let refused = attempt(&tls(&expired, &host.ca.cert), SERVER);
-    refused.refused(
-        2,
-        &[
-            "bad.toml",
-            "api.tls.certificate",
-            "old.crt",
-            "expired",
-            "renew",
-        ],
-    );
     let other = host.ca.issue(&host.scratch, "other");
     let mixed = Pair {
         cert: host.node.cert.clone(),
@@ -667,4 +655,38 @@ fn a_call_that_is_given_up_is_audited() {
         &daemon,
         &["who=\"user 0\"", "ApplyPolicy", "outcome=\"not awaited\""],
     );
+}
+
+/// What the clock or a certificate says does not keep the filter from being there.
+#[test]
+fn an_expired_certificate_does_not_keep_the_daemon_from_its_start() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let ops = host.ca.issue(&host.scratch, "ops");
+    let old = host.ca.issue_expired(&host.scratch, "old");
+    let (cert, key, ca) = (&old.cert, &old.key, &host.ca.cert);
+    let config = format!(
+        "[api.tls]\ncertificate = '{cert}'\nkey = '{key}'\nclient_ca = '{ca}'\n\
+         [[api.clients]]\nname = 'ops'\nrole = 'admin'\n"
+    );
+    let daemon = host.start_with(SERVER, &config, &[]);
+    let log = daemon.log();
+    for word in [
+        "ERROR",
+        "api.tls.certificate",
+        "old.crt",
+        "expired",
+        "renew",
+    ] {
+        assert!(log.contains(word), "no {word:?} in {log}");
+    }
+    // Clients do not take it.
+    host.ask_as(&ops, &["status"]).refused(1, &["expired"]);
+    // While it runs, what is in force is kept.
+    daemon.signal(Signal::SIGHUP);
+    wait_for("the refusal", || {
+        daemon.log().contains("stays in force").then_some(())
+    });
 }

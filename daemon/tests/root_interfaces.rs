@@ -135,8 +135,9 @@ fn r58_r59_r63_the_filter_outlives_the_daemon() {
     let last = scene.pinned(&fixed);
     let said = last.ask(&["stop", "--detach"]).ok();
     assert!(said.contains("detached"), "{said}");
-    wait_for("its end", || (!scene.pins.exists()).then_some(()));
-    assert_eq!(scene.program("xg0"), None);
+    wait_for("its end", || {
+        (!scene.pins.exists() && scene.program("xg0").is_none()).then_some(())
+    });
     assert!(scene.reaches("203.0.113.7"));
 
     let again = scene.pinned(&fixed);
@@ -186,6 +187,31 @@ fn r62_a_start_that_fails_leaves_what_was_there() {
     assert!(scene.program("xg0").is_some());
     assert!(!scene.reaches("203.0.113.7") && scene.reaches("192.0.2.2"));
     drop(other);
+}
+
+/// Row 110: nobody would keep the deadline when the daemon has ended in good order.
+#[test]
+fn r110_a_stop_takes_back_what_nobody_confirmed() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = scene.pinned(&["--interface", "xg0", "--policy", &scene.policy, "--enforce"]);
+    assert!(!scene.reaches("203.0.113.7"));
+    let open = scene.scratch.file("open.yaml", "version: 1\n");
+    daemon
+        .ask(&["policy", "apply", &open, "--confirm-within", "10m"])
+        .ok();
+    assert!(scene.reaches("203.0.113.7"));
+    let (code, log) = daemon.stop(Signal::SIGTERM);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("is taken back"), "{log}");
+    assert!(!scene.reaches("203.0.113.7") && scene.reaches("192.0.2.2"));
+
+    // The next one has nothing that waits.
+    let daemon = scene.pinned(&["--interface", "xg0", "--enforce"]);
+    assert_eq!(daemon.json(&["status"])["pending"], Value::Null);
+    assert!(!scene.reaches("203.0.113.7"));
 }
 
 #[test]

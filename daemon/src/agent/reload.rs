@@ -99,6 +99,8 @@ impl Reloader {
                 .into_iter()
                 .partition(|key| self.can_change(key));
         let new = keep(&loaded.config, current, &needs_restart);
+        let selector = new.interfaces.selector();
+        let selector = selector.map_err(|e| vec![Problem::of("interfaces", &e.to_string())])?;
         for (index, follower) in self.followers.iter().enumerate() {
             if let Err(reason) = (follower.follow)(&new) {
                 self.back(&self.followers[..index], current);
@@ -109,15 +111,22 @@ impl Reloader {
             && new.interfaces != current.interfaces
         {
             let failed = |e: &dyn fmt::Display| vec![Problem::of("interfaces", &e.to_string())];
-            let selector = new.interfaces.selector().map_err(|e| failed(&e))?;
             if let Err(error) = auto.select(selector, new.interfaces.options()) {
                 self.back(&self.followers, current);
                 return Err(failed(&error));
             }
         }
-        // A mode that was chosen by a call stays as long as the file says the same as before.
+        // A mode that was chosen by a call stays as long as the file says the same as before; and pass
+        // mode in any case.
         if new.enforce != current.enforce && self.firewall.enforcement() != Enforcement::Pass {
-            self.firewall.set_dry_run(!new.enforce);
+            let mode = match new.enforce {
+                true => Enforcement::Enforce,
+                false => Enforcement::DryRun,
+            };
+            if let Err(error) = self.firewall.set_enforcement(mode, None) {
+                self.back(&self.followers, current);
+                return Err(vec![Problem::of("enforce", &error.to_string())]);
+            }
         }
         *current = new;
         Ok(Reloaded {

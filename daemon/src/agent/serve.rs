@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic_health::server::HealthReporter;
-use xdpgate::{AutoAttach, Firewall};
+use xdpgate::{AutoAttach, Firewall, Previous};
 use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
@@ -59,6 +59,9 @@ pub(super) fn until_stopped(
         &firewall, auto, &reloader, front, received, &mut stop,
     ));
     drop(reloader);
+    if stop == Stop::Leave {
+        take_back(&firewall);
+    }
     match firewall.pin_root().filter(|_| stop == Stop::Leave) {
         Some(dir) => log::info!(
             "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
@@ -81,6 +84,30 @@ pub(super) fn until_stopped(
     match served {
         Ok(_) => Ok(()),
         Err(e) => Err(Failure::operation(format!("serving the API: {e}"))),
+    }
+}
+
+/// Takes back what nobody has confirmed: nobody would keep its deadline until the next start.
+fn take_back(firewall: &Firewall) {
+    let Some(pending) = firewall.pending() else {
+        return;
+    };
+    let done = match pending.previous {
+        Previous::Enforcement(mode) => firewall
+            .set_enforcement(mode, None)
+            .map_err(|e| e.to_string()),
+        _ => firewall.rollback().map(drop).map_err(|e| e.to_string()),
+    };
+    let generation = pending.generation.get();
+    match done {
+        Ok(()) => log::warn!(
+            generation;
+            "what waits for its confirmation is taken back, because the daemon ends"
+        ),
+        Err(error) => log::error!(
+            generation;
+            "what waits for its confirmation stays in force until the next start: {error}"
+        ),
     }
 }
 
@@ -215,8 +242,13 @@ async fn reload_at(hangup: &mut Signal, reloader: &Arc<Reloader>, firewall: &Arc
         notify::reloading();
         let (reloader, firewall) = (Arc::clone(reloader), Arc::clone(firewall));
         let reloaded = tokio::task::spawn_blocking(move || {
-            // What came of it, it has logged.
-            let _ = reloader.reload();
+            // What is wrong, it has logged.
+            let outcome = match reloader.reload() {
+                Ok(_) => "ok",
+                Err(_) => "refused",
+            };
+            let (who, what) = ("SIGHUP", "ReloadConfig");
+            log::info!(target: access::AUDIT, who, what, outcome; "called");
             notify::ready(&notify::status_line(&firewall));
         });
         if let Err(error) = reloaded.await {

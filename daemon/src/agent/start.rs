@@ -107,6 +107,7 @@ impl Plan {
         let firewall = Firewall::loader()
             .max_interfaces(config.max_interfaces.max(most))
             .max_rules(config.max_rules)
+            .max_bans(config.max_bans)
             .fast_forward(!self.bridges.is_empty())
             .pin(config.pins.pinning.into())
             .pin_root(&config.pins.root)

@@ -21,7 +21,7 @@ With --confirm-within the mode before comes back by itself unless `xdpgate confi
 use it when what you drop might be yourself.
 
 Examples:
-  xdpgate enforce --confirm-within 60s && xdpgate confirm
+  xdpgate enforce --confirm-within 60s    then, over a new connection: xdpgate confirm
   xdpgate enforce --interface eth0")]
 pub(super) struct Enforce {
     /// Take it back unless it is confirmed within this time, at least 1s
@@ -164,8 +164,6 @@ pub(super) fn panic_off(args: &PanicOff) -> Result<(), Failure> {
     let why = match asked {
         Ok(Mode::Pass) => return told(args, "daemon", None),
         Ok(mode) => format!("the daemon says mode {}", names::mode(mode)),
-        // Of a wrong option, or a token that does not do, the pins know nothing.
-        Err(failure @ (Failure::Input(_) | Failure::Faults(_))) => return Err(failure),
         Err(failure) => failure.to_string(),
     };
     eprintln!("{why}; trying the pins at {}", args.pin.display());

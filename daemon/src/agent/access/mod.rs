@@ -177,7 +177,10 @@ impl Rules {
             None => Tokens::default(),
         };
         let optional = api.takes_tokens_alone();
-        let tls = api.tls.as_ref().map(|tls| ServerTls::new(tls, optional));
+        let tls = api
+            .tls
+            .as_ref()
+            .map(|tls| ServerTls::new(tls, optional, epoch == 0));
         Ok(Self {
             epoch,
             api: api.clone(),

@@ -18,6 +18,15 @@ impl Access {
             {
                 log::warn!("{address}: every user of this host may change the policy through it");
             }
+            if let Some(port) = listener.open_port()
+                && rules.api.is_reachable_from_anywhere()
+            {
+                log::warn!(
+                    "{}: port {port} passes from everywhere, bans and rules do not keep a flood off it; name \
+                     the prefixes of those who manage this node in api.reachable_from",
+                    listener.endpoint()
+                );
+            }
             if let (Some(port), Some(policy)) = (listener.open_port(), policy)
                 && (!policy.failsafe().enabled || rules.api.reachable_from.is_empty())
                 && !lets_in(policy, port)

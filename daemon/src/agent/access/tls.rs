@@ -33,16 +33,24 @@ pub(super) struct Certificate {
 }
 
 impl ServerTls {
-    /// Reads and checks the files; `optional` says whether clients may come without a certificate.
+    /// Reads and checks the files; `optional` says whether clients may come without a certificate. At the
+    /// start of the daemon a certificate whose time is not now is no error: the filter has to be there
+    /// whatever the clock says. Clients see that the daemon's own is not good; what an authority issued
+    /// whose time is over is not taken.
     ///
     /// # Errors
     ///
     /// Key, file and reason, in one line.
-    pub(super) fn new(tls: &Tls, optional: bool) -> Result<Self, String> {
+    pub(super) fn new(tls: &Tls, optional: bool, at_start: bool) -> Result<Self, String> {
         let chain = certificates(&tls.certificate)
             .map_err(|reason| format!("api.tls.certificate: {reason}"))?;
-        check_time(&chain[0], &tls.certificate)
-            .map_err(|reason| format!("api.tls.certificate: {reason}"))?;
+        let own = check_time(&chain[0], &tls.certificate);
+        let own = own.map_err(|reason| format!("api.tls.certificate: {reason}"));
+        if at_start && let Err(reason) = &own {
+            log::error!("{reason}");
+        } else {
+            own?;
+        }
         let key = key(&tls.key).map_err(|reason| format!("api.tls.key: {reason}"))?;
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -50,10 +58,8 @@ impl ServerTls {
             .map_err(|e| format!("api.tls: {e}"))?;
         let verifier = match &tls.client_ca {
             None => None,
-            Some(file) => Some(
-                verifier(file, optional, provider)
-                    .map_err(|reason| format!("api.tls.client_ca: {reason}"))?,
-            ),
+            Some(file) => verifier(file, optional, at_start, provider)
+                .map_err(|reason| format!("api.tls.client_ca: {reason}"))?,
         };
         let builder = match &verifier {
             Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
@@ -157,22 +163,32 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         .map_err(|e| format!("{}: there is no key in it: {e}", path.display()))
 }
 
+/// `None` if there is no authority whose time is now.
 fn verifier(
     path: &Path,
     optional: bool,
+    at_start: bool,
     provider: Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
     let of = |reason: &dyn std::fmt::Display| format!("{}: {reason}", path.display());
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        check_time(&certificate, path)?;
-        roots.add(certificate).map_err(|e| of(&e))?;
+        match check_time(&certificate, path) {
+            Err(reason) if at_start => log::error!("api.tls.client_ca: {reason}"),
+            timely => {
+                timely?;
+                roots.add(certificate).map_err(|e| of(&e))?;
+            }
+        }
+    }
+    if roots.is_empty() && at_start {
+        return Ok(None);
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     if optional {
         builder = builder.allow_unauthenticated();
     }
-    builder.build().map_err(|e| of(&e))
+    builder.build().map(Some).map_err(|e| of(&e))
 }
 
 /// Refuses a certificate whose time is not now, and warns of one that ends soon.

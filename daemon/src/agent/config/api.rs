@@ -262,6 +262,11 @@ impl Api {
         self.reachable_from.iter().map(parse).collect()
     }
 
+    pub(in crate::agent) fn is_reachable_from_anywhere(&self) -> bool {
+        let peers = self.peers().unwrap_or_default();
+        peers.iter().any(|peer| peer.len() == 0)
+    }
+
     /// Whether a token lets somebody in who shows no certificate.
     pub(in crate::agent) fn takes_tokens_alone(&self) -> bool {
         self.tokens_file.is_some() && self.allow_tokens_without_client_certificate

@@ -42,7 +42,8 @@ use super::monitor::Metrics;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Config {
-    /// Drop for real. Until then everything is judged and counted, and nothing is dropped.
+    /// Drop for real at each start, unless it is in pass mode. Until then everything is judged and
+    /// counted, and nothing is dropped, or a mode that was chosen by a call holds.
     pub enforce: bool,
     /// The policy for as long as none is saved in state_dir: a first start. Default: none, everything
     /// passes.
@@ -57,6 +58,8 @@ pub(super) struct Config {
     /// How many interfaces may be attached at one time.
     #[schemars(range(min = 1))]
     pub max_interfaces: u16,
+    /// How many bans may be in force at one time; one of both directions is two.
+    pub max_bans: u32,
     pub api: Api,
     pub interfaces: Interfaces,
     pub pins: Pins,
@@ -73,6 +76,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/xdpgate"),
             max_rules: 16_384,
             max_interfaces: 256,
+            max_bans: 65_536,
             api: Api::default(),
             interfaces: Interfaces::default(),
             pins: Pins::default(),
