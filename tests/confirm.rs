@@ -198,3 +198,17 @@ fn r72_a_mode_that_waits_is_taken_back_alone() {
     assert_eq!(firewall.enforcement(), Enforcement::Enforce);
     assert_eq!(firewall.chosen_enforcement(), Some(Enforcement::DryRun));
 }
+
+#[test]
+fn r72_a_deadline_for_what_is_in_force_already_changes_nothing() {
+    let (firewall, rehearsal) = Firewall::loader().dry_run(false).rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    let done = rehearsal.operations().len();
+    firewall
+        .set_enforcement(Enforcement::Enforce, Some(LONG))
+        .unwrap();
+    assert_eq!(firewall.pending(), None);
+    assert_eq!(firewall.enforcement(), Enforcement::Enforce);
+    assert_eq!(firewall.chosen_enforcement(), None, "it does not last");
+    assert_eq!(rehearsal.operations().len(), done);
+}

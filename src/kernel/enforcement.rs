@@ -120,7 +120,9 @@ impl Firewall {
     ///
     /// With `confirm_within`, [`Enforcement::Enforce`] goes back to the mode before by itself unless
     /// [`Firewall::confirm`] comes in time, with the generation in force: as for a policy, see
-    /// [`ApplyOptions::confirm_within`](crate::ApplyOptions::confirm_within).
+    /// [`ApplyOptions::confirm_within`](crate::ApplyOptions::confirm_within). If frames are dropped
+    /// already there is nothing to take back: then nothing changes, nothing is saved, and there is no
+    /// deadline. Without `confirm_within` it is saved that this is to last.
     ///
     /// [`Enforcement::Pass`] is never refused. The other modes end it.
     ///
@@ -178,7 +180,9 @@ impl Core {
             return Err(pending.refusal().into());
         }
         let not_saved = |source| EnforcementError::NotSaved { source };
-        match within.filter(|_| before != mode) {
+        match within {
+            // Nothing that could be taken back.
+            Some(_) if before == mode => return Ok(()),
             Some(within) => {
                 let deadline = Deadline::new(&Now::read(), within)
                     .ok_or(EnforcementError::Within { within })?;
