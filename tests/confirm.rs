@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use xdpgate::policy::{Change, Policy, RuleId};
 use xdpgate::{
-    ApplyError, ApplyOptions, Enforcement, EnforcementError, Firewall, Generation, Operation,
-    Previous, RollbackError, RolledBack, TransactionError, TransactionOptions,
+    ApplyError, ApplyOptions, ConfirmError, Enforcement, EnforcementError, Firewall, Generation,
+    Operation, Previous, RollbackError, RolledBack, TransactionError, TransactionOptions,
 };
 
 fn policy(id: &str) -> Policy {
@@ -211,4 +211,40 @@ fn r72_a_deadline_for_what_is_in_force_already_changes_nothing() {
     assert_eq!(firewall.enforcement(), Enforcement::Enforce);
     assert_eq!(firewall.chosen_enforcement(), None, "it does not last");
     assert_eq!(rehearsal.operations().len(), done);
+}
+
+#[test]
+fn r110_what_was_confirmed_says_nothing_of_a_later_change() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let first = firewall.apply_with(&policy("first"), within(LONG)).unwrap();
+    firewall.confirm(first.generation).unwrap();
+    firewall.confirm(first.generation).unwrap();
+    // The mode has the generation of the policy in force, and is taken back.
+    let short = Some(Duration::from_millis(50));
+    firewall
+        .set_enforcement(Enforcement::Enforce, short)
+        .unwrap();
+    let started = Instant::now();
+    while firewall.pending().is_some() {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(firewall.enforcement(), Enforcement::DryRun);
+    let late = firewall.confirm(first.generation).unwrap_err();
+    assert!(matches!(late, ConfirmError::NothingPending), "{late}");
+}
+
+#[test]
+fn a_key_has_a_longest_length() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let key = |bytes| ApplyOptions::default().key("k".repeat(bytes));
+    firewall
+        .apply_with(&policy("first"), key(ApplyOptions::LONGEST_KEY))
+        .unwrap();
+    for bytes in [0, ApplyOptions::LONGEST_KEY + 1] {
+        let error = firewall
+            .apply_with(&policy("second"), key(bytes))
+            .unwrap_err();
+        assert!(error.to_string().contains("1 to 128"), "{error}");
+    }
 }

@@ -196,6 +196,7 @@ impl Core {
                     lock(&self.memory).pending = None;
                     return Err(not_saved(source));
                 }
+                lock(&self.memory).confirmed = None;
                 self.backend.set_enforcement(mode);
                 self.keeper.wake();
             }

@@ -86,7 +86,8 @@ pub(in crate::agent) fn transaction(
                 .into()
         }
         TransactionError::KeyLength { bytes } => {
-            let what = format!("it has {bytes} bytes: it may have up to 128");
+            let most = xdpgate::ApplyOptions::LONGEST_KEY;
+            let what = format!("it has {bytes} bytes: it may have up to {most}");
             Fault::field("idempotency_key", what).into()
         }
         TransactionError::Apply(error) => apply(error),
