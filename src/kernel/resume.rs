@@ -55,8 +55,8 @@ enum Start {
     Lasting,
     /// Until it is confirmed.
     Pending(Arc<Policy>, Waiting),
-    /// In place of one that was not confirmed.
-    Reverted,
+    /// In place of one of this generation, which was not confirmed.
+    Reverted(Generation),
 }
 
 impl Core {
@@ -82,6 +82,7 @@ impl Core {
         let start = match record.pending.take() {
             Some(pending) => {
                 let left = pending.deadline.left(&now);
+                let pending_generation = pending.generation;
                 let waiting = |change| Waiting {
                     generation: Generation::new(pending.generation),
                     deadline: pending.deadline.clone(),
@@ -109,11 +110,7 @@ impl Core {
                                 Start::Pending(pending, waiting(change))
                             }
                             PendingPolicy::There(_) | PendingPolicy::Unusable => {
-                                log::warn!(
-                                    "generation {} was not confirmed in time: the policy before is back",
-                                    pending.generation
-                                );
-                                Start::Reverted
+                                Start::Reverted(Generation::new(pending_generation))
                             }
                         }
                     }
@@ -158,20 +155,26 @@ impl Core {
                 Ok(_) => lock(&self.memory).pending = Some(waiting.clone()),
                 Err(error) => {
                     log::error!("the pending policy, and so it is taken back: {error}");
-                    start = Start::Reverted;
+                    start = Start::Reverted(waiting.generation);
                 }
             }
         }
-        let policy = match start {
+        let policy = match &start {
             // Nor is there anything to save.
             Start::Nothing => return Ok(()),
             Start::Pending(..) => None,
             Start::Lasting => lasting,
-            Start::Reverted => Some(lasting.unwrap_or_default()),
+            Start::Reverted(_) => Some(lasting.unwrap_or_default()),
         };
         if let Some(policy) = policy {
             let applied = self.put_in_force(policy, &mut slots);
-            applied.map_err(SavedPolicyError::Apply)?;
+            let applied = applied.map_err(SavedPolicyError::Apply)?;
+            if let Start::Reverted(generation) = start {
+                log::warn!(
+                    "not confirmed: generation {generation} is taken back, {} is in force",
+                    applied.generation
+                );
+            }
         }
         self.save_or_note();
         Ok(())
