@@ -248,3 +248,52 @@ fn a_key_has_a_longest_length() {
         assert!(error.to_string().contains("1 to 128"), "{error}");
     }
 }
+
+#[test]
+fn r110_a_rollback_goes_back_from_what_the_caller_saw() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    let second = firewall.apply(&policy("second")).unwrap();
+    let short = within(Duration::from_millis(50));
+    let third = firewall.apply_with(&policy("third"), short).unwrap();
+    let started = Instant::now();
+    while firewall.pending().is_some() {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(2));
+    }
+    // Taken back already: it would be the first now.
+    for seen in [Generation::new(0), second.generation, third.generation] {
+        let error = firewall.rollback_from(seen).unwrap_err();
+        let RollbackError::Generation { expected, actual } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((expected, actual), (seen, firewall.generation()));
+        assert_eq!(*firewall.policy().unwrap(), policy("second"));
+    }
+    firewall
+        .rollback_from(firewall.generation().unwrap())
+        .unwrap();
+    assert_eq!(*firewall.policy().unwrap(), policy("first"));
+}
+
+#[test]
+fn a_policy_and_its_generation_belong_together() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    assert_eq!(firewall.in_force(), None);
+    thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            // Odd generations are those of the one, even ones of the other.
+            for id in ["odd", "even"].into_iter().cycle().take(300) {
+                firewall.apply(&policy(id)).unwrap();
+            }
+        });
+        while !changes.is_finished() {
+            if let Some((policy, generation)) = firewall.in_force() {
+                let id = policy.rules()[0].id.as_str();
+                let expected = ["even", "odd"][(generation.get() % 2) as usize];
+                assert_eq!(id, expected, "generation {generation}");
+            }
+        }
+    });
+    assert_eq!(firewall.in_force().map(|(_, g)| g), firewall.generation());
+}

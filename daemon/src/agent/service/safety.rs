@@ -111,14 +111,12 @@ pub(super) fn rollback(
 ) -> Result<v1::RollbackPolicyResponse, Status> {
     let firewall = &shared.firewall;
     let _change = shared.lock_changes();
-    let actual = firewall.generation().map_or(0, Generation::get);
-    if let Some(expected) = request.expected_generation
-        && expected != actual
-    {
-        return Err(fault::generation(expected, actual));
-    }
     let before = firewall.policy();
-    let done = firewall.rollback().map_err(|e| fault::rollback(&e))?;
+    let done = match request.expected_generation {
+        Some(expected) => firewall.rollback_from(Generation::new(expected)),
+        None => firewall.rollback(),
+    };
+    let done = done.map_err(|e| fault::rollback(&e))?;
     let after = firewall.policy().unwrap_or_default();
     Ok(v1::RollbackPolicyResponse {
         applied: match &done {
