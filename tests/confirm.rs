@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use xdpgate::policy::{Change, Policy, RuleId};
 use xdpgate::{
-    ApplyError, ApplyOptions, Enforcement, EnforcementError, Firewall, Generation, Operation,
-    Previous, RollbackError, RolledBack, TransactionError, TransactionOptions,
+    ApplyError, ApplyOptions, ConfirmError, Enforcement, EnforcementError, Firewall, Generation,
+    Operation, Previous, RollbackError, RolledBack, TransactionError, TransactionOptions,
 };
 
 fn policy(id: &str) -> Policy {
@@ -197,4 +197,103 @@ fn r72_a_mode_that_waits_is_taken_back_alone() {
     firewall.set_dry_run(false);
     assert_eq!(firewall.enforcement(), Enforcement::Enforce);
     assert_eq!(firewall.chosen_enforcement(), Some(Enforcement::DryRun));
+}
+
+#[test]
+fn r72_a_deadline_for_what_is_in_force_already_changes_nothing() {
+    let (firewall, rehearsal) = Firewall::loader().dry_run(false).rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    let done = rehearsal.operations().len();
+    firewall
+        .set_enforcement(Enforcement::Enforce, Some(LONG))
+        .unwrap();
+    assert_eq!(firewall.pending(), None);
+    assert_eq!(firewall.enforcement(), Enforcement::Enforce);
+    assert_eq!(firewall.chosen_enforcement(), None, "it does not last");
+    assert_eq!(rehearsal.operations().len(), done);
+}
+
+#[test]
+fn r110_what_was_confirmed_says_nothing_of_a_later_change() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let first = firewall.apply_with(&policy("first"), within(LONG)).unwrap();
+    firewall.confirm(first.generation).unwrap();
+    firewall.confirm(first.generation).unwrap();
+    // The mode has the generation of the policy in force, and is taken back.
+    let short = Some(Duration::from_millis(50));
+    firewall
+        .set_enforcement(Enforcement::Enforce, short)
+        .unwrap();
+    let started = Instant::now();
+    while firewall.pending().is_some() {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(firewall.enforcement(), Enforcement::DryRun);
+    let late = firewall.confirm(first.generation).unwrap_err();
+    assert!(matches!(late, ConfirmError::NothingPending), "{late}");
+}
+
+#[test]
+fn a_key_has_a_longest_length() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let key = |bytes| ApplyOptions::default().key("k".repeat(bytes));
+    firewall
+        .apply_with(&policy("first"), key(ApplyOptions::LONGEST_KEY))
+        .unwrap();
+    for bytes in [0, ApplyOptions::LONGEST_KEY + 1] {
+        let error = firewall
+            .apply_with(&policy("second"), key(bytes))
+            .unwrap_err();
+        assert!(error.to_string().contains("1 to 128"), "{error}");
+    }
+}
+
+#[test]
+fn r110_a_rollback_goes_back_from_what_the_caller_saw() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    let second = firewall.apply(&policy("second")).unwrap();
+    let short = within(Duration::from_millis(50));
+    let third = firewall.apply_with(&policy("third"), short).unwrap();
+    let started = Instant::now();
+    while firewall.pending().is_some() {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(2));
+    }
+    // Taken back already: it would be the first now.
+    for seen in [Generation::new(0), second.generation, third.generation] {
+        let error = firewall.rollback_from(seen).unwrap_err();
+        let RollbackError::Generation { expected, actual } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((expected, actual), (seen, firewall.generation()));
+        assert_eq!(*firewall.policy().unwrap(), policy("second"));
+    }
+    firewall
+        .rollback_from(firewall.generation().unwrap())
+        .unwrap();
+    assert_eq!(*firewall.policy().unwrap(), policy("first"));
+}
+
+#[test]
+fn a_policy_and_its_generation_belong_together() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    assert_eq!(firewall.in_force(), None);
+    thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            // Odd generations are those of the one, even ones of the other.
+            for id in ["odd", "even"].into_iter().cycle().take(300) {
+                firewall.apply(&policy(id)).unwrap();
+            }
+        });
+        while !changes.is_finished() {
+            if let Some((policy, generation)) = firewall.in_force() {
+                let id = policy.rules()[0].id.as_str();
+                let expected = ["even", "odd"][(generation.get() % 2) as usize];
+                assert_eq!(id, expected, "generation {generation}");
+            }
+        }
+    });
+    assert_eq!(firewall.in_force().map(|(_, g)| g), firewall.generation());
 }

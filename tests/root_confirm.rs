@@ -379,6 +379,75 @@ fn r72_pass_mode_stays_until_it_is_ended() {
     });
 }
 
+/// Maps that cannot be opened do not keep others from being switched.
+#[test]
+fn r72_pass_mode_for_all_that_can_be_switched() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let (places, _state) = places("pass-broken");
+        let firewall = places.loader().load().unwrap();
+        firewall
+            .set_enforcement(Enforcement::Enforce, None)
+            .unwrap();
+        firewall.apply(&policy(7)).unwrap();
+        assert_eq!(places.judged(), 7);
+        // Newer ones, without the map of the mode.
+        let broken = places.pins.join("9");
+        fs::create_dir(&broken).unwrap();
+        fs::hard_link(places.pins.join("1/layout"), broken.join("layout")).unwrap();
+        let error = pass_all(&places.pins, Some(&places.state)).unwrap_err();
+        assert!(error.to_string().contains("9/control"), "{error}");
+        assert_eq!(firewall.enforcement(), Enforcement::Pass);
+        fs::remove_dir_all(&broken).unwrap();
+        assert_eq!(places.judged(), 0);
+        assert!(places.state.join("pass").exists());
+    });
+}
+
+/// The end of pass mode is saved whole or not at all.
+#[test]
+fn r72_pass_mode_whose_end_cannot_be_saved_stays() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let (places, _state) = places("pass-full");
+        let firewall = places.loader().load().unwrap();
+        firewall
+            .set_enforcement(Enforcement::Enforce, None)
+            .unwrap();
+        firewall.apply(&policy(7)).unwrap();
+        firewall.set_enforcement(Enforcement::Pass, None).unwrap();
+        // In its place nothing can be put.
+        let (record, aside) = (places.state.join("state.json"), places.state.join("aside"));
+        fs::rename(&record, &aside).unwrap();
+        fs::create_dir(&record).unwrap();
+        let error = firewall.set_enforcement(Enforcement::DryRun, None);
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, EnforcementError::NotSaved { .. }),
+            "{error}"
+        );
+        assert_eq!(firewall.enforcement(), Enforcement::Pass);
+        assert_eq!(places.judged(), 0);
+        assert!(firewall.saved().is_err());
+        drop(firewall);
+        // The next process knows no better.
+        fs::remove_dir(&record).unwrap();
+        fs::rename(&aside, &record).unwrap();
+        unpin(&places.pins).unwrap();
+        let firewall = places.loader().load().unwrap();
+        assert_eq!(firewall.enforcement(), Enforcement::Pass);
+        firewall.set_enforcement(Enforcement::DryRun, None).unwrap();
+        drop(firewall);
+        unpin(&places.pins).unwrap();
+        let firewall = places.loader().load().unwrap();
+        assert_eq!(firewall.enforcement(), Enforcement::DryRun);
+    });
+}
+
 /// What came after a deadline was set is not undone by it.
 #[test]
 fn r72_a_deadline_does_not_end_pass_mode() {

@@ -98,6 +98,17 @@ pub enum ConfirmError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RollbackError {
+    /// Another generation is in force than [`Firewall::rollback_from`] expected.
+    #[error(
+        "generation {expected} was expected to be in force, but {} is: look at the policy again",
+        .actual.map_or_else(|| "none".to_owned(), |g| g.to_string())
+    )]
+    Generation {
+        /// The one that was expected.
+        expected: Generation,
+        /// The one in force; `None` before the first.
+        actual: Option<Generation>,
+    },
     /// There was no other policy before, or it is not known any more.
     #[error("there is nothing to roll back to: no policy before the present one is kept")]
     NothingToRollBack,
@@ -182,7 +193,17 @@ impl Firewall {
     /// # Errors
     /// No other policy is known, or it cannot be put in force. Then nothing changed.
     pub fn rollback(&self) -> Result<RolledBack, RollbackError> {
-        self.core.rollback()
+        self.core.rollback(None)
+    }
+
+    /// [`Firewall::rollback`], unless another generation is in force than the caller saw: a pending
+    /// policy may be taken back at its deadline meanwhile, and then a rollback would go one further. A
+    /// mode has no generation of its own: that it was taken back is not seen.
+    ///
+    /// # Errors
+    /// Another generation is in force, or what [`Firewall::rollback`] gives. Then nothing changed.
+    pub fn rollback_from(&self, expected: Generation) -> Result<RolledBack, RollbackError> {
+        self.core.rollback(Some(expected))
     }
 }
 
@@ -237,8 +258,14 @@ impl Core {
         Ok(())
     }
 
-    fn rollback(&self) -> Result<RolledBack, RollbackError> {
+    fn rollback(&self, expected: Option<Generation>) -> Result<RolledBack, RollbackError> {
         let mut slots = lock(&self.slots);
+        let actual = self.generation();
+        if let Some(expected) = expected
+            && actual.unwrap_or_default() != expected
+        {
+            return Err(RollbackError::Generation { expected, actual });
+        }
         let (waiting, before) = {
             let memory = lock(&self.memory);
             (memory.pending.clone(), memory.before.clone())

@@ -72,10 +72,16 @@ impl Deadline {
             let left = self.wall.duration_since(now.wall);
             Duration::try_from(left).unwrap_or_default()
         };
-        // More than there ever was: the clock was set back.
-        if left > within { Duration::ZERO } else { left }
+        // More than there ever was, and not by rounding: the clock was set back.
+        if left > within + ROUNDED {
+            return Duration::ZERO;
+        }
+        left.min(within)
     }
 }
+
+/// The most by which a deadline is later than it was asked for.
+const ROUNDED: Duration = Duration::from_millis(1);
 
 /// Rounded up: never early.
 fn milliseconds(time: Duration) -> Option<u64> {
@@ -126,6 +132,17 @@ mod tests {
         let unknown = Deadline::new(&now("", 0, 0), Duration::from_secs(60)).unwrap();
         assert_eq!(left(&unknown, "", 0, 59), 1);
         assert_eq!(left(&unknown, "", 0, 61), 0);
+    }
+
+    #[test]
+    fn r110_rounding_does_not_look_like_a_clock_that_was_set_back() {
+        let begun = Now {
+            since_boot: Duration::from_nanos(100_000_000_001),
+            ..now("a", 0, 0)
+        };
+        let within = Duration::from_secs(60);
+        let deadline = Deadline::new(&begun, within).unwrap();
+        assert_eq!(deadline.left(&begun), within);
     }
 
     #[test]

@@ -120,7 +120,9 @@ impl Firewall {
     ///
     /// With `confirm_within`, [`Enforcement::Enforce`] goes back to the mode before by itself unless
     /// [`Firewall::confirm`] comes in time, with the generation in force: as for a policy, see
-    /// [`ApplyOptions::confirm_within`](crate::ApplyOptions::confirm_within).
+    /// [`ApplyOptions::confirm_within`](crate::ApplyOptions::confirm_within). If frames are dropped
+    /// already there is nothing to take back: then nothing changes, nothing is saved, and there is no
+    /// deadline. Without `confirm_within` it is saved that this is to last.
     ///
     /// [`Enforcement::Pass`] is never refused. The other modes end it.
     ///
@@ -178,7 +180,9 @@ impl Core {
             return Err(pending.refusal().into());
         }
         let not_saved = |source| EnforcementError::NotSaved { source };
-        match within.filter(|_| before != mode) {
+        match within {
+            // Nothing that could be taken back.
+            Some(_) if before == mode => return Ok(()),
             Some(within) => {
                 let deadline = Deadline::new(&Now::read(), within)
                     .ok_or(EnforcementError::Within { within })?;
@@ -192,23 +196,49 @@ impl Core {
                     lock(&self.memory).pending = None;
                     return Err(not_saved(source));
                 }
+                lock(&self.memory).confirmed = None;
                 self.backend.set_enforcement(mode);
                 self.keeper.wake();
             }
             None => {
-                if mode != Enforcement::Pass {
-                    self.mark_pass(false).map_err(not_saved)?;
-                    lock(&self.memory).enforcement = Some(mode);
+                let (chosen, waiting) = {
+                    let mut memory = lock(&self.memory);
+                    let was = (memory.enforcement, memory.pending.clone());
+                    if mode != Enforcement::Pass {
+                        memory.enforcement = Some(mode);
+                    }
+                    if pending_mode {
+                        memory.pending = None;
+                    }
+                    was
+                };
+                let ends_pass = before == Enforcement::Pass || self.is_marked_pass();
+                if mode != Enforcement::Pass && ends_pass {
+                    // What comes after pass mode is on disk before its mark is gone: a process may be
+                    // killed in between.
+                    let ended = self.save().and_then(|()| self.mark_pass(false));
+                    if let Err(source) = ended {
+                        let mut memory = lock(&self.memory);
+                        (memory.enforcement, memory.pending) = (chosen, waiting);
+                        drop(memory);
+                        self.save_or_note();
+                        return Err(not_saved(source));
+                    }
+                    self.backend.set_enforcement(mode);
+                } else {
+                    self.backend.set_enforcement(mode);
+                    self.save_or_note();
                 }
-                if pending_mode {
-                    lock(&self.memory).pending = None;
-                }
-                self.backend.set_enforcement(mode);
-                self.save_or_note();
             }
         }
         log::info!("mode: {mode}");
         Ok(())
+    }
+
+    /// Whether a restart would begin in pass mode.
+    fn is_marked_pass(&self) -> bool {
+        let disk = lock(&self.disk);
+        disk.as_ref().is_some_and(|disk| disk.dir.is_pass())
     }
 
     /// Says on disk whether a restart begins in pass mode.

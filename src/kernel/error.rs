@@ -11,6 +11,7 @@ use super::foreign::ForeignProgram;
 use super::ifindex::IfIndex;
 use super::program::ProgramError;
 use super::publish::Generation;
+use super::transact::ApplyOptions;
 use crate::policy::{ChangeErrors, PolicyError, Prefix, SetName};
 
 /// What is needed to load and attach.
@@ -529,7 +530,10 @@ pub enum TransactionError {
         generation: Generation,
     },
     /// The key is no name.
-    #[error("key: it has {bytes} bytes, it must have 1 to 256")]
+    #[error(
+        "key: it has {bytes} bytes, it must have 1 to {}",
+        ApplyOptions::LONGEST_KEY
+    )]
     KeyLength {
         /// How long it is.
         bytes: usize,

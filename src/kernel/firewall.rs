@@ -363,6 +363,13 @@ impl Firewall {
         self.core.generation()
     }
 
+    /// The policy in force and its number, which belong together; `None` before the first. Between
+    /// [`Firewall::policy`] and [`Firewall::generation`] there may come another.
+    pub fn in_force(&self) -> Option<(Arc<Policy>, Generation)> {
+        let active = self.active()?;
+        Some((Arc::clone(&active.policy), active.generation))
+    }
+
     /// What the kernel says of the programs.
     pub fn program_info(&self) -> ProgramInfo {
         ProgramInfo {

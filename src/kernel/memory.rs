@@ -33,7 +33,8 @@ pub(super) enum Before {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub pending: Option<Waiting>,
-    /// The last that was confirmed by this process.
+    /// What was confirmed, by this process and as the last change that waited: `None` as soon as another
+    /// waits, which may be of the same generation.
     pub confirmed: Option<Generation>,
     pub before: Before,
     /// The mode that was chosen to last; pass mode has its own mark.

@@ -308,27 +308,39 @@ pub(super) fn pass_all(root: &Path) -> Result<(), PinError> {
         });
     }
     pin::check_bpffs(root, root)?;
-    let mut switched = 0;
+    let (mut switched, mut failed) = (false, None);
+    // All that can be switched is, the newest first.
     for (_, dir) in numbered(root)? {
-        // One that a process is just filling or emptying is looked for in vain.
-        if !pin::is_layout(&dir)? {
-            continue;
+        match pass(&dir) {
+            Ok(is_there) => switched |= is_there,
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
         }
-        let path = dir.join(CONTROL);
-        let failed = |source| PinError::Syscall {
-            path: path.clone(),
-            source,
-        };
-        let control = MapHandle::from_pinned_path(&path).map_err(|e| failed(to_io(&e)))?;
-        sys::set_first_word(&control, Enforcement::Pass.word()).map_err(failed)?;
-        switched += 1;
     }
-    match switched {
-        0 => Err(PinError::NotPinned {
+    match failed {
+        Some(error) => Err(error),
+        None if switched => Ok(()),
+        None => Err(PinError::NotPinned {
             dir: root.to_owned(),
         }),
-        _ => Ok(()),
     }
+}
+
+/// Switches the maps of one directory to pass mode; says if there are any.
+fn pass(dir: &Path) -> Result<bool, PinError> {
+    // One that a process is just filling or emptying is looked for in vain.
+    if !pin::is_layout(dir)? {
+        return Ok(false);
+    }
+    let path = dir.join(CONTROL);
+    let failed = |source| PinError::Syscall {
+        path: path.clone(),
+        source,
+    };
+    let control = MapHandle::from_pinned_path(&path).map_err(|e| failed(to_io(&e)))?;
+    sys::set_first_word(&control, Enforcement::Pass.word()).map_err(failed)?;
+    Ok(true)
 }
 
 /// Removes a whole root that no process uses: its interfaces are detached.

@@ -21,6 +21,8 @@ pub(super) struct Saved {
     dir: StateDir,
     record: Record,
     is_pass: bool,
+    /// What the clocks said: a deadline is past, or not, for the whole start.
+    now: Now,
 }
 
 impl Saved {
@@ -29,6 +31,7 @@ impl Saved {
         Ok(Self {
             record: dir.record()?,
             is_pass: dir.is_pass(),
+            now: Now::read(),
             dir,
         })
     }
@@ -38,7 +41,7 @@ impl Saved {
         let pending = self.record.pending.as_ref();
         let mode = pending.and_then(|pending| match pending.change {
             PendingChange::Enforcement { before } => {
-                Some((before, pending.deadline.left(&Now::read())))
+                Some((before, pending.deadline.left(&self.now)))
             }
             PendingChange::Policy { .. } => None,
         });
@@ -52,18 +55,20 @@ enum Start {
     Lasting,
     /// Until it is confirmed.
     Pending(Arc<Policy>, Waiting),
-    /// In place of one that was not confirmed.
-    Reverted,
+    /// In place of one of this generation, which was not confirmed.
+    Reverted(Generation),
 }
 
 impl Core {
     /// Puts in force what was saved, and goes on waiting for what was pending. One whose deadline
-    /// is past is taken back before anything else.
-    pub(super) fn resume(self: &Arc<Self>, saved: Saved) -> Result<(), LoadError> {
+    /// is past is taken back before anything else. Deadlines are kept from
+    /// [`begin_mode`](Self::begin_mode) on.
+    pub(super) fn resume(&self, saved: Saved) -> Result<(), LoadError> {
         let Saved {
             dir,
             mut record,
             is_pass,
+            now,
         } = saved;
         let failed = |source| LoadError::SavedPolicy {
             path: dir.path(POLICY),
@@ -76,7 +81,8 @@ impl Core {
         let mut before = before(&record);
         let start = match record.pending.take() {
             Some(pending) => {
-                let left = pending.deadline.left(&Now::read());
+                let left = pending.deadline.left(&now);
+                let pending_generation = pending.generation;
                 let waiting = |change| Waiting {
                     generation: Generation::new(pending.generation),
                     deadline: pending.deadline.clone(),
@@ -104,11 +110,7 @@ impl Core {
                                 Start::Pending(pending, waiting(change))
                             }
                             PendingPolicy::There(_) | PendingPolicy::Unusable => {
-                                log::warn!(
-                                    "generation {} was not confirmed in time: the policy before is back",
-                                    pending.generation
-                                );
-                                Start::Reverted
+                                Start::Reverted(Generation::new(pending_generation))
                             }
                         }
                     }
@@ -129,12 +131,20 @@ impl Core {
             policy,
             pending: None,
         });
-        if let Err(error) = self.keeper.start(self) {
+        self.begin(start, lasting).map_err(failed)
+    }
+
+    /// Switches to the mode that the process begins with, if one was chosen. Only then deadlines are
+    /// kept: one that passed during the start takes back a mode that is there.
+    pub(super) fn begin_mode(self: &Arc<Self>, mode: Option<Enforcement>) {
+        if let Some(mode) = mode {
+            self.backend.set_enforcement_unless_pass(mode);
+        }
+        self.note_pass_mode();
+        let is_saved = lock(&self.disk).is_some();
+        if is_saved && let Err(error) = self.keeper.start(self) {
             log::error!("no thread to keep deadlines and to save again: {error}");
         }
-        self.begin(start, lasting).map_err(failed)?;
-        self.keeper.wake();
-        Ok(())
     }
 
     fn begin(&self, start: Start, lasting: Option<Arc<Policy>>) -> Result<(), SavedPolicyError> {
@@ -145,27 +155,33 @@ impl Core {
                 Ok(_) => lock(&self.memory).pending = Some(waiting.clone()),
                 Err(error) => {
                     log::error!("the pending policy, and so it is taken back: {error}");
-                    start = Start::Reverted;
+                    start = Start::Reverted(waiting.generation);
                 }
             }
         }
-        let policy = match start {
+        let policy = match &start {
             // Nor is there anything to save.
             Start::Nothing => return Ok(()),
             Start::Pending(..) => None,
             Start::Lasting => lasting,
-            Start::Reverted => Some(lasting.unwrap_or_default()),
+            Start::Reverted(_) => Some(lasting.unwrap_or_default()),
         };
         if let Some(policy) = policy {
             let applied = self.put_in_force(policy, &mut slots);
-            applied.map_err(SavedPolicyError::Apply)?;
+            let applied = applied.map_err(SavedPolicyError::Apply)?;
+            if let Start::Reverted(generation) = start {
+                log::warn!(
+                    "not confirmed: generation {generation} is taken back, {} is in force",
+                    applied.generation
+                );
+            }
         }
         self.save_or_note();
         Ok(())
     }
 
     /// Pass mode may have come from the pins alone.
-    pub(super) fn note_pass_mode(&self) {
+    fn note_pass_mode(&self) {
         if self.backend.enforcement() == Enforcement::Pass {
             log::warn!("pass mode is on: nothing is dropped until another mode is chosen");
             let marked = self.mark_pass(true);
@@ -216,5 +232,63 @@ fn confirmed_before(dir: &StateDir, record: &Record) -> Before {
     match dir.policy(&name) {
         Ok(Some((_, hash))) => Before::Saved(SavedFile { name, hash }),
         _ => Before::NoPolicy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::Firewall;
+    use crate::kernel::deadline::Deadline;
+    use crate::kernel::state_dir::PendingRecord;
+
+    const WITHIN: Duration = Duration::from_millis(100);
+
+    /// What a process left that was killed while enforcement waited.
+    fn left_behind(dir: &Path) -> Saved {
+        let mut saved = Saved::open(dir).unwrap();
+        saved.now = Now::read();
+        saved.record.pending = Some(PendingRecord {
+            generation: 6,
+            deadline: Deadline::new(&saved.now, WITHIN).unwrap(),
+            change: PendingChange::Enforcement {
+                before: Enforcement::DryRun,
+            },
+        });
+        saved
+    }
+
+    #[test]
+    fn r72_r110_enforcement_whose_deadline_passes_during_the_start_is_taken_back() {
+        for passes_before_resume in [true, false] {
+            let dir = TempDir::new().unwrap();
+            let saved = left_behind(dir.path());
+            let (firewall, _) = Firewall::loader().rehearse();
+            let mode = saved.enforcement();
+            assert_eq!(mode, Some(Enforcement::Enforce));
+            // As the maps are, or begin.
+            firewall.backend.set_enforcement(Enforcement::Enforce);
+            let wait = |is_now| {
+                if is_now {
+                    thread::sleep(WITHIN * 2);
+                }
+            };
+            wait(passes_before_resume);
+            firewall.core.resume(saved).unwrap();
+            wait(!passes_before_resume);
+            firewall.core.begin_mode(mode);
+            let started = Instant::now();
+            while firewall.enforcement() == Enforcement::Enforce {
+                let case = format!("passes before: {passes_before_resume}");
+                assert!(started.elapsed() < Duration::from_secs(20), "{case}");
+                thread::sleep(Duration::from_millis(2));
+            }
+            assert_eq!(firewall.enforcement(), Enforcement::DryRun);
+        }
     }
 }

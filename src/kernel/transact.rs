@@ -35,6 +35,9 @@ pub struct ApplyOptions {
 }
 
 impl ApplyOptions {
+    /// How long a [key](Self::key) may be, in bytes.
+    pub const LONGEST_KEY: usize = 128;
+
     /// Refuses the policy unless the one in force is of this generation: nobody else has changed it
     /// since the caller looked (optimistic locking). [`Generation::new`]`(0)` expects that none is in
     /// force yet.
@@ -58,7 +61,7 @@ impl ApplyOptions {
         self
     }
 
-    /// A name for this request, of 1 to 256 bytes: if it is made again under the same name nothing is
+    /// A name for this request, of 1 to [128](Self::LONGEST_KEY) bytes: if it is made again under the same name nothing is
     /// changed, and the answer is that of the first time. So a caller that got no answer may simply
     /// ask again. The last 256 names are kept, with a [`state_dir`](crate::Loader::state_dir) over
     /// restarts, too.
@@ -248,7 +251,7 @@ impl Core {
         key: Option<(&str, Hash)>,
     ) -> Result<Option<Generation>, TransactionError> {
         if let Some((key, request)) = key {
-            if key.is_empty() || key.len() > LONGEST_KEY {
+            if key.is_empty() || key.len() > ApplyOptions::LONGEST_KEY {
                 return Err(TransactionError::KeyLength { bytes: key.len() });
             }
             let memory = lock(&self.memory);
@@ -322,7 +325,10 @@ impl Core {
             Err(source) => Err(not_saved(source)),
         };
         match &done {
-            Ok(_) => self.keeper.wake(),
+            Ok(_) => {
+                lock(&self.memory).confirmed = None;
+                self.keeper.wake();
+            }
             Err(_) => {
                 let mut memory = lock(&self.memory);
                 (memory.pending, memory.keys) = (None, keys);
@@ -333,6 +339,3 @@ impl Core {
         done
     }
 }
-
-/// Of a key, in bytes.
-const LONGEST_KEY: usize = 256;

@@ -72,10 +72,7 @@ impl Loader {
             return Err(error);
         }
         // Last, when nothing can fail any more: until here an earlier filter goes on as it was.
-        if let Some(mode) = mode {
-            firewall.backend.set_enforcement_unless_pass(mode);
-        }
-        firewall.core.note_pass_mode();
+        firewall.core.begin_mode(mode);
         if pinning == Pinning::Off {
             firewall.let_go_of_pins()?;
         }

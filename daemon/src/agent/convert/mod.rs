@@ -17,7 +17,7 @@ use xdpgate_api::v1;
 
 pub(super) fn status(firewall: &lib::Firewall, uptime: Duration) -> v1::GetStatusResponse {
     let programs = firewall.program_info();
-    let policy = firewall.policy().zip(firewall.generation());
+    let policy = firewall.in_force();
     v1::GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: uptime.as_secs(),

@@ -86,7 +86,8 @@ pub(in crate::agent) fn transaction(
                 .into()
         }
         TransactionError::KeyLength { bytes } => {
-            let what = format!("it has {bytes} bytes: it may have up to 128");
+            let most = xdpgate::ApplyOptions::LONGEST_KEY;
+            let what = format!("it has {bytes} bytes: it may have up to {most}");
             Fault::field("idempotency_key", what).into()
         }
         TransactionError::Apply(error) => apply(error),
@@ -131,6 +132,10 @@ pub(in crate::agent) fn confirm(error: &ConfirmError) -> Status {
 /// Nothing was rolled back.
 pub(in crate::agent) fn rollback(error: &RollbackError) -> Status {
     match error {
+        RollbackError::Generation { expected, actual } => {
+            let actual = actual.map_or(0, xdpgate::Generation::get);
+            generation(expected.get(), actual)
+        }
         RollbackError::NothingToRollBack => {
             let message = format!("{error}; apply the policy that is wanted");
             Fault::new(Code::FailedPrecondition, "NOTHING_TO_ROLL_BACK", message)
@@ -165,7 +170,7 @@ pub(in crate::agent) fn enforcement(error: &EnforcementError) -> Status {
 }
 
 /// Another policy is in force than was expected.
-pub(in crate::agent) fn generation(expected: u64, actual: u64) -> Status {
+fn generation(expected: u64, actual: u64) -> Status {
     let message = format!(
         "generation {expected} was expected to be in force, but {} is: get the policy again, and \
          change that",

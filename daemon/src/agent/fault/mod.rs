@@ -4,8 +4,7 @@ mod library;
 
 pub(super) use library::{
     apply, apply_message, attach, attach_request, ban, change, confirm, description, enforcement,
-    entry_counters, evaluate, event, generation, more, nothing_pending, policy, prefix, rollback,
-    transaction,
+    entry_counters, evaluate, event, more, nothing_pending, policy, prefix, rollback, transaction,
 };
 
 use std::borrow::Cow;

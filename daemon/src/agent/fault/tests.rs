@@ -265,6 +265,11 @@ fn statuses() -> Vec<(Code, &'static str, Status)> {
     all.push((FailedPrecondition, "NOTHING_PENDING", nothing_pending()));
     all.push((FailedPrecondition, "ANOTHER_PENDING", confirm(&another)));
     all.push((FailedPrecondition, "NOT_SAVED", confirm(&not_saved)));
+    let another = RollbackError::Generation {
+        expected: Generation::new(1),
+        actual: None,
+    };
+    all.push((Aborted, "GENERATION_CHANGED", rollback(&another)));
     let unreadable = RollbackError::Read(SavedPolicyError::Read(disk_full()));
     all.push((
         FailedPrecondition,

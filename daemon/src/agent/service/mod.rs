@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming};
-use xdpgate::{AutoAttach, Firewall, Generation, Policy};
+use xdpgate::{AutoAttach, Firewall};
 use xdpgate_api::v1::{self, firewall_server};
 
 use super::convert;
@@ -79,12 +79,6 @@ struct Shared {
 impl Shared {
     fn lock_changes(&self) -> MutexGuard<'_, ()> {
         self.change.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The policy in force and its generation, which belong together.
-    fn in_force(&self) -> Option<(Arc<Policy>, Generation)> {
-        let _change = self.lock_changes();
-        self.firewall.policy().zip(self.firewall.generation())
     }
 }
 

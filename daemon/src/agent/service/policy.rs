@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use xdpgate::policy::{Atomicity, Change, RuleQuery};
-use xdpgate::{Generation, Policy};
+use xdpgate::{Generation, Plan, Policy};
 use xdpgate_api::v1;
 
 use super::safety::{Guard, confirm_by};
@@ -55,14 +55,16 @@ pub(super) fn plan(
     request: &v1::PlanPolicyRequest,
 ) -> Result<v1::PlanPolicyResponse, Status> {
     let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
-    let change = shared.lock_changes();
-    let generation = shared.firewall.generation();
-    let plan = plan_of(shared, &policy)?;
-    drop(change);
+    let (before, generation) = shared.firewall.in_force().unzip();
+    let planned = shared.firewall.plan(&policy);
+    let planned = planned.map_err(|e| fault::apply(&e))?;
+    // From the policy of the generation that is told; another may have come since.
+    let mut plan = Plan::between(before.as_deref(), &policy);
+    plan.image_bytes = planned.image_bytes;
     let estimate = shared.firewall.estimate(&policy);
     let estimate = estimate.map_err(|e| fault::apply(&e))?;
     Ok(v1::PlanPolicyResponse {
-        plan: Some(plan),
+        plan: Some(convert::plan(plan)),
         hash: policy.hash().to_string(),
         generation: generation.map_or(0, Generation::get),
         estimate: estimate.map(convert::estimate),
@@ -70,7 +72,7 @@ pub(super) fn plan(
 }
 
 pub(super) fn get(shared: &Shared) -> Result<v1::GetPolicyResponse, Status> {
-    let (policy, generation) = shared.in_force().ok_or_else(|| {
+    let (policy, generation) = shared.firewall.in_force().ok_or_else(|| {
         let message = "there is no policy yet; `xdpgate policy apply FILE` brings one";
         Status::from(Fault::new(Code::NotFound, "NO_POLICY", message))
     })?;
@@ -169,7 +171,7 @@ pub(super) fn list_rules(
     let size = page::size(request.page_size, 100, 1000)?;
     let query = query(request)?;
     let question = (&request.search, &request.address, &request.labels);
-    let Some((policy, generation)) = shared.in_force() else {
+    let Some((policy, generation)) = shared.firewall.in_force() else {
         shared.tokens.offset(&request.page_token, 0, question)?;
         return Ok(v1::ListRulesResponse::default());
     };

@@ -14,7 +14,6 @@ use crate::agent::fault;
 
 const LEAST_WITHIN: Duration = Duration::from_secs(1);
 const MOST_WITHIN: Duration = Duration::from_secs(31 * 86_400);
-const LONGEST_KEY: usize = 128;
 
 /// What changes of the policy have in common: see the head of the .proto file.
 #[derive(Debug, Clone)]
@@ -30,10 +29,11 @@ impl Guard {
         key: &str,
         within: Option<&prost_types::Duration>,
     ) -> Result<Self, Status> {
-        if key.len() > LONGEST_KEY {
+        if key.len() > ApplyOptions::LONGEST_KEY {
             let what = format!(
-                "it has {} bytes: it may have up to {LONGEST_KEY}",
-                key.len()
+                "it has {} bytes: it may have up to {}",
+                key.len(),
+                ApplyOptions::LONGEST_KEY
             );
             return Err(Wrong::new("idempotency_key", what).into());
         }
@@ -111,14 +111,12 @@ pub(super) fn rollback(
 ) -> Result<v1::RollbackPolicyResponse, Status> {
     let firewall = &shared.firewall;
     let _change = shared.lock_changes();
-    let actual = firewall.generation().map_or(0, Generation::get);
-    if let Some(expected) = request.expected_generation
-        && expected != actual
-    {
-        return Err(fault::generation(expected, actual));
-    }
     let before = firewall.policy();
-    let done = firewall.rollback().map_err(|e| fault::rollback(&e))?;
+    let done = match request.expected_generation {
+        Some(expected) => firewall.rollback_from(Generation::new(expected)),
+        None => firewall.rollback(),
+    };
+    let done = done.map_err(|e| fault::rollback(&e))?;
     let after = firewall.policy().unwrap_or_default();
     Ok(v1::RollbackPolicyResponse {
         applied: match &done {
