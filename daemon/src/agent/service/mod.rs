@@ -208,7 +208,7 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         request: Request<Streaming<v1::ImportSetRequest>>,
     ) -> Result<Response<v1::ImportSetResponse>, Status> {
-        sets::import(self, request.into_inner()).await
+        sets::import(self, request).await
     }
 
     async fn confirm_policy(
