@@ -74,7 +74,13 @@ struct Shared {
     tokens: Tokens,
     streams: Streams,
     imports: Arc<Semaphore>,
+    /// For the calls that read but compute for long.
+    computing: Arc<Semaphore>,
 }
+
+/// Calls that compute for long, at one time; others wait. Anybody who may read may make them, and the
+/// threads are everybody's.
+const COMPUTING_AT_ONCE: usize = 2;
 
 impl Shared {
     fn lock_changes(&self) -> MutexGuard<'_, ()> {
@@ -102,6 +108,7 @@ impl FirewallService {
             tokens: Tokens::default(),
             streams: Streams::default(),
             imports: Arc::new(Semaphore::new(sets::AT_ONCE)),
+            computing: Arc::new(Semaphore::new(COMPUTING_AT_ONCE)),
         }))
     }
 
@@ -151,6 +158,22 @@ impl FirewallService {
             .map_err(|e| fault::internal(format!("the call did not end well: {e}")))?
             .map(Response::new)
     }
+
+    /// Likewise, when it is its turn: for calls that compute for long. A client that does not wait that
+    /// long leaves the row.
+    async fn run_in_turn<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Shared) -> Result<R, Status> + Send + 'static,
+    ) -> Result<Response<R>, Status> {
+        let turn = Arc::clone(&self.0.computing).acquire_owned().await;
+        let turn = turn.map_err(|_| fault::stopping())?;
+        self.run(move |shared| {
+            // Also when nobody waits for it any more, it computes until it is done.
+            let _turn = turn;
+            call(shared)
+        })
+        .await
+    }
 }
 
 #[tonic::async_trait]
@@ -191,7 +214,8 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::PlanPolicyRequest>,
     ) -> Result<Response<v1::PlanPolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| policy::plan(shared, &request)).await
+        self.run_in_turn(move |shared| policy::plan(shared, &request))
+            .await
     }
 
     async fn change_policy(
@@ -410,7 +434,7 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::EvaluateRequest>,
     ) -> Result<Response<v1::EvaluateResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| evaluate(&shared.firewall, &request))
+        self.run_in_turn(move |shared| evaluate(&shared.firewall, &request))
             .await
     }
 
@@ -461,3 +485,6 @@ fn evaluate(
         results: frames.map(judge).collect::<Result<_, _>>()?,
     })
 }
+
+#[cfg(test)]
+mod tests;
