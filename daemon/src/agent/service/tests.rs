@@ -23,7 +23,6 @@ async fn what_computes_for_long_waits_for_its_turn_and_nothing_else_does() {
     let plan = || {
         service.plan_policy(Request::new(v1::PlanPolicyRequest {
             yaml: "version: 1".to_owned(),
-            ..Default::default()
         }))
     };
     let evaluate = || service.evaluate(Request::new(v1::EvaluateRequest::default()));
