@@ -23,7 +23,11 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use xdpgate_api::v1::firewall_client::FirewallClient;
-use xdpgate_api::v1::{ApplyPolicyRequest, GetStatusRequest};
+use xdpgate_api::v1::import_set_request::Part;
+use xdpgate_api::v1::{
+    ApplyPolicyRequest, GetPolicyRequest, GetStatusRequest, ImportSetHeader, ImportSetRequest,
+    SetEntries,
+};
 
 #[test]
 fn r69_certificates_say_who_it_is_and_what_they_may() {
@@ -321,6 +325,104 @@ fn r69_tokens_and_their_rotation() {
         &daemon,
         &["who=\"token grafana\"", "Stop", "outcome=\"refused\""],
     );
+}
+
+/// An import is let in once and goes on for long: whoever may not change anything any more does not end it.
+#[test]
+fn r69_an_import_ends_with_the_token_it_began_with() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let (_, viewer_entry) = token("keep", "viewer");
+    let (mut now, entry) = token("deploy", "admin");
+    let file = host
+        .scratch
+        .file("tokens.toml", viewer_entry.clone() + &entry);
+    let daemon = host.start(&format!(
+        "[api]\ntokens_file = '{file}'\nallow_tokens_without_client_certificate = true\n{}",
+        host.server_tls()
+    ));
+    let part = |part| ImportSetRequest { part: Some(part) };
+    let header = || {
+        part(Part::Header(ImportSetHeader {
+            set: "bad".to_owned(),
+            ..Default::default()
+        }))
+    };
+    let hosts = |last| {
+        part(Part::Entries(SetEntries {
+            packed_ipv4: vec![203, 0, 113, last, 32],
+            ..Default::default()
+        }))
+    };
+    host.block_on(async || {
+        let channel = host.connect(None).await;
+        let policy = async |token: &str| {
+            let mut client = FirewallClient::new(channel.clone());
+            let asked = client.get_policy(with_token(GetPolicyRequest {}, token));
+            asked.await.expect("a policy").into_inner()
+        };
+        let request = ApplyPolicyRequest {
+            yaml: "version: 1\nsets: { bad: { entries: [192.0.2.1] } }".to_owned(),
+            ..Default::default()
+        };
+        let mut client = FirewallClient::new(channel.clone());
+        let applied = client.apply_policy(with_token(request, &now)).await;
+        applied.expect("applied");
+        let before = policy(&now).await;
+        // What comes after the change: another message, or the end; a new token, or the same as a viewer's.
+        for (time, (another, role)) in [(true, None), (false, None), (true, Some("viewer"))]
+            .into_iter()
+            .enumerate()
+        {
+            let (send, parts) = tokio::sync::mpsc::channel(4);
+            let parts = tokio_stream::wrappers::ReceiverStream::new(parts);
+            let (mut client, first) = (FirewallClient::new(channel.clone()), now.clone());
+            let import =
+                tokio::spawn(async move { client.import_set(with_token(parts, &first)).await });
+            send.send(header()).await.expect("sent");
+            send.send(hosts(7)).await.expect("sent");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert!(!import.is_finished(), "it was let in, and waits");
+            let entry = match role {
+                None => {
+                    let (fresh, entry) = token("deploy", "admin");
+                    now = fresh;
+                    entry
+                }
+                Some(role) => {
+                    let file = fs::read_to_string(&file).expect("tokens");
+                    let (_, entry) = file.split_once(&viewer_entry).expect("both");
+                    entry.replace("admin", role)
+                }
+            };
+            host.scratch
+                .file("tokens.toml", viewer_entry.clone() + &entry);
+            reread(&daemon, time + 1);
+            if another {
+                send.send(hosts(8)).await.expect("sent");
+            }
+            drop(send);
+            let ended = import.await.expect("a task").expect_err("it may not");
+            let code = match role {
+                None => Code::Unauthenticated,
+                Some(_) => Code::PermissionDenied,
+            };
+            assert_eq!(ended.code(), code, "{ended}");
+            let after = policy(&now).await;
+            assert_eq!(
+                (after.generation, after.hash),
+                (before.generation, before.hash.clone())
+            );
+            // Of a call that was let in, and why it ended.
+            let outcome = format!("outcome=\"{code:?}\"");
+            audited(&daemon, &["who=\"token deploy\"", "ImportSet", &outcome]);
+        }
+    });
+    for why in ["not one that the daemon knows", "deploy is a viewer"] {
+        audited(&daemon, &["ImportSet", "outcome=\"refused\"", why]);
+    }
 }
 
 #[test]

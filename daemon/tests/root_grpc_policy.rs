@@ -3,11 +3,13 @@
 mod common;
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use common::api::{Client, Scene, apply, arrives};
 use common::{is_root, run};
 use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
+use tokio::time::timeout;
 use tokio_stream::iter;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -338,6 +340,53 @@ async fn sets_are_imported_whole_or_not_at_all() {
         Some((effect::Kind::Entries, 1))
     );
     assert!(arrives(&scene.sender(), &scene.receiver()));
+}
+
+/// While its header is read, while a large part is being added, while it waits for more: whenever the client
+/// gives up, nothing changes, and the place among the imports is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_may_be_cancelled_at_any_moment() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let mut client = scene.client().await;
+    apply(&mut client, RULES).await;
+    let before = generation(&mut client).await;
+    let large = packed(0, 100_000);
+    for round in 0..24 {
+        let (sender, parts) = tokio::sync::mpsc::channel(8);
+        let mut other = match round % 2 {
+            0 => client.clone(),
+            _ => scene.client().await,
+        };
+        let import = tokio::spawn(async move {
+            let parts = tokio_stream::wrappers::ReceiverStream::new(parts);
+            other.import_set(parts).await
+        });
+        let first = header("bad", Operation::Replace);
+        sender.send(first).await.expect("a header");
+        for _ in 0..6 {
+            sender.send(large.clone()).await.expect("entries");
+        }
+        let moment = RandomState::new().build_hasher().finish() % 200;
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        import.abort();
+        assert!(import.await.is_err(), "it was not over");
+        // Else the stream could end before it is cancelled.
+        sender.closed().await;
+        let now = generation(&mut client).await;
+        assert_eq!(now, before, "round {round}, after {moment} ms");
+    }
+    // Also what went on when its client was gone is over by then.
+    for last in [1, 2, 3] {
+        let entry = format!("192.0.2.{last}");
+        let parts = vec![header("bad", Operation::Add), entries(&[&entry])];
+        let done = timeout(Duration::from_secs(20), client.import_set(iter(parts))).await;
+        done.expect("a free place").expect("imported");
+    }
+    let all = listed(&mut client, "bad", "").await;
+    assert_eq!(all, ["192.0.2.1", "192.0.2.2", "192.0.2.3", "203.0.113.7"]);
 }
 
 async fn generation(client: &mut Client) -> u64 {

@@ -11,6 +11,7 @@ mod convert;
 mod fault;
 mod listen;
 mod logging;
+mod look;
 mod monitor;
 mod notify;
 mod reload;

@@ -8,13 +8,14 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic_health::server::HealthReporter;
-use xdpgate::{AutoAttach, Firewall, Previous};
+use xdpgate::{AutoAttach, Firewall, HealthError, Previous};
 use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
 use super::access::{self, Access};
 use super::listen::Listener;
 use super::logging::Control;
+use super::look::Looks;
 use super::monitor::Told;
 use super::notify;
 use super::reload::Reloader;
@@ -202,13 +203,15 @@ async fn serve(
     access.warn_of_reach(&listeners, firewall.policy().as_deref());
     // Kept until all is drained: the files of the sockets go with it.
     let (incoming, _accepting) = access.accept(listeners)?;
+    let looked = Arc::clone(firewall);
+    let looks = Looks::start(move || (looked.health(), notify::status_line(&looked)))?;
     let endpoints = endpoints.join(", ");
     told.serving(firewall);
     log::info!(endpoint = endpoints.as_str(); "ready: serving at {endpoints}");
     notify::ready(&notify::status_line(firewall));
     let serving = router.serve_with_incoming_shutdown(incoming, stopped);
     tokio::pin!(serving);
-    let watch = watch_health(Arc::clone(firewall), health.clone());
+    let watch = watch_health(firewall, looks, health.clone());
     let name = tokio::select! {
         ended = &mut serving => return Ok(ended?),
         () = watch => unreachable!("health is watched for ever"),
@@ -262,19 +265,18 @@ async fn reload_at(hangup: &mut Signal, reloader: &Arc<Reloader>, firewall: &Arc
 /// It tells the service manager also that the daemon is alive, which is so when a call of the library
 /// comes back, whatever it says: to be killed would mend nothing, and would close the API by which an
 /// operator can.
-async fn watch_health(firewall: Arc<Firewall>, health: HealthReporter) {
+async fn watch_health(
+    firewall: &Firewall,
+    looks: Looks<(Result<(), HealthError>, String)>,
+    health: HealthReporter,
+) {
     let mut was_well = true;
     let alive_every = notify::alive_every();
     let every = alive_every.map_or(HEALTH_EVERY, |alive| alive.min(HEALTH_EVERY));
-    let mut told = notify::status_line(&firewall);
+    let mut told = notify::status_line(firewall);
     loop {
         tokio::time::sleep(every).await;
-        let asked = Arc::clone(&firewall);
-        let looked = tokio::task::spawn_blocking(move || {
-            let status = notify::status_line(&asked);
-            (asked.health(), status)
-        });
-        let Ok((found, status)) = looked.await else {
+        let Some((found, status)) = looks.look().await else {
             continue;
         };
         let status = match &found {

@@ -61,17 +61,23 @@ impl Access {
             None => format!("{:?}", peer.origin().source()),
         };
         self.spend(rules, who)?;
-        if let (Need::Change, Some(caller)) = (need, &caller)
-            && caller.role < Role::Admin
-        {
-            let refusal = Refusal::denied(format!(
-                "{caller} is a viewer and may not call {}: it takes the role admin",
-                name(path)
-            ));
-            return Err(refusal.of(caller.to_string()));
+        if let Some(caller) = &caller {
+            may(caller, path)?;
         }
         Ok(caller)
     }
+}
+
+/// Whether somebody has the role that a call takes.
+fn may(caller: &Caller, path: &str) -> Result<(), Refusal> {
+    if need(path) != Need::Change || caller.role >= Role::Admin {
+        return Ok(());
+    }
+    let refusal = Refusal::denied(format!(
+        "{caller} is a viewer and may not call {}: it takes the role admin",
+        name(path)
+    ));
+    Err(refusal.of(caller.to_string()))
 }
 
 /// The method, without its service. It is whatever a client says it is, so not all of it is taken.
@@ -134,17 +140,20 @@ where
             }
         };
         let call = Call {
-            access: self.access.clone(),
-            peer,
-            presented,
+            standing: Standing {
+                access: self.access.clone(),
+                peer,
+                presented,
+                path,
+                epoch: rules.epoch,
+            },
             caller,
-            path,
-            epoch: rules.epoch,
             audited: false,
             _in_call: in_call,
         };
         if let Some(caller) = &call.caller {
             request.extensions_mut().insert(caller.clone());
+            request.extensions_mut().insert(call.standing.clone());
         }
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -160,15 +169,49 @@ where
     }
 }
 
-/// A call that was let in.
-struct Call {
+/// By what a call was let in. It is in the extensions of each request of a [`Caller`], for the calls that
+/// go on for long: what held at the headers may not hold any more.
+#[derive(Clone)]
+pub(in crate::agent) struct Standing {
     access: Access,
     peer: Peer,
     presented: Presented,
-    caller: Option<Caller>,
     path: String,
     /// The rules by which it was let in.
     epoch: u64,
+}
+
+impl Standing {
+    /// Whether the call would still be let in. If not, the refusal is in the audit log.
+    pub(in crate::agent) fn check(&mut self) -> Result<(), Status> {
+        self.look().map_err(|refusal| {
+            let (audit, origin) = (self.access.audit(), self.peer.origin());
+            audit.refused(origin, &refusal.who, name(&self.path), &refusal.message);
+            refusal.status()
+        })
+    }
+
+    /// There is something to find only if the rules have changed or the certificate's time is up.
+    fn look(&mut self) -> Result<(), Refusal> {
+        let rules = self.access.rules();
+        let expired = self
+            .peer
+            .certificate()
+            .is_some_and(Certificate::has_expired);
+        if rules.epoch == self.epoch && !expired {
+            return Ok(());
+        }
+        let caller = self.access.identify(&rules, &self.peer, &self.presented)?;
+        may(&caller, &self.path)?;
+        self.epoch = rules.epoch;
+        Ok(())
+    }
+}
+
+/// A call that was let in.
+struct Call {
+    standing: Standing,
+    caller: Option<Caller>,
     audited: bool,
     _in_call: InCall,
 }
@@ -184,29 +227,24 @@ impl Call {
 
     /// Writes the line of a call that changes something, once.
     fn audit(&mut self, note: Option<AuditNote>, outcome: &str) {
-        if std::mem::replace(&mut self.audited, true) || need(&self.path) != Need::Change {
+        if std::mem::replace(&mut self.audited, true) || need(&self.standing.path) != Need::Change {
             return;
         }
         if let Some(caller) = &self.caller {
-            let (audit, origin) = (self.access.audit(), self.peer.origin());
-            audit.called(caller, origin, name(&self.path), note, outcome);
+            let Standing {
+                access, peer, path, ..
+            } = &self.standing;
+            let audit = access.audit();
+            audit.called(caller, peer.origin(), name(path), note, outcome);
         }
     }
 
-    /// Whether it would still be let in, if the rules have changed since it was or its time is up.
-    fn check_again(&mut self) -> Result<(), Refusal> {
-        let rules = self.access.rules();
-        let expired = self
-            .peer
-            .certificate()
-            .is_some_and(Certificate::has_expired);
-        // What was changed is told in any case.
-        if (rules.epoch == self.epoch && !expired) || need(&self.path) != Need::Read {
-            return Ok(());
+    /// Whether what it reads may still be told. What was changed is told in any case.
+    fn check_again(&mut self) -> Result<(), Status> {
+        match need(&self.standing.path) {
+            Need::Read => self.standing.check(),
+            Need::Nothing | Need::Change => Ok(()),
         }
-        self.access.identify(&rules, &self.peer, &self.presented)?;
-        self.epoch = rules.epoch;
-        Ok(())
     }
 }
 
@@ -254,14 +292,11 @@ impl http_body::Body for Answer {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && frame.is_data()
-            && let Err(refusal) = self.call.check_again()
+            && let Err(status) = self.call.check_again()
         {
-            let call = &self.call;
-            let (audit, origin) = (call.access.audit(), call.peer.origin());
-            audit.refused(origin, &refusal.who, name(&call.path), &refusal.message);
             // As trailers: an error would only reset the stream, without saying why.
             let mut trailers = http::HeaderMap::new();
-            refusal.status().add_header(&mut trailers)?;
+            status.add_header(&mut trailers)?;
             self.ended = true;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }

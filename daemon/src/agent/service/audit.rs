@@ -22,19 +22,22 @@ pub(super) fn noted<R: Changed>(mut response: Response<R>, what: impl Into<Strin
     response
 }
 
-/// What a change of the policy is about, without rules and entries themselves.
+/// What a change of the policy is about, without rules and entries themselves. Names are told as far as
+/// they can be right: with `partial`, wrong ones come here too, of any length.
 pub(super) fn changes(request: &v1::ChangePolicyRequest) -> String {
     use v1::change::Change;
     const MOST: usize = 5;
     let named = |change: &v1::Change| match &change.change {
         Some(Change::CreateRule(_) | Change::PutRule(_)) => "a rule".to_owned(),
-        Some(Change::RemoveRule(id)) => format!("rule {id} removed"),
-        Some(Change::EnableRule(rule)) if rule.enabled => format!("rule {} on", rule.id),
-        Some(Change::EnableRule(rule)) => format!("rule {} off", rule.id),
-        Some(Change::CreateSet(set) | Change::PutSet(set)) => format!("set {}", set.name),
-        Some(Change::RemoveSet(name)) => format!("set {name} removed"),
-        Some(Change::AddEntries(set)) => format!("set {}: +{}", set.name, set.entries.len()),
-        Some(Change::RemoveEntries(set)) => format!("set {}: -{}", set.name, set.entries.len()),
+        Some(Change::RemoveRule(id)) => format!("rule {} removed", cut(id)),
+        Some(Change::EnableRule(rule)) if rule.enabled => format!("rule {} on", cut(&rule.id)),
+        Some(Change::EnableRule(rule)) => format!("rule {} off", cut(&rule.id)),
+        Some(Change::CreateSet(set) | Change::PutSet(set)) => format!("set {}", cut(&set.name)),
+        Some(Change::RemoveSet(name)) => format!("set {} removed", cut(name)),
+        Some(Change::AddEntries(set)) => format!("set {}: +{}", cut(&set.name), set.entries.len()),
+        Some(Change::RemoveEntries(set)) => {
+            format!("set {}: -{}", cut(&set.name), set.entries.len())
+        }
         Some(Change::DefaultVerdict(_)) => "default".to_owned(),
         Some(Change::Malformed(_)) => "malformed".to_owned(),
         None => "nothing".to_owned(),
@@ -44,6 +47,12 @@ pub(super) fn changes(request: &v1::ChangePolicyRequest) -> String {
         words.push(format!("{} more", request.changes.len() - MOST));
     }
     words.join(", ")
+}
+
+fn cut(name: &str) -> &str {
+    const LONGEST: usize = 64;
+    let end = name.char_indices().nth(LONGEST);
+    end.map_or(name, |(end, _)| &name[..end])
 }
 
 impl Changed for v1::ApplyPolicyResponse {
@@ -83,3 +92,44 @@ impl Changed for v1::DetachInterfaceResponse {}
 impl Changed for v1::SetModeResponse {}
 impl Changed for v1::ReloadConfigResponse {}
 impl Changed for v1::StopResponse {}
+
+#[cfg(test)]
+mod tests {
+    use xdpgate_api::v1::change::Change as Is;
+
+    use super::*;
+
+    #[test]
+    fn names_of_any_length_make_a_short_line() {
+        let long = "é".repeat(100_000);
+        let set = || v1::AddressSet {
+            name: long.clone(),
+            ..Default::default()
+        };
+        let rule = |enabled| v1::EnableRule {
+            id: long.clone(),
+            enabled,
+        };
+        for change in [
+            Is::RemoveRule(long.clone()),
+            Is::EnableRule(rule(true)),
+            Is::EnableRule(rule(false)),
+            Is::CreateSet(set()),
+            Is::PutSet(set()),
+            Is::RemoveSet(long.clone()),
+            Is::AddEntries(set()),
+            Is::RemoveEntries(set()),
+        ] {
+            let change = v1::Change {
+                change: Some(change),
+            };
+            let request = v1::ChangePolicyRequest {
+                changes: vec![change],
+                ..Default::default()
+            };
+            let line = changes(&request);
+            assert!(line.contains(&"é".repeat(64)), "{line}");
+            assert!(line.chars().count() < 64 + 20, "{line}");
+        }
+    }
+}

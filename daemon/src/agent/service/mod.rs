@@ -74,7 +74,13 @@ struct Shared {
     tokens: Tokens,
     streams: Streams,
     imports: Arc<Semaphore>,
+    /// For the calls that read but compute for long.
+    computing: Arc<Semaphore>,
 }
+
+/// Calls that compute for long, at one time; others wait. Anybody who may read may make them, and the
+/// threads are everybody's.
+const COMPUTING_AT_ONCE: usize = 2;
 
 impl Shared {
     fn lock_changes(&self) -> MutexGuard<'_, ()> {
@@ -96,6 +102,7 @@ impl FirewallService {
             tokens: Tokens::default(),
             streams: Streams::default(),
             imports: Arc::new(Semaphore::new(sets::AT_ONCE)),
+            computing: Arc::new(Semaphore::new(COMPUTING_AT_ONCE)),
         }))
     }
 
@@ -145,6 +152,22 @@ impl FirewallService {
             .map_err(|e| fault::internal(format!("the call did not end well: {e}")))?
             .map(Response::new)
     }
+
+    /// Likewise, when it is its turn: for calls that compute for long. A client that does not wait that
+    /// long leaves the row.
+    async fn run_in_turn<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Shared) -> Result<R, Status> + Send + 'static,
+    ) -> Result<Response<R>, Status> {
+        let turn = Arc::clone(&self.0.computing).acquire_owned().await;
+        let turn = turn.map_err(|_| fault::stopping())?;
+        self.run(move |shared| {
+            // Also when nobody waits for it any more, it computes until it is done.
+            let _turn = turn;
+            call(shared)
+        })
+        .await
+    }
 }
 
 #[tonic::async_trait]
@@ -185,7 +208,8 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::PlanPolicyRequest>,
     ) -> Result<Response<v1::PlanPolicyResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| policy::plan(shared, &request)).await
+        self.run_in_turn(move |shared| policy::plan(shared, &request))
+            .await
     }
 
     async fn change_policy(
@@ -202,7 +226,7 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         request: Request<Streaming<v1::ImportSetRequest>>,
     ) -> Result<Response<v1::ImportSetResponse>, Status> {
-        sets::import(self, request.into_inner()).await
+        sets::import(self, request).await
     }
 
     async fn confirm_policy(
@@ -404,7 +428,7 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::EvaluateRequest>,
     ) -> Result<Response<v1::EvaluateResponse>, Status> {
         let request = request.into_inner();
-        self.run(move |shared| evaluate(&shared.firewall, &request))
+        self.run_in_turn(move |shared| evaluate(&shared.firewall, &request))
             .await
     }
 
@@ -455,3 +479,6 @@ fn evaluate(
         results: frames.map(judge).collect::<Result<_, _>>()?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! The calls about address sets: imports and lists, both as streams.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tonic::{Code, Status, Streaming};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Code, Request, Status, Streaming};
 use xdpgate::policy::{AddressSet, AddressSetBuilder, Change, ChangeErrorKind, Prefix, SetName};
 use xdpgate::{Generation, TransactionError};
 use xdpgate_api::v1;
@@ -13,6 +14,7 @@ use xdpgate_api::v1::import_set_request::Part;
 use super::safety::{Guard, confirm_by};
 use super::stream::{Over, Sink};
 use super::{FirewallService, Shared, audit};
+use crate::agent::access::Standing;
 use crate::agent::convert::{self, Wrong};
 use crate::agent::fault::{self, Fault};
 
@@ -24,6 +26,9 @@ pub(super) const AT_ONCE: usize = 2;
 
 /// How long the next message of an import is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an import may take from its turn to its last message: others wait for it.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// Entries of a message of a list.
 const TOGETHER: usize = 4096;
@@ -82,8 +87,12 @@ impl Import {
         Ok(self)
     }
 
-    /// Changes the policy.
-    fn finish(self, shared: &Shared) -> Result<v1::ImportSetResponse, Status> {
+    /// Changes the policy, if whoever sent it still may.
+    fn finish(
+        self,
+        shared: &Shared,
+        mut standing: Option<Standing>,
+    ) -> Result<v1::ImportSetResponse, Status> {
         let received = self.entries.pushed() as u64;
         let set = self
             .entries
@@ -95,6 +104,7 @@ impl Import {
             _ => Change::PutSet(name, set),
         };
         let _change = shared.lock_changes();
+        still_may(&mut standing)?;
         let done = shared
             .firewall
             .transact(&[change], self.guard.transaction());
@@ -129,12 +139,15 @@ fn not_imported(error: &TransactionError, set: &str) -> Status {
 }
 
 /// Reads an import to its end, part by part: what was read is held as a set is, and no message longer
-/// than it takes.
+/// than it takes. With each message it is looked anew whether the caller may still do this.
 pub(super) async fn import(
     service: &FirewallService,
-    mut parts: Streaming<v1::ImportSetRequest>,
+    mut request: Request<Streaming<v1::ImportSetRequest>>,
 ) -> Result<tonic::Response<v1::ImportSetResponse>, Status> {
-    let header = match next(&mut parts).await?.and_then(|message| message.part) {
+    let mut standing = request.extensions_mut().remove::<Standing>();
+    let mut parts = request.into_inner();
+    let first = next(&mut parts, Instant::now() + LONGEST).await?;
+    let header = match first.and_then(|message| message.part) {
         Some(Part::Header(header)) => header,
         _ => return Err(Wrong::new("header", "the first message must be the header").into()),
     };
@@ -142,7 +155,9 @@ pub(super) async fn import(
     let mut import = Import::new(header)?;
     let turn = Arc::clone(&service.0.imports).acquire_owned().await;
     let turn = turn.map_err(|_| fault::stopping())?;
-    while let Some(message) = next(&mut parts).await? {
+    let until = Instant::now() + LONGEST;
+    while let Some(message) = next(&mut parts, until).await? {
+        still_may(&mut standing)?;
         let add = move || import.add(message.part);
         let added = tokio::task::spawn_blocking(add).await;
         import = added.map_err(|e| fault::internal(format!("the import broke off: {e}")))??;
@@ -150,24 +165,44 @@ pub(super) async fn import(
     // tonic takes a stream that the client has cancelled for one that has ended. hyper drops the call
     // then, but only while it waits: let it.
     tokio::task::yield_now().await;
-    let done = service.run(move |shared| import.finish(shared)).await;
+    let finish = service.run(move |shared| import.finish(shared, standing));
+    let done = finish.await;
     drop(turn);
     let done = done?;
     let what = format!("set {set}: {} entries", done.get_ref().received);
     Ok(audit::noted(done, what))
 }
 
-async fn next(
-    parts: &mut Streaming<v1::ImportSetRequest>,
-) -> Result<Option<v1::ImportSetRequest>, Status> {
-    let message = tokio::time::timeout(PATIENCE, parts.message()).await;
-    message.unwrap_or_else(|_| {
-        let message = format!(
-            "no message for {} s: the import is broken off and changed nothing; begin anew",
-            PATIENCE.as_secs()
-        );
-        Err(Fault::new(Code::DeadlineExceeded, "IMPORT_STALLED", message).into())
-    })
+/// Whether the caller may still do this; a service without rules of access has nobody to ask.
+fn still_may(standing: &mut Option<Standing>) -> Result<(), Status> {
+    standing.as_mut().map_or(Ok(()), Standing::check)
+}
+
+/// The next message, if it comes soon and the import is not to be over by now.
+async fn next<M>(
+    parts: &mut (impl Stream<Item = Result<M, Status>> + Unpin),
+    until: Instant,
+) -> Result<Option<M>, Status> {
+    let left = until.saturating_duration_since(Instant::now());
+    // A timeout alone would never come up for a client that always has a message ready.
+    if !left.is_zero()
+        && let Ok(message) = tokio::time::timeout(left.min(PATIENCE), parts.next()).await
+    {
+        return message.transpose();
+    }
+    let (reason, why, mend) = match left > PATIENCE {
+        true => {
+            let why = format!("no message for {} s", PATIENCE.as_secs());
+            ("IMPORT_STALLED", why, "begin anew")
+        }
+        false => {
+            let why = format!("not all came within {} minutes", LONGEST.as_secs() / 60);
+            let mend = "send it faster, or in several imports with OPERATION_ADD";
+            ("IMPORT_TOO_LONG", why, mend)
+        }
+    };
+    let message = format!("{why}: the import is broken off and changed nothing; {mend}");
+    Err(Fault::new(Code::DeadlineExceeded, reason, message).into())
 }
 
 /// The set that is asked for, of the policy in force.
@@ -220,5 +255,31 @@ impl List {
             });
         }
         sink.send(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_import_is_over_at_some_time_however_busy_it_is() {
+        let mut busy = tokio_stream::iter(std::iter::repeat_with(|| Ok(())));
+        let later = Instant::now() + LONGEST;
+        assert_eq!(
+            next(&mut busy, later).await.expect("time is left"),
+            Some(())
+        );
+        let over = next(&mut busy, Instant::now()).await;
+        let mut silent = tokio_stream::pending::<Result<(), Status>>();
+        let soon = Instant::now() + Duration::from_millis(50);
+        for status in [over, next(&mut silent, soon).await].map(|ended| ended.expect_err("over")) {
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+            let info = status.get_details_error_info().expect("details");
+            assert_eq!(info.reason, "IMPORT_TOO_LONG");
+            assert!(status.message().contains("15 minutes"), "{status}");
+        }
     }
 }
