@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::certificates::{Authority, Pair, open_directory, private, token};
 use common::daemon::{Daemon, daemon};
 use common::host::{Host, SERVER, audited, status, with_token};
-use common::{Ended, XDPGATE, XDPGATED, command, is_root, text, wait_for};
+use common::{Ended, XDPGATE, XDPGATED, command, copy_program, is_root, text, wait_for};
 use nix::sys::signal::Signal;
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -488,7 +488,7 @@ fn r69_users_of_the_socket_have_roles() {
     let host = Host::new();
     // Where a user without rights can get at it.
     let program = host.scratch.path("xdpgate");
-    fs::copy(XDPGATE, &program).expect("a copy");
+    copy_program(XDPGATE, &program);
     open_directory(host.scratch.path("x").parent().expect("a directory"));
     let socket = host.scratch.path("s.sock");
     let server = format!("unix:{}", text(&socket));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::daemon::{Daemon, attempt, daemon};
 use common::namespace::Namespace;
-use common::{Ended, Scratch, TOO_SLOW, XDPGATED, is_root, run, text, wait_for};
+use common::{Ended, Scratch, TOO_SLOW, XDPGATED, copy_program, is_root, run, text, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -426,7 +426,7 @@ fn without_privileges_it_says_so() {
     let scene = Scene::new();
     // Where anybody may run and write.
     let program = scene.scratch.path("xdpgated");
-    std::fs::copy(XDPGATED, &program).expect("a copy");
+    copy_program(XDPGATED, &program);
     let everybody = std::fs::Permissions::from_mode(0o777);
     std::fs::set_permissions(program.parent().expect("a directory"), everybody).expect("set");
     let server = format!("unix:{}", text(&scene.scratch.path("nobody.sock")));

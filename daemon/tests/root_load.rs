@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use common::namespace::Namespace;
-use common::{Ended, Scratch, TOO_SLOW, XDPGATE, captures, frames, is_root, run, text, xdpgate};
+use common::{
+    Ended, Scratch, TOO_SLOW, XDPGATE, captures, copy_program, frames, is_root, run, text, xdpgate,
+};
 
 const POLICY: &str = "
 version: 1
@@ -206,7 +208,7 @@ fn a_load_that_fails_leaves_nothing() {
 /// A copy of the client where anybody may run it.
 fn anybody_may_run(scratch: &Scratch) -> String {
     let program = scratch.path("xdpgate");
-    std::fs::copy(XDPGATE, &program).expect("a copy");
+    copy_program(XDPGATE, &program);
     let everybody = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(program.parent().expect("a directory"), everybody).expect("set");
     text(&program)

@@ -93,6 +93,12 @@ pub fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A
     output.unwrap_or_else(|e| panic!("{program}: {e}")).into()
 }
 
+/// Copies a program. By another process: a child that another test starts meanwhile would hold the file
+/// open for writing, and nobody could run it.
+pub fn copy_program(program: &str, to: &Path) {
+    run("cp", [OsStr::new(program), to.as_os_str()]).ok();
+}
+
 /// Runs the client to its end.
 pub fn xdpgate<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ended {
     run(XDPGATE, arguments)
