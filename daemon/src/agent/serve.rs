@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic_health::server::HealthReporter;
-use xdpgate::{AutoAttach, Firewall, HealthError, Previous};
+use xdpgate::{AutoAttach, Firewall, HealthError, RollbackError};
 use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
@@ -90,21 +90,18 @@ pub(super) fn until_stopped(
 
 /// Takes back what nobody has confirmed: nobody would keep its deadline until the next start.
 fn take_back(firewall: &Firewall) {
+    // First: what the deadline takes back from here on is not rolled back once more.
+    let in_force = firewall.generation().unwrap_or_default();
     let Some(pending) = firewall.pending() else {
         return;
     };
-    let done = match pending.previous {
-        Previous::Enforcement(mode) => firewall
-            .set_enforcement(mode, None)
-            .map_err(|e| e.to_string()),
-        _ => firewall.rollback().map(drop).map_err(|e| e.to_string()),
-    };
     let generation = pending.generation.get();
-    match done {
-        Ok(()) => log::warn!(
+    match firewall.rollback_from(in_force) {
+        Ok(_) => log::warn!(
             generation;
             "what waits for its confirmation is taken back, because the daemon ends"
         ),
+        Err(RollbackError::Generation { .. }) => {}
         Err(error) => log::error!(
             generation;
             "what waits for its confirmation stays in force until the next start: {error}"
