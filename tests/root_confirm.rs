@@ -31,18 +31,6 @@ fn child() {
     child::serve();
 }
 
-/// A BPF file system and a state directory of the test's own.
-fn places(test: &str) -> (Places, TempDir) {
-    let mount = env::temp_dir().join(format!("xdpgate-{test}-{}", std::process::id()));
-    netns::mount_bpffs(&mount);
-    let state = TempDir::new().unwrap();
-    let places = Places {
-        pins: mount.join("pins"),
-        state: state.path().join("state"),
-    };
-    (places, state)
-}
-
 fn within(milliseconds: u64) -> ApplyOptions {
     ApplyOptions::default().confirm_within(Duration::from_millis(milliseconds))
 }
@@ -140,7 +128,7 @@ fn r110_killed_while_it_waits() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("confirm-kill");
+        let (places, _state) = Places::new("confirm-kill");
         let (mut process, _) = Process::start(&places);
         process.tell("mode enforce");
         process.tell("apply 1");
@@ -201,7 +189,7 @@ fn r110_r129_the_clock_of_the_boot_jumps() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("confirm-clock");
+        let (places, _state) = Places::new("confirm-clock");
         let later = |seconds: u32| {
             let mut command = Command::new("unshare");
             command
@@ -240,7 +228,7 @@ fn r110_r129_over_a_restart_of_the_machine() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("confirm-boot");
+        let (places, _state) = Places::new("confirm-boot");
         let state_file = places.state.join("state.json");
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         for (wall, pending) in [("still", true), ("2001-01-01T00:00:00Z", false)] {
@@ -280,7 +268,7 @@ fn r72_r110_enforcement_that_nobody_confirms() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("confirm-mode");
+        let (places, _state) = Places::new("confirm-mode");
         let (mut process, state) = Process::start(&places);
         assert_eq!(state.mode, "dryrun", "a first start");
         process.tell("apply 7");
@@ -323,7 +311,7 @@ fn r72_pass_mode_stays_until_it_is_ended() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("pass");
+        let (places, _state) = Places::new("pass");
         let firewall = places.loader().load().unwrap();
         firewall
             .set_enforcement(Enforcement::Enforce, None)
@@ -387,7 +375,7 @@ fn r72_pass_mode_for_all_that_can_be_switched() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("pass-broken");
+        let (places, _state) = Places::new("pass-broken");
         let firewall = places.loader().load().unwrap();
         firewall
             .set_enforcement(Enforcement::Enforce, None)
@@ -414,7 +402,7 @@ fn r72_pass_mode_whose_end_cannot_be_saved_stays() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("pass-full");
+        let (places, _state) = Places::new("pass-full");
         let firewall = places.loader().load().unwrap();
         firewall
             .set_enforcement(Enforcement::Enforce, None)
@@ -456,7 +444,7 @@ fn r72_a_deadline_does_not_end_pass_mode() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("pass-deadline");
+        let (places, _state) = Places::new("pass-deadline");
         let firewall = places.loader().load().unwrap();
         firewall.apply(&policy(7)).unwrap();
         let within = Some(Duration::from_millis(500));

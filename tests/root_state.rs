@@ -11,7 +11,6 @@ mod common {
     pub mod random;
 }
 
-use std::env;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -34,17 +33,6 @@ fn child() {
     child::serve();
 }
 
-fn places(test: &str) -> (Places, TempDir) {
-    let mount = env::temp_dir().join(format!("xdpgate-{test}-{}", std::process::id()));
-    netns::mount_bpffs(&mount);
-    let state = TempDir::new().unwrap();
-    let places = Places {
-        pins: mount.join("pins"),
-        state: state.path().join("state"),
-    };
-    (places, state)
-}
-
 fn record(dir: &Path) -> serde_json::Value {
     let text = fs::read_to_string(dir.join("state.json")).expect("state.json");
     serde_json::from_str(&text).expect("a record")
@@ -64,7 +52,7 @@ fn r129_killed_at_random_moments() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("state-kill");
+        let (places, _state) = Places::new("state-kill");
         let mut random = Random::new(129);
         let (mut process, state) = Process::start(&places);
         assert_eq!(state.generation, 0);
@@ -290,7 +278,7 @@ fn r129_generations_and_keys_go_on() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("state-keys");
+        let (places, _state) = Places::new("state-keys");
         let firewall = places.loader().load().unwrap();
         let keyed = |key: &str| ApplyOptions::default().key(key);
         let first = firewall.apply_with(&policy(1), keyed("one")).unwrap();
@@ -367,7 +355,7 @@ fn r129_a_record_that_is_not_understood_is_refused_and_the_filter_stays() {
         return;
     }
     netns::run(|| {
-        let (places, _state) = places("state-version");
+        let (places, _state) = Places::new("state-version");
         let firewall = places.loader().load().unwrap();
         firewall
             .set_enforcement(Enforcement::Enforce, None)

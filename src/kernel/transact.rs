@@ -113,6 +113,16 @@ impl TransactionOptions {
     }
 }
 
+/// All or nothing, with these options.
+impl From<ApplyOptions> for TransactionOptions {
+    fn from(apply: ApplyOptions) -> Self {
+        Self {
+            apply,
+            ..Self::default()
+        }
+    }
+}
+
 /// What [`Firewall::transact`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

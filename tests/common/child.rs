@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use tempfile::TempDir;
 use xdpgate::policy::Policy;
 use xdpgate::{ApplyOptions, Enforcement, Firewall, Generation, Loader, Pinning, Verdict};
 
 use super::live::Entry;
+use super::netns;
 use super::packet::udp_from;
 
 /// In the environment of a child: the directory of its pins, and of its state.
@@ -26,6 +28,18 @@ pub struct Places {
 }
 
 impl Places {
+    /// A BPF file system and a state directory of the test's own.
+    pub fn new(test: &str) -> (Self, TempDir) {
+        let mount = env::temp_dir().join(format!("xdpgate-{test}-{}", std::process::id()));
+        netns::mount_bpffs(&mount);
+        let state = TempDir::new().unwrap();
+        let places = Self {
+            pins: mount.join("pins"),
+            state: state.path().join("state"),
+        };
+        (places, state)
+    }
+
     pub fn loader(&self) -> Loader {
         let loader = Firewall::loader().pin(Pinning::Require).max_rules(64);
         let small = loader.max_interfaces(4).max_bans(16).remember_flows(0);

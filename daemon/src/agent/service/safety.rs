@@ -59,17 +59,7 @@ impl Guard {
     }
 
     pub(super) fn transaction(self) -> TransactionOptions {
-        let mut options = TransactionOptions::default();
-        if let Some(generation) = self.expected {
-            options = options.expect_generation(generation);
-        }
-        if let Some(within) = self.within {
-            options = options.confirm_within(within);
-        }
-        match self.key {
-            Some(key) => options.key(key),
-            None => options,
-        }
+        self.apply().into()
     }
 }
 
