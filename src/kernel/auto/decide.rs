@@ -194,25 +194,44 @@ pub(super) fn decide_by(
         .filter(|h| h.alive)
         .map(|h| (h.ifindex, h))
         .collect();
-    let mut decisions: Decisions = seen
-        .values()
-        .map(|interface| {
-            let attached = held.get(&interface.ifindex).is_some_and(|h| h.automatic);
-            let decision = match refusal(interface) {
-                Some(reason) if !(attached && reason.is_passing()) => Decision::Skip(reason),
-                _ => Decision::Attach,
-            };
-            (interface.ifindex, decision)
-        })
-        .collect();
     let by_hand = held.values().filter(|h| !h.automatic).map(|h| h.ifindex);
-    Layers {
+    let layers = Layers {
         seen,
         members: members(seen),
         by_hand: by_hand.collect(),
+    };
+    let mut passing: BTreeMap<IfIndex, SkipReason> = BTreeMap::new();
+    let mut decisions = Decisions::new();
+    for interface in seen.values() {
+        let attached = held.get(&interface.ifindex).is_some_and(|h| h.automatic);
+        let decision = match refusal(interface) {
+            Some(reason) if attached && reason.is_passing() => {
+                passing.insert(interface.ifindex, reason);
+                Decision::Attach
+            }
+            Some(reason) => Decision::Skip(reason),
+            None => Decision::Attach,
+        };
+        decisions.insert(interface.ifindex, decision);
     }
-    .thin_out(&mut decisions);
-    decisions
+    // What stays only because it is attached has no say any more once a layer has taken its place:
+    // the others are decided without it, as they will be when it is detached.
+    let mut replaced = Decisions::new();
+    loop {
+        let mut thinned = decisions.clone();
+        layers.thin_out(&mut thinned);
+        let before = replaced.len();
+        for (ifindex, reason) in &passing {
+            if !replaced.contains_key(ifindex) && thinned[ifindex] != Decision::Attach {
+                replaced.insert(*ifindex, thinned[ifindex].clone());
+                decisions.insert(*ifindex, Decision::Skip(reason.clone()));
+            }
+        }
+        if replaced.len() == before {
+            thinned.extend(replaced);
+            return thinned;
+        }
+    }
 }
 
 /// Why an interface is not taken, were it the only one. Depends on that interface alone, and on the

@@ -262,6 +262,28 @@ fn down_and_no_address_are_no_reason_to_detach() {
     assert_eq!(decide(&[held]), Decision::Skip(SkipReason::Down));
 }
 
+/// What stays only because it is attached keeps no other from being attached once it goes itself.
+#[test]
+fn what_a_layer_replaces_replaces_nothing() {
+    let mut waiting = member(physical(3), 4);
+    waiting.up = false;
+    let interfaces = [member(physical(2), 3), waiting, physical(4)];
+    let seen: Seen = interfaces.iter().map(|i| (i.ifindex, i.clone())).collect();
+    let rules = Selector::all().only_up(true).compile().unwrap();
+    let mut held = by_hand(&interfaces[1]);
+    held.automatic = true;
+
+    let decisions = decide(&rules, &seen, &[held]);
+    let on = "eth4".to_owned();
+    assert_eq!(decisions[&index(2)], Decision::Attach);
+    assert_eq!(
+        decisions[&index(3)],
+        Decision::Skip(SkipReason::JudgedAbove { on })
+    );
+    let after = decide(&rules, &seen, &[]);
+    assert_eq!(after[&index(2)], Decision::Attach);
+}
+
 #[test]
 fn records_that_go_in_circles_come_to_an_end() {
     let interfaces = [
