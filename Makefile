@@ -10,6 +10,7 @@ KERNELS ?= 5.10 newest
 BENCH_ARGS ?=
 FUZZ_TARGETS ?= policy_yaml compile_vs_oracle image_reader frames
 FUZZ_SECONDS ?= 20
+PROPERTY_CASES ?= 50000
 SCRIPTS := $(shell grep -lE '^.!.*\<(ba)?sh$$' scripts/* tests/kernels/* .ci/run fuzz/seed)
 export CLANGS ?= 14 15 16 19
 export TESTS ALLOWED_FAIL
@@ -54,6 +55,12 @@ test-kernels: ## the data-plane tests on real kernels in QEMU (KERNELS="5.10 6.1
 test-clangs: ## compile with each clang, load, compare (root; CLANGS="14 19")
 	@scripts/setup --clangs
 	@scripts/clang-matrix
+
+.PHONY: test-properties
+test-properties: ## the pure property tests with new random numbers and many cases (PROPERTY_CASES=50000)
+	PROPTEST_CASES=$(PROPERTY_CASES) $(CARGO) test -p xdpgate --lib --test packet_random --test image \
+		--test policy_roundtrip --test address_set --test recompile
+	PROPTEST_CASES=$(PROPERTY_CASES) $(CARGO) test -p xdpgated --test service
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for a moment (root; FUZZ_SECONDS=20; needs cargo-fuzz)

@@ -10,7 +10,7 @@ use xdpgate::Policy;
 use xdpgate::policy::{AddressSet, SetName};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(1000)))]
 
     /// Against the list as it was given, repeats included: an address is in the set as long as one
     /// of the entries that hold it lasts.

@@ -20,7 +20,7 @@ fn times() -> impl Strategy<Value = Vec<i64>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(800))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(800)))]
 
     #[test]
     fn r101_the_image_equals_the_oracle(

@@ -14,7 +14,7 @@ use xdpgate::packet::{Fragment, Packet, Parsed};
 use xdpgate::policy::Family;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(2000)))]
 
     #[test]
     fn any_bytes_parse(bytes in vec(any::<u8>(), 0..2000)) {

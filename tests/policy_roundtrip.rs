@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use xdpgate::{Policy, Verdict};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
 
     #[test]
     fn canonical_text_reads_back(policy in policy()) {

@@ -59,7 +59,7 @@ fn r101_changed_images_equal_the_oracle() {
         select(vec![0, ROWS_UP_TO]),
     );
     let config = Config {
-        cases: 800,
+        cases: Config::default().cases.max(800),
         failure_persistence: None,
         ..Config::default()
     };

@@ -240,7 +240,7 @@ mod any_changes {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(300)))]
 
         #[test]
         fn are_made_or_refused_by_name(

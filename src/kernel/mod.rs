@@ -61,6 +61,7 @@ mod state_dir;
 mod stats;
 mod sys;
 mod transact;
+mod wall;
 
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use auto::{

@@ -3,12 +3,12 @@
 use std::io;
 
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
 
 use crate::kernel::ifindex::IfIndex;
 use crate::kernel::layout::EventRecord;
 use crate::kernel::publish::Generation;
 use crate::kernel::stats::Disposition;
+use crate::kernel::wall::{monotonic, wall_and_monotonic};
 use crate::packet::Parsed;
 use crate::policy::RuleId;
 use crate::verdict::Reason;
@@ -82,9 +82,10 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn now() -> io::Result<Self> {
-        let monotonic = monotonic_ns()?;
+        let (wall, monotonic) = wall_and_monotonic()?;
+        let monotonic = i128::try_from(monotonic.as_nanos()).map_err(io::Error::other)?;
         Ok(Self {
-            offset: Timestamp::now().as_nanosecond() - i128::from(monotonic),
+            offset: wall.as_nanosecond() - monotonic,
         })
     }
 
@@ -95,8 +96,7 @@ impl Clock {
 
 /// What `bpf_ktime_get_ns` would say now.
 pub(super) fn monotonic_ns() -> io::Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+    u64::try_from(monotonic()?.as_nanos()).map_err(io::Error::other)
 }
 
 #[cfg(test)]

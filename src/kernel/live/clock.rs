@@ -3,10 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::compile::Clock;
+use crate::kernel::wall::{monotonic, wall_and_monotonic};
 
 /// A moment of the monotonic clock, and the tick (jiffy) that it is in or next to.
 ///
@@ -26,11 +27,11 @@ const LIFE: Duration = Duration::from_secs(10);
 
 impl Moment {
     pub(super) fn read(mut ticks: impl FnMut() -> io::Result<u64>) -> io::Result<Self> {
-        let mut at = now(ClockId::CLOCK_MONOTONIC_COARSE)?;
+        let mut at = coarse()?;
         let mut tries = 0;
         loop {
             let ticks = ticks()?;
-            let after = now(ClockId::CLOCK_MONOTONIC_COARSE)?;
+            let after = coarse()?;
             tries += 1;
             if at == after || tries == TRIES {
                 // If in doubt the earlier time: what expires does so later.
@@ -41,20 +42,20 @@ impl Moment {
     }
 
     pub(super) fn is_old(&self) -> bool {
-        monotonic().saturating_sub(self.at) >= LIFE
+        since(self.at) >= LIFE
     }
 
     /// The tick of now, give or take one.
     pub(super) fn ticks_now(&self, tick_ns: u32) -> u64 {
-        let since = monotonic().saturating_sub(self.at).as_nanos() / u128::from(tick_ns);
+        let since = since(self.at).as_nanos() / u128::from(tick_ns);
         let since = u64::try_from(since).unwrap_or(u64::MAX);
         self.ticks.saturating_add(since)
     }
 
     /// The moment on the wall clock. Nothing expires early by it, and at most three ticks late.
     pub(super) fn wall(&self, tick_ns: u32) -> io::Result<Clock> {
-        let wall = Timestamp::now();
-        let since = now(ClockId::CLOCK_MONOTONIC)?.saturating_sub(self.at);
+        let (wall, monotonic) = wall_and_monotonic()?;
+        let since = monotonic.saturating_sub(self.at);
         let since = SignedDuration::try_from(since).map_err(io::Error::other)?;
         Ok(Clock {
             now: wall.checked_sub(since).map_err(io::Error::other)?,
@@ -65,11 +66,11 @@ impl Moment {
     }
 }
 
-fn monotonic() -> Duration {
+fn since(at: Duration) -> Duration {
     // That the clock cannot be read is found when a moment is.
-    now(ClockId::CLOCK_MONOTONIC).unwrap_or_default()
+    monotonic().unwrap_or_default().saturating_sub(at)
 }
 
-fn now(clock: ClockId) -> io::Result<Duration> {
-    Ok(clock_gettime(clock)?.into())
+fn coarse() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?.into())
 }

@@ -112,7 +112,7 @@ fn apply(actions: &[Action], seen: &Seen, held: &[Held], refused: &[IfIndex]) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(2000)))]
 
     #[test]
     fn done_once_there_is_nothing_more_to_do(
