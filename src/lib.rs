@@ -75,9 +75,9 @@ pub use kernel::{
     PendingError, PinError, Pinning, Preflight, PreflightOptions, Previous, ProgramFacts,
     ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, Resync, RollbackError,
     RolledBack, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError, Severity,
-    SkipReason, Stats, Transaction, TransactionError, TransactionOptions, VerdictCount,
-    VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, describe_metrics, pass_all,
-    preflight, restore_interfaces, unpin,
+    SkipReason, Stats, TakeBackRefused, Transaction, TransactionError, TransactionOptions,
+    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info,
+    describe_metrics, pass_all, preflight, restore_interfaces, unpin,
 };
 #[cfg(feature = "pcap")]
 pub use kernel::{PcapngFrame, PcapngWriter};

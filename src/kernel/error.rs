@@ -270,7 +270,7 @@ fn removal(program: &ForeignProgram) -> String {
     }
 }
 
-/// What is broken, so that packets pass unjudged.
+/// What is broken, so that packets are not judged by the policy that should.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HealthError {
@@ -298,6 +298,18 @@ pub enum HealthError {
         interface: String,
         /// The program.
         program: u32,
+    },
+    /// A change that was not confirmed cannot be taken back; see
+    /// [`TakeBackRefused`](crate::TakeBackRefused).
+    #[error(
+        "generation {generation} was not confirmed, and the policy before cannot be put in force: \
+         {reason}; apply a whole policy, which replaces it"
+    )]
+    TakeBack {
+        /// The generation that is to be taken back.
+        generation: Generation,
+        /// Why it is not.
+        reason: String,
     },
     /// A system call failed.
     #[error("{call}: {source}")]

@@ -173,7 +173,7 @@ impl Firewall {
             Hash::of(format!("apply {within:?} {}", policy.hash()))
         });
         let key = options.key.as_deref().zip(request);
-        if let Some(generation) = core.check(&options, key)? {
+        if let Some(generation) = core.check(&options, key, true)? {
             return Ok(Applied::repeated(generation));
         }
         core.change(Arc::new(policy.clone()), options.within, key, &mut slots)
@@ -217,7 +217,7 @@ impl Firewall {
             Hash::of(format!("transact {within:?} {atomicity:?} {changes:?}"))
         });
         let key = apply.key.as_deref().zip(request);
-        let known = core.check(&apply, key);
+        let known = core.check(&apply, key, false);
         if let Some(generation) = known.inspect_err(|_| refused_changes())? {
             return Ok(Transaction {
                 generation: Some(generation).filter(|g| *g != Generation::default()),
@@ -254,11 +254,13 @@ impl Firewall {
 }
 
 impl Core {
-    /// Whether a transaction may be made; the generation of then if it was made before.
+    /// Whether a transaction may be made; the generation of then if it was made before. One that is
+    /// `whole` does not depend on the policy in force.
     fn check(
         &self,
         options: &ApplyOptions,
         key: Option<(&str, Hash)>,
+        whole: bool,
     ) -> Result<Option<Generation>, TransactionError> {
         if let Some((key, request)) = key {
             if key.is_empty() || key.len() > ApplyOptions::LONGEST_KEY {
@@ -276,7 +278,11 @@ impl Core {
                 });
             }
         }
-        self.check_pending().map_err(TransactionError::Apply)?;
+        match whole {
+            true => self.check_replaceable(),
+            false => self.check_pending(),
+        }
+        .map_err(TransactionError::Apply)?;
         let actual = self.generation();
         if let Some(expected) = options.expected
             && actual.unwrap_or_default() != expected
@@ -293,6 +299,16 @@ impl Core {
         match &lock(&self.memory).pending {
             Some(pending) => Err(ApplyError::Pending(pending.refusal())),
             None => Ok(()),
+        }
+    }
+
+    /// Likewise, for a whole policy: one that should have been taken back and cannot be gives way to it.
+    pub(super) fn check_replaceable(&self) -> Result<(), ApplyError> {
+        match &lock(&self.memory).pending {
+            Some(pending) if pending.refused.is_none() => {
+                Err(ApplyError::Pending(pending.refusal()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -313,19 +329,21 @@ impl Core {
         self.keeper.start(self).map_err(not_saved)?;
         // Only whoever has the turn gives out generations.
         let generation = Generation::new(self.last_generation() + 1);
-        let keys = {
+        let previous = self.lasting();
+        let (former, keys) = {
             let mut memory = lock(&self.memory);
             let keys = memory.keys.clone();
             memory.remember(key, generation);
-            memory.pending = Some(Waiting {
+            let waiting = Waiting {
                 generation,
                 deadline,
                 change: WaitingChange::Policy {
                     policy: Arc::clone(&policy),
-                    previous: self.policy(),
+                    previous,
                 },
-            });
-            keys
+                refused: None,
+            };
+            (memory.pending.replace(waiting), keys)
         };
         // First the way back, then the way there: a process may be killed in between.
         let done = match self.save() {
@@ -341,7 +359,7 @@ impl Core {
             }
             Err(_) => {
                 let mut memory = lock(&self.memory);
-                (memory.pending, memory.keys) = (None, keys);
+                (memory.pending, memory.keys) = (former, keys);
                 drop(memory);
                 self.save_or_note();
             }
