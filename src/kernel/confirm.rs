@@ -335,7 +335,7 @@ impl Core {
         match &waiting.change {
             WaitingChange::Enforcement { before } => {
                 self.take_back_enforcement(*before);
-                lock(&self.memory).pending = None;
+                lock(&self.memory).end_waiting(waiting);
                 self.save_or_note();
                 log::warn!("not confirmed: the mode is {before} again");
                 Ok(RolledBack::Enforcement(*before))
@@ -343,7 +343,7 @@ impl Core {
             WaitingChange::Policy { previous, .. } => {
                 let policy = previous.clone().unwrap_or_default();
                 let mut applied = self.put_in_force(policy, slots)?;
-                lock(&self.memory).pending = None;
+                lock(&self.memory).end_waiting(waiting);
                 applied.not_saved = self.save_or_note();
                 log::warn!(
                     "not confirmed: generation {} is taken back, {} is in force",

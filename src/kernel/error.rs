@@ -541,6 +541,18 @@ pub enum TransactionError {
         /// What that request was answered with.
         generation: Generation,
     },
+    /// The key's change was made, and taken back because nobody confirmed it. Nothing was done now:
+    /// who was shut out by it and asks again would be shut out again.
+    #[error(
+        "the change of key {key:?}, generation {generation}, was not confirmed in time and is taken back: \
+         choose another key to make it again"
+    )]
+    KeyTakenBack {
+        /// The key.
+        key: String,
+        /// The generation that was taken back.
+        generation: Generation,
+    },
     /// The key is no name.
     #[error(
         "key: it has {bytes} bytes, it must have 1 to {}",

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::at_deadline::Deadlines;
 use super::attach::{Attachment, ModePreference};
 use super::attacher::Attacher;
 use super::auto::Watching;
@@ -114,6 +115,7 @@ impl Firewall {
             memory: Mutex::default(),
             disk: Mutex::default(),
             keeper: Keeper::default(),
+            deadlines: Deadlines::default(),
             management: RwLock::new(Arc::new([])),
             telemetry,
         };

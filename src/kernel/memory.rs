@@ -59,7 +59,21 @@ impl Memory {
             key: key.to_owned(),
             request,
             generation: generation.get(),
+            taken_back: false,
         });
+    }
+
+    /// Ends the waiting of a change that nobody confirmed, and keeps in mind that it was not to last:
+    /// who asks for it again must not hear that it is in force.
+    pub(super) fn end_waiting(&mut self, waiting: &Waiting) {
+        self.pending = None;
+        if waiting.is_of_mode() {
+            // It has the generation of the policy, which stays.
+            return;
+        }
+        let generation = waiting.generation.get();
+        let of_it = self.keys.iter_mut().filter(|k| k.generation == generation);
+        of_it.for_each(|key| key.taken_back = true);
     }
 }
 

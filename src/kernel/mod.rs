@@ -5,6 +5,7 @@
 //!                                              -> recorder: what would have been done
 //! ```
 
+mod at_deadline;
 mod attach;
 mod attacher;
 mod auto;
@@ -63,6 +64,7 @@ mod stats;
 mod sys;
 mod transact;
 
+pub use at_deadline::AtDeadline;
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use auto::{
     AutoAttach, AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface,

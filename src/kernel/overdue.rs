@@ -1,7 +1,9 @@
 //! Changes whose deadline is past: taking back, and what follows when the kernel refuses that.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::at_deadline::AtDeadline;
 use super::confirm::{Waiting, WaitingChange};
 use super::core::Core;
 use super::enforcement::Enforcement;
@@ -9,6 +11,7 @@ use super::error::ApplyError;
 use super::firewall::lock;
 use super::keeper::LOOK;
 use super::pin_root;
+use crate::policy::Policy;
 
 /// A take-back that the kernel refuses: the deadline of a change is past, and the policy before cannot
 /// be put in force.
@@ -77,13 +80,24 @@ impl Core {
         if !due.is_zero() {
             return Some(due);
         }
-        match self.take_back(&waiting, &mut slots) {
-            Ok(_) => None,
+        let generation = waiting.generation;
+        let (told, next) = match self.take_back(&waiting, &mut slots) {
+            Ok(back) => (Some(AtDeadline::TakenBack { generation, back }), None),
             Err(error) => {
-                let refused = self.refuse_to_take_back(waiting, &error);
-                Some(refused.due())
+                let is_open = |w: &Waiting| w.refused.as_ref().is_some_and(|r| r.opened);
+                let was_open = is_open(&waiting);
+                let waiting = self.refuse_to_take_back(waiting, &error);
+                let reason = error.to_string();
+                let opened = AtDeadline::Opened { generation, reason };
+                let opens = is_open(&waiting) && !was_open;
+                (opens.then_some(opened), Some(waiting.due()))
             }
+        };
+        drop(slots);
+        if let Some(done) = told {
+            self.deadlines.tell(done);
         }
+        next
     }
 
     /// Keeps in mind that a change could not be taken back; at last everything passes.
@@ -128,7 +142,7 @@ impl Core {
     }
 
     /// The policy that lasts: the one in force, unless that waits for its confirmation.
-    pub(super) fn lasting(&self) -> Option<std::sync::Arc<crate::policy::Policy>> {
+    pub(super) fn lasting(&self) -> Option<Arc<Policy>> {
         match &lock(&self.memory).pending {
             Some(Waiting {
                 change: WaitingChange::Policy { previous, .. },

@@ -219,14 +219,15 @@ impl Core {
             Some(before) => memory.before = Before::Kept(before),
             None => memory.before = Before::NoPolicy,
         }
-        memory.remember(key, applied.generation);
-        if let Some(former) = memory.pending.take() {
+        if let Some(former) = memory.pending.clone() {
+            memory.end_waiting(&former);
             log::warn!(
                 "generation {}, which was not confirmed, is replaced: {} is in force",
                 former.generation,
                 applied.generation
             );
         }
+        memory.remember(key, applied.generation);
         drop(memory);
         applied.not_saved = self.save_or_note();
         Ok(applied)

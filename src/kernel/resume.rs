@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::confirm::{Waiting, WaitingChange};
+use super::at_deadline::AtDeadline;
+use super::confirm::{RolledBack, Waiting, WaitingChange};
 use super::core::Core;
 use super::deadline::Now;
 use super::enforcement::{self, Enforcement};
@@ -90,9 +91,14 @@ impl Core {
                 };
                 match pending.change {
                     PendingChange::Enforcement { before } => {
+                        let waiting = waiting(WaitingChange::Enforcement { before });
                         if !is_pass && !left.is_zero() {
-                            let change = WaitingChange::Enforcement { before };
-                            lock(&self.memory).pending = Some(waiting(change));
+                            lock(&self.memory).pending = Some(waiting);
+                        } else if !is_pass {
+                            self.deadlines.tell(AtDeadline::TakenBack {
+                                generation: waiting.generation,
+                                back: RolledBack::Enforcement(before),
+                            });
                         }
                         Start::Lasting
                     }
@@ -171,11 +177,18 @@ impl Core {
         };
         if let Some(policy) = policy {
             match (self.put_in_force(policy, &mut slots), start) {
-                (Ok(applied), Start::Reverted(waiting)) => log::warn!(
-                    "not confirmed: generation {} is taken back, {} is in force",
-                    waiting.generation,
-                    applied.generation
-                ),
+                (Ok(applied), Start::Reverted(waiting)) => {
+                    lock(&self.memory).end_waiting(&waiting);
+                    self.deadlines.tell(AtDeadline::TakenBack {
+                        generation: waiting.generation,
+                        back: RolledBack::Policy(applied.clone()),
+                    });
+                    log::warn!(
+                        "not confirmed: generation {} is taken back, {} is in force",
+                        waiting.generation,
+                        applied.generation
+                    );
+                }
                 // What the process before left goes on judging, as long as it cannot be taken back.
                 (Err(error), Start::Reverted(waiting)) if waiting.left().is_zero() => {
                     self.refuse_to_take_back(waiting, &error);

@@ -64,7 +64,8 @@ impl ApplyOptions {
     /// A name for this request, of 1 to [128](Self::LONGEST_KEY) bytes: if it is made again under the same name nothing is
     /// changed, and the answer is that of the first time. So a caller that got no answer may simply
     /// ask again. The last 256 names are kept, with a [`state_dir`](crate::Loader::state_dir) over
-    /// restarts, too.
+    /// restarts, too. If the change was not confirmed and is taken back, the answer is an error that says
+    /// so: to do it once more is for another name.
     ///
     /// The generation that is expected is not part of the request.
     pub fn key(mut self, key: impl Into<String>) -> Self {
@@ -269,13 +270,14 @@ impl Core {
             let memory = lock(&self.memory);
             if let Some(known) = memory.keys.iter().find(|known| known.key == key) {
                 let generation = Generation::new(known.generation);
-                if known.request == request {
-                    return Ok(Some(generation));
-                }
-                return Err(TransactionError::KeyUsed {
-                    key: key.to_owned(),
-                    generation,
-                });
+                let key = key.to_owned();
+                return match known.request == request {
+                    true if known.taken_back => {
+                        Err(TransactionError::KeyTakenBack { key, generation })
+                    }
+                    true => Ok(Some(generation)),
+                    false => Err(TransactionError::KeyUsed { key, generation }),
+                };
             }
         }
         match whole {
@@ -330,9 +332,14 @@ impl Core {
         // Only whoever has the turn gives out generations.
         let generation = Generation::new(self.last_generation() + 1);
         let previous = self.lasting();
-        let (former, keys) = {
+        let mut former = None;
+        let keys = {
             let mut memory = lock(&self.memory);
             let keys = memory.keys.clone();
+            if let Some(overdue) = memory.pending.clone() {
+                memory.end_waiting(&overdue);
+                former = Some(overdue);
+            }
             memory.remember(key, generation);
             let waiting = Waiting {
                 generation,
@@ -343,7 +350,8 @@ impl Core {
                 },
                 refused: None,
             };
-            (memory.pending.replace(waiting), keys)
+            memory.pending = Some(waiting);
+            keys
         };
         // First the way back, then the way there: a process may be killed in between.
         let done = match self.save() {

@@ -76,6 +76,13 @@ pub(super) fn pending_text(pending: &Pending) -> String {
         }
         None => "the change is taken back".to_owned(),
     };
+    if let Some(reason) = &pending.refused {
+        return format!(
+            "OVERDUE since {}: {what} as soon as that is possible, now it is not: {reason}; apply a policy, \
+             which replaces it",
+            duration::time_text(pending.deadline),
+        );
+    }
     format!(
         "{what} at {} (in {}) unless you keep it: xdpgate confirm",
         duration::time_text(pending.deadline),

@@ -73,6 +73,14 @@ pub(in crate::kernel) struct KeyRecord {
     /// Of what was asked for.
     pub request: Hash,
     pub generation: u64,
+    /// Nobody confirmed it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub taken_back: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Default for Record {
@@ -227,6 +235,7 @@ mod tests {
                 key: "a \"key\"\n".to_owned(),
                 request: Hash::of("request"),
                 generation: 7,
+                taken_back: true,
             }],
             ..Record::default()
         }

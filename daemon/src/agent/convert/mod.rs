@@ -51,6 +51,10 @@ fn pending(pending: &lib::Pending) -> v1::Pending {
             _ => What::PolicyGeneration(pending.generation.get()),
         }),
         deadline: Some(timestamp(pending.deadline)),
+        refused: pending
+            .refused
+            .as_ref()
+            .map(|refused| refused.reason.clone()),
     }
 }
 
