@@ -275,14 +275,19 @@ impl Core {
             }
         }
         drop(memory);
-        let saved = match ends_pass {
-            true => self.mark_pass(false).and_then(|()| self.save()),
-            false => self.save(),
-        };
+        // What comes after pass mode is on disk before its mark is gone: in between a restart begins in
+        // pass mode.
+        let saved = self.save().and_then(|()| match ends_pass {
+            true => self.mark_pass(false),
+            false => Ok(()),
+        });
         let mut memory = lock(&self.memory);
         if let Err(source) = saved {
             (memory.enforcement, memory.before) = (enforcement, before);
             memory.pending = Some(waiting);
+            drop(memory);
+            // The deadline stands on disk, too.
+            self.save_or_note();
             return Err(ConfirmError::NotSaved { source });
         }
         memory.confirmed = Some(waiting.generation);

@@ -9,7 +9,6 @@ use super::confirm::{Waiting, WaitingChange};
 use super::core::Core;
 use super::enforcement::Enforcement;
 use super::firewall::{Firewall, lock};
-use super::metrics::SAVED;
 use super::publish::Generation;
 use super::state_dir::{
     Hash, KeyRecord, PENDING, POLICY, PendingChange, PendingRecord, PreviousRecord, Record,
@@ -106,8 +105,8 @@ pub struct NotSaved {
 impl Firewall {
     /// Whether the [state directory](crate::Loader::state_dir) holds all that is in force: policy,
     /// mode, pending change, idempotency keys. Without one there is nothing to save. What could not
-    /// be saved is tried again with the next change, and every 30 seconds. The gauge
-    /// `xdpgate_policy_saved` of the `metrics` facade is 1 or 0 by what came of it last.
+    /// be saved is tried again with the next change, and every 30 seconds.
+    /// [`Firewall::record_metrics`] tells it as the gauge `xdpgate_policy_saved`.
     ///
     /// # Errors
     /// It does not: a process that starts now would begin with what was saved last.
@@ -141,9 +140,6 @@ impl Core {
             tried: Instant::now(),
         });
         drop(memory);
-        if lock(&self.disk).is_some() {
-            metrics::gauge!(SAVED.name).set(f64::from(u8::from(saved.is_ok())));
-        }
         if saved.is_err() {
             self.keeper.wake();
         }

@@ -13,7 +13,7 @@ use super::metrics::refused_changes;
 use super::publish::{Applied, Generation};
 use super::slots::RuleSlots;
 use super::state_dir::Hash;
-use crate::policy::{Atomicity, Change, ChangeError, Effect, Policy};
+use crate::policy::{Atomicity, Change, ChangeError, Effect, Policy, RequestBody, request_hash};
 
 /// How a policy is to be put in force by [`Firewall::apply_with`].
 ///
@@ -169,10 +169,10 @@ impl Firewall {
     ) -> Result<Applied, TransactionError> {
         let core = &self.core;
         let mut slots = lock(&core.slots);
-        let request = options.key.is_some().then(|| {
-            let within = options.within;
-            Hash::of(format!("apply {within:?} {}", policy.hash()))
-        });
+        let request = options
+            .key
+            .is_some()
+            .then(|| Hash::from(request_hash(RequestBody::Apply(policy), options.within)));
         let key = options.key.as_deref().zip(request);
         if let Some(generation) = core.check(&options, key, true)? {
             return Ok(Applied::repeated(generation));
@@ -214,8 +214,8 @@ impl Firewall {
         let mut slots = lock(&core.slots);
         let TransactionOptions { atomicity, apply } = options;
         let request = apply.key.is_some().then(|| {
-            let within = apply.within;
-            Hash::of(format!("transact {within:?} {atomicity:?} {changes:?}"))
+            let body = RequestBody::Transact(changes, atomicity);
+            Hash::from(request_hash(body, apply.within))
         });
         let key = apply.key.as_deref().zip(request);
         let known = core.check(&apply, key, false);

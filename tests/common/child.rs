@@ -129,6 +129,10 @@ pub fn serve() {
                 firewall.apply_with(&policy(number(1)), options).unwrap();
             }
             "confirm" => firewall.confirm(Generation::new(number(1).into())).unwrap(),
+            "not-confirm" => {
+                let generation = Generation::new(number(1).into());
+                firewall.confirm(generation).unwrap_err();
+            }
             "mode" => {
                 let within = words
                     .get(2)

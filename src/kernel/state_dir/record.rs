@@ -129,13 +129,19 @@ impl Record {
     }
 }
 
-/// SHA-256 of a text.
+/// SHA-256 of a text, or of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) struct Hash([u8; 32]);
 
 impl Hash {
     pub(in crate::kernel) fn of(text: impl AsRef<[u8]>) -> Self {
         Self(Sha256::digest(text).into())
+    }
+}
+
+impl From<[u8; 32]> for Hash {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 
