@@ -175,6 +175,7 @@ async fn serve(
     let (asked, mut asks) = mpsc::channel(1);
     let mut service = FirewallService::new(Arc::clone(firewall))
         .stopped_by(asked)
+        .started_by(reloader.enforces())
         .until(streaming);
     if let Some(auto) = auto {
         service = service.watching(auto);

@@ -108,6 +108,9 @@ fn status_text(status: &GetStatusResponse) -> String {
         ),
         None => "policy    none yet: everything passes\n".to_owned(),
     };
+    if status.next_start_enforces {
+        text += &styled(WARN, format!("mode      {}\n", names::NEXT_START_ENFORCES));
+    }
     if let Some(pending) = &status.pending {
         text += &styled(WARN, format!("pending   {}\n", pending_text(pending)));
     }
