@@ -1,9 +1,9 @@
-//! Changes that nobody confirms, at a daemon that is killed meanwhile: what real packets meet before
-//! and after, and what the log says of it.
+//! What keeps people from shutting themselves out, with real packets: changes that nobody confirms at a
+//! daemon that is killed meanwhile, modes over restarts, the failsafe.
 
 mod common;
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread::sleep;
@@ -25,7 +25,7 @@ struct Scene {
     pins: PathBuf,
     sender: UdpSocket,
     receiver: UdpSocket,
-    _peer: Namespace,
+    peer: Namespace,
 }
 
 impl Scene {
@@ -51,7 +51,7 @@ impl Scene {
             receiver,
             host,
             scratch,
-            _peer: peer,
+            peer,
         }
     }
 
@@ -118,7 +118,7 @@ fn r110_killed_and_started_before_the_deadline() {
     }
     wait_for("the policy before", || scene.arrives().then_some(()));
     assert!(begun.elapsed() >= within, "early");
-    let line = audited(&daemon, &["who=deadline", "RollbackPolicy"]);
+    let line = audited(&daemon, &["who=\"deadline\"", "RollbackPolicy"]);
     assert!(line.contains(&format!("generation {waits}")), "{line}");
     let status = daemon.json(&["status"]);
     assert!(status["pending"].is_null(), "{status}");
@@ -143,14 +143,14 @@ fn r110_killed_for_longer_than_the_deadline() {
 
     let daemon = scene.start(&["--enforce"]);
     assert!(scene.arrives(), "before it says that it is ready");
-    let line = audited(&daemon, &["who=deadline", "RollbackPolicy"]);
+    let line = audited(&daemon, &["who=\"deadline\"", "RollbackPolicy"]);
     assert!(line.contains(&format!("generation {waits}")), "{line}");
     assert!(daemon.json(&["status"])["pending"].is_null());
     // And so it stays.
     daemon.stop(Signal::SIGKILL);
     let daemon = scene.start(&["--enforce"]);
     assert!(scene.arrives());
-    assert!(!daemon.log().contains("who=deadline"), "{}", daemon.log());
+    assert!(!daemon.log().contains("who=\"deadline\""), "{}", daemon.log());
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn r72_r110_killed_while_enforcement_waits() {
         daemon = scene.start(&[]);
         wait_for("dry run", || scene.arrives().then_some(()));
         assert!(begun.elapsed() >= within, "early");
-        audited(&daemon, &["who=deadline", "SetMode dry run"]);
+        audited(&daemon, &["who=\"deadline\"", "SetMode dry run"]);
         assert_eq!(daemon.json(&["status"])["mode"], "dry_run");
     }
 }
@@ -212,7 +212,7 @@ fn r110_what_a_start_cannot_take_back_lets_everything_pass() {
     late.refused(1, &["was not confirmed in time", "apply the policy"]);
 
     wait_for("pass mode", || scene.arrives().then_some(()));
-    audited(&daemon, &["who=deadline", "SetMode pass"]);
+    audited(&daemon, &["who=\"deadline\"", "SetMode pass"]);
     assert!(daemon.log().contains("PASS MODE"), "{}", daemon.log());
     assert_eq!(daemon.json(&["status"])["mode"], "pass");
     // The way out.
@@ -226,4 +226,89 @@ fn r110_what_a_start_cannot_take_back_lets_everything_pass() {
     assert!(scene.arrives(), "pass mode stays until it is ended");
     daemon.ask(&["enforce"]).ok();
     assert!(!scene.arrives());
+}
+
+/// What the file says holds at each start; a mode that was chosen by a call says so, and pass mode stays.
+#[test]
+fn r72_modes_over_restarts_where_the_configuration_enforces() {
+    if !is_root() {
+        return;
+    }
+    const NOTE: &str = "the configuration says to enforce";
+    let scene = Scene::new();
+    let daemon = scene.start(&["--enforce"]);
+    let shut = scene.policy("shut.yaml", 1, true);
+    daemon.ask(&["policy", "apply", &shut]).ok();
+    assert_eq!(daemon.json(&["status"])["next_start_enforces"], false);
+    let said = daemon.ask(&["dry-run"]).ok();
+    assert!(said.contains(NOTE), "{said}");
+    assert!(scene.arrives());
+    let shown = daemon.ask(&["status"]).ok();
+    assert!(shown.contains(NOTE), "{shown}");
+    daemon.stop(Signal::SIGTERM);
+    let daemon = scene.start(&["--enforce"]);
+    assert!(!scene.arrives());
+
+    let said = daemon.ask(&["panic-off"]).ok();
+    assert!(!said.contains(NOTE), "{said}");
+    daemon.stop(Signal::SIGTERM);
+    let daemon = scene.start(&["--enforce"]);
+    assert!(scene.arrives(), "pass mode stays");
+    let shown = daemon.ask(&["status"]).ok();
+    assert!(!shown.contains(NOTE), "{shown}");
+
+    // Without it dry run lasts, and there is nothing to be said.
+    daemon.ask(&["enforce"]).ok();
+    daemon.stop(Signal::SIGTERM);
+    let daemon = scene.start(&[]);
+    assert!(!scene.arrives(), "what was chosen holds");
+    let said = daemon.ask(&["dry-run"]).ok();
+    assert!(!said.contains(NOTE), "{said}");
+    daemon.stop(Signal::SIGTERM);
+    let _daemon = scene.start(&[]);
+    assert!(scene.arrives());
+}
+
+/// A default of drop, and management that gets through only while the failsafe names it.
+#[test]
+fn r73_the_failsafe_is_changed_by_itself() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = scene.start(&["--enforce"]);
+    let closed = scene
+        .scratch
+        .file("closed.yaml", "version: 1\ndefault: drop\n");
+    daemon.ask(&["policy", "apply", &closed]).ok();
+    let listener = scene
+        .host
+        .run(|| TcpListener::bind("10.9.0.1:22"))
+        .expect("a port");
+    let server = "10.9.0.1:22".parse().expect("an address");
+    let connects = || {
+        let wait = Duration::from_millis(700);
+        let stream = scene.peer.run(|| TcpStream::connect_timeout(&server, wait));
+        stream.map(drop).is_ok()
+    };
+    assert!(!connects());
+    let failsafe = ["policy", "failsafe", "on", "--ssh-from", "10.9.0.0/24"];
+    let said = daemon.ask(&failsafe).ok();
+    assert!(said.contains("failsafe: replaced"), "{said}");
+    assert!(connects());
+    let shown = daemon.ask(&["policy", "get"]).ok();
+    assert!(shown.contains("10.9.0.0/24"), "{shown}");
+    assert!(daemon.ask(&failsafe).ok().contains("nothing to change"));
+    audited(&daemon, &["ChangePolicy failsafe", "ok"]);
+    // Tried first: back by itself.
+    let none = ["policy", "failsafe", "none", "--confirm-within", "1s"];
+    daemon.ask(&none).ok();
+    wait_for("its end", || connects().then_some(()));
+    daemon.ask(&["policy", "failsafe", "none"]).ok();
+    assert!(!connects());
+    let both = ["policy", "failsafe", "none", "--ssh-from", "10.9.0.0/24"];
+    daemon
+        .ask(&both)
+        .refused(2, &["changes[0].failsafe.ssh_from[0]", "leave one"]);
+    drop(listener);
 }
