@@ -150,7 +150,11 @@ fn r110_killed_for_longer_than_the_deadline() {
     daemon.stop(Signal::SIGKILL);
     let daemon = scene.start(&["--enforce"]);
     assert!(scene.arrives());
-    assert!(!daemon.log().contains("who=\"deadline\""), "{}", daemon.log());
+    assert!(
+        !daemon.log().contains("who=\"deadline\""),
+        "{}",
+        daemon.log()
+    );
 }
 
 #[test]
