@@ -63,21 +63,21 @@ mod verdict;
 
 #[cfg(feature = "kernel")]
 pub use kernel::{
-    Applied, ApplyError, ApplyOptions, AttachError, AttachMode, AttachedBy, Attachment, AutoAttach,
-    AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface, AutoStats, Ban,
-    BanError, BanScope, Bridge, BridgeError, BridgeInfo, BridgePort, BuildInfo, Channels,
-    ConfirmError, Count, Decision, DetachReason, DeviceFacts, DirectionStats, Disposition,
-    Enforcement, EnforcementError, EntryCountersError, EntryStats, Estimate, EvaluateError, Event,
-    EventError, EventOptions, EventStats, EventStream, Fallback, Family, Filter, Finding,
-    FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError, Holder, IfIndex,
-    Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader, MetricsOptions,
-    ModePreference, NextError, NotSaved, OffloadState, OperState, Operation, Peer, Pending,
-    PendingError, PinError, Pinning, Preflight, PreflightOptions, Previous, ProgramFacts,
+    Applied, ApplyError, ApplyOptions, AtDeadline, AttachError, AttachMode, AttachedBy, Attachment,
+    AutoAttach, AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface,
+    AutoStats, Ban, BanError, BanScope, Bridge, BridgeError, BridgeInfo, BridgePort, BuildInfo,
+    Channels, ConfirmError, Count, Decision, DetachReason, DeviceFacts, DirectionStats,
+    Disposition, Enforcement, EnforcementError, EntryCountersError, EntryStats, Estimate,
+    EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback, Family,
+    Filter, Finding, FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError, Holder,
+    IfIndex, Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader,
+    MetricsOptions, ModePreference, NextError, NotSaved, OffloadState, OperState, Operation, Peer,
+    Pending, PendingError, PinError, Pinning, Preflight, PreflightOptions, Previous, ProgramFacts,
     ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, Resync, RollbackError,
     RolledBack, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError, Severity,
-    SkipReason, Stats, Transaction, TransactionError, TransactionOptions, VerdictCount,
-    VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info, describe_metrics, pass_all,
-    preflight, restore_interfaces, unpin,
+    SkipReason, Stats, TakeBackRefused, Transaction, TransactionError, TransactionOptions,
+    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info,
+    describe_metrics, pass_all, preflight, restore_interfaces, unpin,
 };
 #[cfg(feature = "pcap")]
 pub use kernel::{PcapngFrame, PcapngWriter};

@@ -1,13 +1,15 @@
 //! Options of a change without a kernel: deadlines, generations, keys, the way back.
 #![cfg(feature = "kernel")]
 
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use xdpgate::policy::{Change, Policy, RuleId};
 use xdpgate::{
-    ApplyError, ApplyOptions, ConfirmError, Enforcement, EnforcementError, Firewall, Generation,
-    Operation, Previous, RollbackError, RolledBack, TransactionError, TransactionOptions,
+    ApplyError, ApplyOptions, AtDeadline, ConfirmError, Enforcement, EnforcementError, Firewall,
+    Generation, Operation, Previous, RollbackError, RolledBack, TransactionError,
+    TransactionOptions,
 };
 
 fn policy(id: &str) -> Policy {
@@ -166,6 +168,116 @@ fn a_key_is_for_one_request() {
             .unwrap()
             .repeated
     );
+}
+
+fn wait_for_the_deadline(firewall: &Firewall) {
+    let started = Instant::now();
+    while firewall.pending().is_some() {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Who was shut out and asks again must neither hear that it is in force nor be shut out once more.
+#[test]
+fn r110_a_key_whose_change_was_taken_back_is_answered_so() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let first = ApplyOptions::default().key("first");
+    firewall
+        .apply_with(&policy("first"), first.clone())
+        .unwrap();
+    let short = |key: &str| within(Duration::from_millis(50)).key(key);
+    let second = firewall.apply_with(&policy("second"), short("second"));
+    let second = second.unwrap().generation;
+    let again = firewall.apply_with(&policy("second"), short("second"));
+    assert!(again.unwrap().repeated, "it waits still");
+    wait_for_the_deadline(&firewall);
+    let error = firewall.apply_with(&policy("second"), short("second"));
+    let TransactionError::KeyTakenBack { key, generation } = error.unwrap_err() else {
+        panic!("another error")
+    };
+    assert_eq!((&*key, generation), ("second", second));
+    assert_eq!(*firewall.policy().unwrap(), policy("first"));
+    // By hand it is the same, and for transactions.
+    let changes = [Change::RemoveRule(RuleId::new("first").unwrap())];
+    let options = TransactionOptions::default()
+        .confirm_within(LONG)
+        .key("third");
+    firewall.transact(&changes, options.clone()).unwrap();
+    firewall.rollback().unwrap();
+    let error = firewall.transact(&changes, options).unwrap_err();
+    assert!(error.to_string().contains("is taken back"), "{error}");
+    // What was not taken back is known as ever; so is what was confirmed.
+    assert!(
+        firewall
+            .apply_with(&policy("first"), first)
+            .unwrap()
+            .repeated
+    );
+    let fourth = || within(LONG).key("fourth");
+    let applied = firewall.apply_with(&policy("fourth"), fourth()).unwrap();
+    firewall.confirm(applied.generation).unwrap();
+    assert!(
+        firewall
+            .apply_with(&policy("fourth"), fourth())
+            .unwrap()
+            .repeated
+    );
+}
+
+/// A mode has the generation of the policy that stays, and of its key.
+#[test]
+fn r72_a_mode_that_is_taken_back_leaves_keys_alone() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let keyed = || ApplyOptions::default().key("first");
+    firewall.apply_with(&policy("first"), keyed()).unwrap();
+    firewall
+        .set_enforcement(Enforcement::Enforce, Some(Duration::from_millis(50)))
+        .unwrap();
+    wait_for_the_deadline(&firewall);
+    assert!(
+        firewall
+            .apply_with(&policy("first"), keyed())
+            .unwrap()
+            .repeated
+    );
+}
+
+/// Before anybody listens it is kept, and then it is told as it happens.
+#[test]
+fn r110_what_is_done_at_a_deadline_is_told() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    let short = Duration::from_millis(50);
+    let second = firewall.apply_with(&policy("second"), within(short));
+    let second = second.unwrap().generation;
+    wait_for_the_deadline(&firewall);
+    let (sender, told) = mpsc::channel();
+    firewall.on_deadline(move |done| sender.send(done.clone()).unwrap());
+    let long = Duration::from_secs(20);
+    let AtDeadline::TakenBack { generation, back } = told.recv_timeout(long).unwrap() else {
+        panic!("another event")
+    };
+    let RolledBack::Policy(applied) = back else {
+        panic!("{back:?}")
+    };
+    assert_eq!(generation, second);
+    assert_eq!(Some(applied.generation), firewall.generation());
+    firewall
+        .set_enforcement(Enforcement::Enforce, Some(short))
+        .unwrap();
+    let done = told.recv_timeout(long).unwrap();
+    let expected = AtDeadline::TakenBack {
+        generation: applied.generation,
+        back: RolledBack::Enforcement(Enforcement::DryRun),
+    };
+    assert_eq!(done, expected);
+    // What somebody takes back by hand he knows.
+    firewall
+        .apply_with(&policy("second"), within(LONG))
+        .unwrap();
+    firewall.rollback().unwrap();
+    assert!(told.try_recv().is_err());
 }
 
 #[test]

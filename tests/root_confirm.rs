@@ -458,3 +458,41 @@ fn r72_a_deadline_does_not_end_pass_mode() {
         assert!(places.state.join("pass").exists());
     });
 }
+
+/// Enforcement after pass mode, at each step of its confirmation: whenever the process is killed the next
+/// one begins in pass mode, until all is on disk.
+#[test]
+fn r72_r110_pass_mode_until_its_end_is_confirmed_on_disk() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        // What cannot be put in its place: the record, which is first, or the mark.
+        for file in ["state.json", "pass"] {
+            let (places, _state) = Places::new(&format!("pass-confirm-{file}"));
+            let (mut process, _) = Process::start(&places);
+            process.tell("mode enforce");
+            process.tell("apply 7");
+            process.tell("mode pass");
+            let waits = process.tell("mode enforce 60000");
+            assert_eq!((&*waits.mode, places.judged()), ("enforce", 7));
+            let (broken, aside) = (places.state.join(file), places.state.join("aside"));
+            fs::rename(&broken, &aside).unwrap();
+            fs::create_dir(&broken).unwrap();
+            let said = process.tell(&format!("not-confirm {}", waits.pending));
+            assert_eq!(said.pending, waits.pending, "{file}: the deadline stands");
+            process.kill();
+            fs::remove_dir(&broken).unwrap();
+            fs::rename(&aside, &broken).unwrap();
+            let (mut process, state) = Process::start(&places);
+            assert_eq!((&*state.mode, places.judged()), ("pass", 0), "{file}");
+
+            // And with a disk that does what it should.
+            let waits = process.tell("mode enforce 60000");
+            process.tell(&format!("confirm {}", waits.pending));
+            process.kill();
+            let (_process, state) = Process::start(&places);
+            assert_eq!((&*state.mode, places.judged()), ("enforce", 7), "{file}");
+        }
+    });
+}

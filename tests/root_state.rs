@@ -349,6 +349,40 @@ fn r129_generations_and_keys_go_on() {
     });
 }
 
+/// The process was killed while the change waited, and the next one takes it back before or after it is
+/// there.
+#[test]
+fn r110_a_key_whose_change_was_taken_back_over_a_restart() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        for after in [false, true] {
+            let (places, _state) = Places::new(&format!("state-key-back-{after}"));
+            let firewall = places.loader().load().unwrap();
+            firewall.apply(&policy(1)).unwrap();
+            let within = Duration::from_millis(if after { 3000 } else { 100 });
+            let options = || ApplyOptions::default().confirm_within(within).key("k");
+            let waits = firewall.apply_with(&policy(2), options()).unwrap();
+            drop(firewall);
+            if !after {
+                thread::sleep(2 * within);
+            }
+            for start in 0..2 {
+                let firewall = places.loader().load().unwrap();
+                netns::wait_until("the deadline", || firewall.pending().is_none());
+                let error = firewall.apply_with(&policy(2), options()).unwrap_err();
+                let TransactionError::KeyTakenBack { generation, .. } = error else {
+                    panic!("{error}")
+                };
+                assert_eq!(generation, waits.generation, "start {start}");
+                assert_eq!(judged(&firewall), 1);
+                netns::wait_until("the record", || record(&places.state)["pending"].is_null());
+            }
+        }
+    });
+}
+
 #[test]
 fn r129_a_record_that_is_not_understood_is_refused_and_the_filter_stays() {
     if netns::skipped() {

@@ -48,6 +48,7 @@ fn exported() -> Scrape {
     for _ in 0..10 {
         sender.send_to(b"x", "192.0.2.1:9000").expect("sent");
     }
+    daemon.ask(&["policy", "plan", &policy]).ok();
     daemon.ask(&["policy", "apply", &policy]).ok();
     Scrape::of(&socket)
 }

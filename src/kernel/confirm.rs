@@ -12,6 +12,7 @@ use super::enforcement::Enforcement;
 use super::error::{ApplyError, SavedPolicyError};
 use super::firewall::{Firewall, lock};
 use super::memory::Before;
+use super::overdue::TakeBackRefused;
 use super::publish::{Applied, Generation};
 use super::slots::RuleSlots;
 use crate::policy::Policy;
@@ -29,6 +30,8 @@ pub struct Pending {
     pub left: Duration,
     /// What comes back.
     pub previous: Previous,
+    /// The deadline is past, and it cannot be taken back; `None` as long as all goes as it should.
+    pub refused: Option<TakeBackRefused>,
 }
 
 /// What was in force before a pending change.
@@ -56,15 +59,23 @@ pub enum RolledBack {
 /// A change waits for its confirmation, and until then there can be no other one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-#[error(
-    "the change of generation {generation} waits for its confirmation until {deadline}: confirm it or \
-     roll it back first"
-)]
+#[error("{}", match .refused {
+    None => format!(
+        "the change of generation {generation} waits for its confirmation until {deadline}: confirm it \
+         or roll it back first"
+    ),
+    Some(reason) => format!(
+        "the change of generation {generation} was not confirmed until {deadline}, and the policy before \
+         cannot be put in force: {reason}; apply a whole policy, which replaces it"
+    ),
+})]
 pub struct PendingError {
     /// The generation to be confirmed.
     pub generation: Generation,
     /// When the change is taken back.
     pub deadline: Timestamp,
+    /// Why it cannot be taken back, though its deadline is past; see [`TakeBackRefused`].
+    pub refused: Option<String>,
 }
 
 /// Why nothing was confirmed.
@@ -83,6 +94,17 @@ pub enum ConfirmError {
         generation: Generation,
         /// The one that waits.
         expected: Generation,
+    },
+    /// The deadline is past, and the change is in force only because it cannot be taken back.
+    #[error(
+        "generation {generation} was not confirmed in time, and the policy before cannot be put in force: \
+         {reason}; apply the policy that is wanted"
+    )]
+    Overdue {
+        /// The generation that is to be taken back.
+        generation: Generation,
+        /// Why it is not.
+        reason: String,
     },
     /// The confirmation cannot be saved, so that a crash would undo it.
     #[error(
@@ -126,6 +148,8 @@ pub(super) struct Waiting {
     pub generation: Generation,
     pub deadline: Deadline,
     pub change: WaitingChange,
+    /// Only when the deadline is past.
+    pub refused: Option<TakeBackRefused>,
 }
 
 #[derive(Debug, Clone)]
@@ -152,6 +176,7 @@ impl Waiting {
         PendingError {
             generation: self.generation,
             deadline: self.deadline.wall,
+            refused: self.refused.as_ref().map(|refused| refused.reason.clone()),
         }
     }
 }
@@ -172,6 +197,7 @@ impl Firewall {
                 }
                 WaitingChange::Enforcement { before } => Previous::Enforcement(before),
             },
+            refused: waiting.refused,
         })
     }
 
@@ -224,7 +250,13 @@ impl Core {
             });
         }
         if waiting.left().is_zero() {
-            return Err(ConfirmError::NothingPending);
+            return Err(match waiting.refused {
+                None => ConfirmError::NothingPending,
+                Some(refused) => ConfirmError::Overdue {
+                    generation: waiting.generation,
+                    reason: refused.reason,
+                },
+            });
         }
         let (enforcement, before) = (memory.enforcement, memory.before.clone());
         memory.pending = None;
@@ -243,14 +275,19 @@ impl Core {
             }
         }
         drop(memory);
-        let saved = match ends_pass {
-            true => self.mark_pass(false).and_then(|()| self.save()),
-            false => self.save(),
-        };
+        // What comes after pass mode is on disk before its mark is gone: in between a restart begins in
+        // pass mode.
+        let saved = self.save().and_then(|()| match ends_pass {
+            true => self.mark_pass(false),
+            false => Ok(()),
+        });
         let mut memory = lock(&self.memory);
         if let Err(source) = saved {
             (memory.enforcement, memory.before) = (enforcement, before);
             memory.pending = Some(waiting);
+            drop(memory);
+            // The deadline stands on disk, too.
+            self.save_or_note();
             return Err(ConfirmError::NotSaved { source });
         }
         memory.confirmed = Some(waiting.generation);
@@ -303,7 +340,7 @@ impl Core {
         match &waiting.change {
             WaitingChange::Enforcement { before } => {
                 self.take_back_enforcement(*before);
-                lock(&self.memory).pending = None;
+                lock(&self.memory).end_waiting(waiting);
                 self.save_or_note();
                 log::warn!("not confirmed: the mode is {before} again");
                 Ok(RolledBack::Enforcement(*before))
@@ -311,7 +348,7 @@ impl Core {
             WaitingChange::Policy { previous, .. } => {
                 let policy = previous.clone().unwrap_or_default();
                 let mut applied = self.put_in_force(policy, slots)?;
-                lock(&self.memory).pending = None;
+                lock(&self.memory).end_waiting(waiting);
                 applied.not_saved = self.save_or_note();
                 log::warn!(
                     "not confirmed: generation {} is taken back, {} is in force",

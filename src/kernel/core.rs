@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::at_deadline::Deadlines;
 use super::backend::Backend;
 use super::entry_counters::InheritedEntries;
 use super::events::Events;
@@ -40,6 +41,7 @@ pub(super) struct Core {
     /// Where all is saved.
     pub disk: Mutex<Option<Disk>>,
     pub keeper: Keeper,
+    pub deadlines: Deadlines,
     /// What passes before any rule; published with the next policy.
     pub management: RwLock<Arc<[Management]>>,
     pub telemetry: Telemetry,

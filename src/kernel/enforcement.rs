@@ -191,6 +191,7 @@ impl Core {
                     generation: self.generation().unwrap_or_default(),
                     deadline,
                     change: WaitingChange::Enforcement { before },
+                    refused: None,
                 });
                 if let Err(source) = self.save() {
                     lock(&self.memory).pending = None;

@@ -270,7 +270,7 @@ fn removal(program: &ForeignProgram) -> String {
     }
 }
 
-/// What is broken, so that packets pass unjudged.
+/// What is broken, so that packets are not judged by the policy that should.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HealthError {
@@ -298,6 +298,18 @@ pub enum HealthError {
         interface: String,
         /// The program.
         program: u32,
+    },
+    /// A change that was not confirmed cannot be taken back; see
+    /// [`TakeBackRefused`](crate::TakeBackRefused).
+    #[error(
+        "generation {generation} was not confirmed, and the policy before cannot be put in force: \
+         {reason}; apply a whole policy, which replaces it"
+    )]
+    TakeBack {
+        /// The generation that is to be taken back.
+        generation: Generation,
+        /// Why it is not.
+        reason: String,
     },
     /// A system call failed.
     #[error("{call}: {source}")]
@@ -527,6 +539,18 @@ pub enum TransactionError {
         /// The key.
         key: String,
         /// What that request was answered with.
+        generation: Generation,
+    },
+    /// The key's change was made, and taken back because nobody confirmed it. Nothing was done now:
+    /// who was shut out by it and asks again would be shut out again.
+    #[error(
+        "the change of key {key:?}, generation {generation}, was not confirmed in time and is taken back: \
+         choose another key to make it again"
+    )]
+    KeyTakenBack {
+        /// The key.
+        key: String,
+        /// The generation that was taken back.
         generation: Generation,
     },
     /// The key is no name.

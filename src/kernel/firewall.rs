@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::at_deadline::Deadlines;
 use super::attach::{Attachment, ModePreference};
 use super::attacher::Attacher;
 use super::auto::Watching;
@@ -114,6 +115,7 @@ impl Firewall {
             memory: Mutex::default(),
             disk: Mutex::default(),
             keeper: Keeper::default(),
+            deadlines: Deadlines::default(),
             management: RwLock::new(Arc::new([])),
             telemetry,
         };
@@ -418,11 +420,12 @@ impl Firewall {
         self.backend.unpin()
     }
 
-    /// Whether the policy in force is what judges, on every interface that is attached. Costs one system
-    /// call, and one for each interface. Before there is a policy all is well.
+    /// Whether the policy in force is what judges, on every interface that is attached, and what nobody
+    /// confirmed was taken back. Costs one system call, and one for each interface. Before there is a
+    /// policy all is well.
     ///
-    /// Nothing but a mistake or another program can break it, by the maps of this one.
-    /// [`Firewall::apply`] mends it. The gauge `xdpgate_healthy` of the `metrics` facade is 1 or 0 by
+    /// Nothing but a mistake, another program by the maps of this one, or a kernel that refuses a policy
+    /// that it took before, can break it. [`Firewall::apply`] mends it. The gauge `xdpgate_healthy` of the `metrics` facade is 1 or 0 by
     /// what was found last.
     ///
     /// # Errors
@@ -434,6 +437,14 @@ impl Firewall {
     }
 
     fn find_broken(&self) -> Result<(), HealthError> {
+        if let Some(pending) = self.pending()
+            && let Some(refused) = pending.refused
+        {
+            return Err(HealthError::TakeBack {
+                generation: pending.generation,
+                reason: refused.reason,
+            });
+        }
         let Some(active) = self.active() else {
             return Ok(());
         };

@@ -29,9 +29,7 @@ struct State {
 }
 
 /// A clock that does not stand still while the machine sleeps is looked at so often.
-const LOOK: Duration = Duration::from_secs(1);
-/// When something failed it is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// How often saving is tried again.
 const SAVE_AGAIN: Duration = Duration::from_secs(30);
 
@@ -92,9 +90,9 @@ impl Core {
         let waiting = lock(&self.memory).pending.clone();
         let mut next = None;
         if let Some(waiting) = waiting {
-            match waiting.left() {
+            match waiting.due() {
                 Duration::ZERO => next = self.expire(),
-                left => next = Some(left.min(LOOK)),
+                due => next = Some(due),
             }
         }
         let tried = lock(&self.memory).unsaved.as_ref().map(|u| u.tried);
@@ -108,22 +106,5 @@ impl Core {
             next = Some(next.map_or(due, |next| next.min(due)));
         }
         next
-    }
-
-    /// Takes the pending change back, unless somebody was faster.
-    fn expire(&self) -> Option<Duration> {
-        let mut slots = lock(&self.slots);
-        let waiting = lock(&self.memory).pending.clone()?;
-        let left = waiting.left();
-        if !left.is_zero() {
-            return Some(left.min(LOOK));
-        }
-        match self.take_back(&waiting, &mut slots) {
-            Ok(_) => None,
-            Err(error) => {
-                log::error!("the policy before cannot be put in force: {error}; trying again");
-                Some(AGAIN)
-            }
-        }
     }
 }

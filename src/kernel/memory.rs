@@ -9,7 +9,6 @@ use super::confirm::{Waiting, WaitingChange};
 use super::core::Core;
 use super::enforcement::Enforcement;
 use super::firewall::{Firewall, lock};
-use super::metrics::SAVED;
 use super::publish::Generation;
 use super::state_dir::{
     Hash, KeyRecord, PENDING, POLICY, PendingChange, PendingRecord, PreviousRecord, Record,
@@ -59,7 +58,21 @@ impl Memory {
             key: key.to_owned(),
             request,
             generation: generation.get(),
+            taken_back: false,
         });
+    }
+
+    /// Ends the waiting of a change that nobody confirmed, and keeps in mind that it was not to last:
+    /// who asks for it again must not hear that it is in force.
+    pub(super) fn end_waiting(&mut self, waiting: &Waiting) {
+        self.pending = None;
+        if waiting.is_of_mode() {
+            // It has the generation of the policy, which stays.
+            return;
+        }
+        let generation = waiting.generation.get();
+        let of_it = self.keys.iter_mut().filter(|k| k.generation == generation);
+        of_it.for_each(|key| key.taken_back = true);
     }
 }
 
@@ -92,8 +105,8 @@ pub struct NotSaved {
 impl Firewall {
     /// Whether the [state directory](crate::Loader::state_dir) holds all that is in force: policy,
     /// mode, pending change, idempotency keys. Without one there is nothing to save. What could not
-    /// be saved is tried again with the next change, and every 30 seconds. The gauge
-    /// `xdpgate_policy_saved` of the `metrics` facade is 1 or 0 by what came of it last.
+    /// be saved is tried again with the next change, and every 30 seconds.
+    /// [`Firewall::record_metrics`] tells it as the gauge `xdpgate_policy_saved`.
     ///
     /// # Errors
     /// It does not: a process that starts now would begin with what was saved last.
@@ -127,9 +140,6 @@ impl Core {
             tried: Instant::now(),
         });
         drop(memory);
-        if lock(&self.disk).is_some() {
-            metrics::gauge!(SAVED.name).set(f64::from(u8::from(saved.is_ok())));
-        }
         if saved.is_err() {
             self.keeper.wake();
         }

@@ -5,6 +5,7 @@
 //!                                              -> recorder: what would have been done
 //! ```
 
+mod at_deadline;
 mod attach;
 mod attacher;
 mod auto;
@@ -39,6 +40,7 @@ mod management;
 mod memory;
 mod metrics;
 mod namespace;
+mod overdue;
 mod pin;
 mod pin_root;
 mod preflight;
@@ -63,6 +65,7 @@ mod sys;
 mod transact;
 mod wall;
 
+pub use at_deadline::AtDeadline;
 pub use attach::{AttachMode, Attachment, Fallback, ModePreference};
 pub use auto::{
     AutoAttach, AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface,
@@ -93,6 +96,7 @@ pub use ifindex::IfIndex;
 pub use loader::Loader;
 pub use memory::NotSaved;
 pub use metrics::{MetricsOptions, describe_metrics};
+pub use overdue::TakeBackRefused;
 pub use pin::unpin;
 pub use pin_root::Pinning;
 pub use preflight::{Finding, FindingKind, Preflight, PreflightOptions, Severity, preflight};

@@ -168,7 +168,7 @@ impl Firewall {
 impl Core {
     fn apply(&self, policy: &Policy) -> Result<Applied, ApplyError> {
         let mut slots = lock(&self.slots);
-        self.check_pending()?;
+        self.check_replaceable()?;
         self.put_in_force_and_save(Arc::new(policy.clone()), None, &mut slots)
     }
 
@@ -202,14 +202,15 @@ impl Core {
         }
     }
 
-    /// The same, and the policy before is kept for a rollback, and all is saved.
+    /// The same, and the policy before is kept for a rollback, and all is saved. A change that should
+    /// have been taken back gives way to it.
     pub(super) fn put_in_force_and_save(
         &self,
         policy: Arc<Policy>,
         key: Option<(&str, Hash)>,
         slots: &mut RuleSlots,
     ) -> Result<Applied, ApplyError> {
-        let before = self.policy();
+        let before = self.lasting();
         let mut applied = self.put_in_force(Arc::clone(&policy), slots)?;
         let mut memory = lock(&self.memory);
         match before {
@@ -217,6 +218,14 @@ impl Core {
             Some(before) if before == policy => {}
             Some(before) => memory.before = Before::Kept(before),
             None => memory.before = Before::NoPolicy,
+        }
+        if let Some(former) = memory.pending.clone() {
+            memory.end_waiting(&former);
+            log::warn!(
+                "generation {}, which was not confirmed, is replaced: {} is in force",
+                former.generation,
+                applied.generation
+            );
         }
         memory.remember(key, applied.generation);
         drop(memory);

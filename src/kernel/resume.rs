@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::confirm::{Waiting, WaitingChange};
+use super::at_deadline::AtDeadline;
+use super::confirm::{RolledBack, Waiting, WaitingChange};
 use super::core::Core;
 use super::deadline::Now;
 use super::enforcement::{self, Enforcement};
@@ -55,8 +56,8 @@ enum Start {
     Lasting,
     /// Until it is confirmed.
     Pending(Arc<Policy>, Waiting),
-    /// In place of one of this generation, which was not confirmed.
-    Reverted(Generation),
+    /// In place of one that was not confirmed.
+    Reverted(Waiting),
 }
 
 impl Core {
@@ -82,35 +83,43 @@ impl Core {
         let start = match record.pending.take() {
             Some(pending) => {
                 let left = pending.deadline.left(&now);
-                let pending_generation = pending.generation;
                 let waiting = |change| Waiting {
                     generation: Generation::new(pending.generation),
                     deadline: pending.deadline.clone(),
                     change,
+                    refused: None,
                 };
                 match pending.change {
                     PendingChange::Enforcement { before } => {
+                        let waiting = waiting(WaitingChange::Enforcement { before });
                         if !is_pass && !left.is_zero() {
-                            let change = WaitingChange::Enforcement { before };
-                            lock(&self.memory).pending = Some(waiting(change));
+                            lock(&self.memory).pending = Some(waiting);
+                        } else if !is_pass {
+                            self.deadlines.tell(AtDeadline::TakenBack {
+                                generation: waiting.generation,
+                                back: RolledBack::Enforcement(before),
+                            });
                         }
                         Start::Lasting
                     }
                     PendingChange::Policy { hash } => {
+                        let previous = policy.as_ref().map(|(policy, _)| Arc::clone(policy));
+                        let waiting = |policy| {
+                            let previous = previous.clone();
+                            waiting(WaitingChange::Policy { policy, previous })
+                        };
                         match pending_policy(&dir, hash, policy.as_ref()) {
                             PendingPolicy::Confirmed => {
                                 before = confirmed_before(&dir, &record);
                                 Start::Lasting
                             }
                             PendingPolicy::There(pending) if !left.is_zero() => {
-                                let change = WaitingChange::Policy {
-                                    policy: Arc::clone(&pending),
-                                    previous: policy.as_ref().map(|(policy, _)| Arc::clone(policy)),
-                                };
-                                Start::Pending(pending, waiting(change))
+                                Start::Pending(Arc::clone(&pending), waiting(pending))
                             }
-                            PendingPolicy::There(_) | PendingPolicy::Unusable => {
-                                Start::Reverted(Generation::new(pending_generation))
+                            PendingPolicy::There(pending) => Start::Reverted(waiting(pending)),
+                            // What it was is not known, and it does not come back.
+                            PendingPolicy::Unusable => {
+                                Start::Reverted(waiting(previous.clone().unwrap_or_default()))
                             }
                         }
                     }
@@ -155,7 +164,7 @@ impl Core {
                 Ok(_) => lock(&self.memory).pending = Some(waiting.clone()),
                 Err(error) => {
                     log::error!("the pending policy, and so it is taken back: {error}");
-                    start = Start::Reverted(waiting.generation);
+                    start = Start::Reverted(waiting.clone());
                 }
             }
         }
@@ -167,13 +176,25 @@ impl Core {
             Start::Reverted(_) => Some(lasting.unwrap_or_default()),
         };
         if let Some(policy) = policy {
-            let applied = self.put_in_force(policy, &mut slots);
-            let applied = applied.map_err(SavedPolicyError::Apply)?;
-            if let Start::Reverted(generation) = start {
-                log::warn!(
-                    "not confirmed: generation {generation} is taken back, {} is in force",
-                    applied.generation
-                );
+            match (self.put_in_force(policy, &mut slots), start) {
+                (Ok(applied), Start::Reverted(waiting)) => {
+                    lock(&self.memory).end_waiting(&waiting);
+                    self.deadlines.tell(AtDeadline::TakenBack {
+                        generation: waiting.generation,
+                        back: RolledBack::Policy(applied.clone()),
+                    });
+                    log::warn!(
+                        "not confirmed: generation {} is taken back, {} is in force",
+                        waiting.generation,
+                        applied.generation
+                    );
+                }
+                // What the process before left goes on judging, as long as it cannot be taken back.
+                (Err(error), Start::Reverted(waiting)) if waiting.left().is_zero() => {
+                    self.refuse_to_take_back(waiting, &error);
+                }
+                (Err(error), _) => return Err(SavedPolicyError::Apply(error)),
+                (Ok(_), _) => {}
             }
         }
         self.save_or_note();

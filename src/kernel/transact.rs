@@ -13,7 +13,7 @@ use super::metrics::refused_changes;
 use super::publish::{Applied, Generation};
 use super::slots::RuleSlots;
 use super::state_dir::Hash;
-use crate::policy::{Atomicity, Change, ChangeError, Effect, Policy};
+use crate::policy::{Atomicity, Change, ChangeError, Effect, Policy, RequestBody, request_hash};
 
 /// How a policy is to be put in force by [`Firewall::apply_with`].
 ///
@@ -64,7 +64,8 @@ impl ApplyOptions {
     /// A name for this request, of 1 to [128](Self::LONGEST_KEY) bytes: if it is made again under the same name nothing is
     /// changed, and the answer is that of the first time. So a caller that got no answer may simply
     /// ask again. The last 256 names are kept, with a [`state_dir`](crate::Loader::state_dir) over
-    /// restarts, too.
+    /// restarts, too. If the change was not confirmed and is taken back, the answer is an error that says
+    /// so: to do it once more is for another name.
     ///
     /// The generation that is expected is not part of the request.
     pub fn key(mut self, key: impl Into<String>) -> Self {
@@ -168,12 +169,12 @@ impl Firewall {
     ) -> Result<Applied, TransactionError> {
         let core = &self.core;
         let mut slots = lock(&core.slots);
-        let request = options.key.is_some().then(|| {
-            let within = options.within;
-            Hash::of(format!("apply {within:?} {}", policy.hash()))
-        });
+        let request = options
+            .key
+            .is_some()
+            .then(|| Hash::from(request_hash(RequestBody::Apply(policy), options.within)));
         let key = options.key.as_deref().zip(request);
-        if let Some(generation) = core.check(&options, key)? {
+        if let Some(generation) = core.check(&options, key, true)? {
             return Ok(Applied::repeated(generation));
         }
         core.change(Arc::new(policy.clone()), options.within, key, &mut slots)
@@ -213,11 +214,11 @@ impl Firewall {
         let mut slots = lock(&core.slots);
         let TransactionOptions { atomicity, apply } = options;
         let request = apply.key.is_some().then(|| {
-            let within = apply.within;
-            Hash::of(format!("transact {within:?} {atomicity:?} {changes:?}"))
+            let body = RequestBody::Transact(changes, atomicity);
+            Hash::from(request_hash(body, apply.within))
         });
         let key = apply.key.as_deref().zip(request);
-        let known = core.check(&apply, key);
+        let known = core.check(&apply, key, false);
         if let Some(generation) = known.inspect_err(|_| refused_changes())? {
             return Ok(Transaction {
                 generation: Some(generation).filter(|g| *g != Generation::default()),
@@ -254,11 +255,13 @@ impl Firewall {
 }
 
 impl Core {
-    /// Whether a transaction may be made; the generation of then if it was made before.
+    /// Whether a transaction may be made; the generation of then if it was made before. One that is
+    /// `whole` does not depend on the policy in force.
     fn check(
         &self,
         options: &ApplyOptions,
         key: Option<(&str, Hash)>,
+        whole: bool,
     ) -> Result<Option<Generation>, TransactionError> {
         if let Some((key, request)) = key {
             if key.is_empty() || key.len() > ApplyOptions::LONGEST_KEY {
@@ -267,16 +270,21 @@ impl Core {
             let memory = lock(&self.memory);
             if let Some(known) = memory.keys.iter().find(|known| known.key == key) {
                 let generation = Generation::new(known.generation);
-                if known.request == request {
-                    return Ok(Some(generation));
-                }
-                return Err(TransactionError::KeyUsed {
-                    key: key.to_owned(),
-                    generation,
-                });
+                let key = key.to_owned();
+                return match known.request == request {
+                    true if known.taken_back => {
+                        Err(TransactionError::KeyTakenBack { key, generation })
+                    }
+                    true => Ok(Some(generation)),
+                    false => Err(TransactionError::KeyUsed { key, generation }),
+                };
             }
         }
-        self.check_pending().map_err(TransactionError::Apply)?;
+        match whole {
+            true => self.check_replaceable(),
+            false => self.check_pending(),
+        }
+        .map_err(TransactionError::Apply)?;
         let actual = self.generation();
         if let Some(expected) = options.expected
             && actual.unwrap_or_default() != expected
@@ -293,6 +301,16 @@ impl Core {
         match &lock(&self.memory).pending {
             Some(pending) => Err(ApplyError::Pending(pending.refusal())),
             None => Ok(()),
+        }
+    }
+
+    /// Likewise, for a whole policy: one that should have been taken back and cannot be gives way to it.
+    pub(super) fn check_replaceable(&self) -> Result<(), ApplyError> {
+        match &lock(&self.memory).pending {
+            Some(pending) if pending.refused.is_none() => {
+                Err(ApplyError::Pending(pending.refusal()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -313,18 +331,26 @@ impl Core {
         self.keeper.start(self).map_err(not_saved)?;
         // Only whoever has the turn gives out generations.
         let generation = Generation::new(self.last_generation() + 1);
+        let previous = self.lasting();
+        let mut former = None;
         let keys = {
             let mut memory = lock(&self.memory);
             let keys = memory.keys.clone();
+            if let Some(overdue) = memory.pending.clone() {
+                memory.end_waiting(&overdue);
+                former = Some(overdue);
+            }
             memory.remember(key, generation);
-            memory.pending = Some(Waiting {
+            let waiting = Waiting {
                 generation,
                 deadline,
                 change: WaitingChange::Policy {
                     policy: Arc::clone(&policy),
-                    previous: self.policy(),
+                    previous,
                 },
-            });
+                refused: None,
+            };
+            memory.pending = Some(waiting);
             keys
         };
         // First the way back, then the way there: a process may be killed in between.
@@ -341,7 +367,7 @@ impl Core {
             }
             Err(_) => {
                 let mut memory = lock(&self.memory);
-                (memory.pending, memory.keys) = (None, keys);
+                (memory.pending, memory.keys) = (former, keys);
                 drop(memory);
                 self.save_or_note();
             }

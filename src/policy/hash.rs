@@ -1,5 +1,8 @@
 //! The hash of a policy: the same for the same policy, wherever it came from.
 
+#[cfg(feature = "kernel")]
+mod request;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -11,6 +14,8 @@ use super::fields::{FragmentMatch, Ranges, VlanMatch};
 use super::rule::{Action, Match, Mode, RateLimit, RateScope, RateUnit, Rule};
 use super::set::{AddressSet, EntryCounters};
 use super::{Policy, Verdict};
+#[cfg(feature = "kernel")]
+pub(crate) use request::{RequestBody, request_hash};
 
 /// Named in every hash; a change of the encoding below takes another name, unless all that could be
 /// said before keeps its bytes.
@@ -55,11 +60,7 @@ impl Policy {
     /// Takes some ten milliseconds for a set of a million hosts: the numbers are hashed, not their
     /// text.
     pub fn hash(&self) -> PolicyHash {
-        let mut out = Encoder {
-            sha: Sha256::new(),
-            buffer: Vec::with_capacity(2 * CHUNK),
-        };
-        out.bytes(FORMAT);
+        let mut out = Encoder::new(FORMAT);
         out.verdict(self.default);
         out.verdict(self.malformed);
         out.flag(self.failsafe.enabled);
@@ -85,6 +86,15 @@ struct Encoder {
 }
 
 impl Encoder {
+    fn new(format: &[u8]) -> Self {
+        let mut out = Self {
+            sha: Sha256::new(),
+            buffer: Vec::with_capacity(2 * CHUNK),
+        };
+        out.bytes(format);
+        out
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= CHUNK {

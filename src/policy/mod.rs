@@ -31,6 +31,8 @@ pub use fields::{
     Anomalies, FragmentMatch, IcmpMatch, ProtocolName, Ranges, TcpFlags, TcpFlagsMatch, VlanMatch,
 };
 pub use hash::PolicyHash;
+#[cfg(feature = "kernel")]
+pub(crate) use hash::{RequestBody, request_hash};
 pub use list::ListError;
 pub use query::RuleQuery;
 pub use rule::{Action, Match, Mode, RateLimit, RateScope, RateUnit, Rule, RuleId};

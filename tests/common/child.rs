@@ -129,6 +129,10 @@ pub fn serve() {
                 firewall.apply_with(&policy(number(1)), options).unwrap();
             }
             "confirm" => firewall.confirm(Generation::new(number(1).into())).unwrap(),
+            "not-confirm" => {
+                let generation = Generation::new(number(1).into());
+                firewall.confirm(generation).unwrap_err();
+            }
             "mode" => {
                 let within = words
                     .get(2)
@@ -140,6 +144,7 @@ pub fn serve() {
                 };
                 firewall.set_enforcement(mode, within).unwrap();
             }
+            "rollback" => drop(firewall.rollback().unwrap()),
             "state" => {}
             "change" => change(&firewall, number(1)),
             other => panic!("{other}"),
@@ -174,9 +179,15 @@ fn say(line: &str) {
 
 fn state_of(firewall: &Firewall) -> String {
     let generation = firewall.generation().map_or(0, Generation::get);
-    let pending = firewall.pending().map_or(0, |p| p.generation.get());
+    let pending = firewall.pending();
+    let refused = pending.as_ref().and_then(|p| p.refused.as_ref());
+    let refused = refused.map_or(0, |refused| refused.tries);
+    let pending = pending.map_or(0, |p| p.generation.get());
     let mode = format!("{:?}", firewall.enforcement()).to_lowercase();
-    format!("{generation} {} {pending} {mode}", judged(firewall))
+    format!(
+        "{generation} {} {pending} {mode} {refused}",
+        judged(firewall)
+    )
 }
 
 /// What a child says after each order.
@@ -188,6 +199,8 @@ pub struct State {
     /// The generation that waits, or 0.
     pub pending: u64,
     pub mode: String,
+    /// How often the kernel refused to take back what waited.
+    pub refused: u32,
 }
 
 pub struct Process {
@@ -253,7 +266,12 @@ impl Process {
             judged: words[1].parse().unwrap(),
             pending: words[2].parse().unwrap(),
             mode: words[3].to_owned(),
+            refused: words[4].parse().unwrap(),
         }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn kill(&mut self) {

@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod config;
 mod convert;
+mod deadline;
 mod fault;
 mod listen;
 mod logging;

@@ -1,6 +1,7 @@
 //! Taking over a changed configuration while running.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use xdpgate::{AutoAttach, Enforcement, Firewall};
@@ -18,6 +19,7 @@ pub(crate) struct Reloader {
     followers: Vec<Follower>,
     /// What is in force.
     current: Mutex<Config>,
+    enforces: Arc<AtomicBool>,
 }
 
 /// A part of the daemon that takes over a section by itself.
@@ -43,6 +45,7 @@ impl Reloader {
             firewall,
             auto,
             followers: Vec::new(),
+            enforces: Arc::new(AtomicBool::new(config.enforce)),
             current: Mutex::new(config),
         }
     }
@@ -63,6 +66,11 @@ impl Reloader {
             follow: Box::new(follow),
         });
         self
+    }
+
+    /// Whether the configuration says to enforce, as it was read last.
+    pub(super) fn enforces(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.enforces)
     }
 
     /// Whether there is a file to be read again.
@@ -128,6 +136,7 @@ impl Reloader {
                 return Err(vec![Problem::of("enforce", &error.to_string())]);
             }
         }
+        self.enforces.store(new.enforce, Ordering::Relaxed);
         *current = new;
         Ok(Reloaded {
             changed,

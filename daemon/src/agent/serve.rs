@@ -13,6 +13,7 @@ use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
 use super::access::{self, Access};
+use super::deadline;
 use super::listen::Listener;
 use super::logging::Control;
 use super::look::Looks;
@@ -45,6 +46,7 @@ pub(super) fn until_stopped(
         auto,
         reloader,
     } = started;
+    deadline::audit(&firewall);
     let followed = front.access.clone();
     let reloader = reloader
         .follow("api", access::FIXED, move |config| {
@@ -97,10 +99,13 @@ fn take_back(firewall: &Firewall) {
     };
     let generation = pending.generation.get();
     match firewall.rollback_from(in_force) {
-        Ok(_) => log::warn!(
-            generation;
-            "what waits for its confirmation is taken back, because the daemon ends"
-        ),
+        Ok(back) => {
+            log::warn!(
+                generation;
+                "what waits for its confirmation is taken back, because the daemon ends"
+            );
+            deadline::taken_back("stop", pending.generation, &back);
+        }
         Err(RollbackError::Generation { .. }) => {}
         Err(error) => log::error!(
             generation;
@@ -170,6 +175,7 @@ async fn serve(
     let (asked, mut asks) = mpsc::channel(1);
     let mut service = FirewallService::new(Arc::clone(firewall))
         .stopped_by(asked)
+        .started_by(reloader.enforces())
         .until(streaming);
     if let Some(auto) = auto {
         service = service.watching(auto);

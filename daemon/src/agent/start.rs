@@ -158,7 +158,9 @@ impl Plan {
         firewall: &Firewall,
     ) -> Result<(Option<Applied>, Option<AutoAttach>), Failure> {
         let mut applied = None;
-        if let (Some((file, policy)), None) = (&self.policy, firewall.policy()) {
+        // One that waits to be taken back is no reason for another one than that which was saved.
+        let is_first = firewall.policy().is_none() && firewall.pending().is_none();
+        if let Some((file, policy)) = self.policy.as_ref().filter(|_| is_first) {
             applied = Some(firewall.apply(policy).map_err(|e| match e {
                 xdpgate::ApplyError::Policy(e) => Failure::policy(file, &e),
                 e => Failure::operation(fault::apply_message(&e)),

@@ -183,10 +183,16 @@ mod tests {
         let pending = Pending {
             what: Some(pending::What::PreviousMode(Mode::DryRun.into())),
             deadline: None,
+            refused: None,
         };
         assert_eq!(
             of(&pending).unwrap(),
-            json!({ "policy_generation": null, "previous_mode": "dry_run", "deadline": null })
+            json!({
+                "policy_generation": null,
+                "previous_mode": "dry_run",
+                "deadline": null,
+                "refused": null,
+            })
         );
         let event = Event {
             data: vec![0, 0xff],

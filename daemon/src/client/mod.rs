@@ -14,6 +14,7 @@ mod duration;
 mod entries;
 mod eval;
 mod events;
+mod failsafe;
 mod import;
 mod interfaces;
 mod json;

@@ -36,6 +36,8 @@ pub(super) struct Enforce {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+It lasts over restarts, unless the configuration of the daemon says to enforce: then the answer says so.
+
 Examples:
   xdpgate dry-run
   xdpgate dry-run --interface eth1        the others go on dropping")]
@@ -140,6 +142,9 @@ fn set_text(done: &SetModeResponse) -> String {
             duration::time_text(done.confirm_by),
             duration::until(done.confirm_by),
         );
+    }
+    if done.next_start_enforces {
+        text += &format!("{}\n", names::NEXT_START_ENFORCES);
     }
     text
 }

@@ -67,3 +67,7 @@ pub(super) fn severity(severity: Severity) -> &'static str {
         Severity::BlocksAttach => "blocks",
     }
 }
+
+/// What an operator who chose dry run has to know of the configuration.
+pub(super) const NEXT_START_ENFORCES: &str = "the configuration says to enforce, and so does the next start: to stay in dry run set enforce = \
+     false there, or leave out --enforce";

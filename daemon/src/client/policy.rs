@@ -14,7 +14,7 @@ use xdpgate_api::v1::{
 use super::args::Remote;
 use super::change::{self as changes, Guard};
 use super::out::{answer, print, print_json};
-use super::{convert, diff, duration, names, remote};
+use super::{convert, diff, duration, failsafe, names, remote};
 use crate::failure::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +38,8 @@ pub(super) enum Policy {
     Rollback(Rollback),
     /// Print the policy in force, in canonical form
     Get(Get),
+    /// Change the management traffic that passes before any rule
+    Failsafe(failsafe::Failsafe),
     /// Compare two policies, or one with what is in force
     Diff(diff::Diff),
     /// Make a policy of the sets of nftables or ipset, or of a list
@@ -131,6 +133,7 @@ pub(super) fn run(command: &Policy) -> Result<(), Failure> {
         Policy::Confirm(args) => confirm(args),
         Policy::Rollback(args) => rollback(args),
         Policy::Get(args) => get(args),
+        Policy::Failsafe(args) => failsafe::run(args),
         Policy::Diff(args) => diff::run(args),
         Policy::Convert(args) => convert::run(args),
     }

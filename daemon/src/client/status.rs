@@ -76,6 +76,13 @@ pub(super) fn pending_text(pending: &Pending) -> String {
         }
         None => "the change is taken back".to_owned(),
     };
+    if let Some(reason) = &pending.refused {
+        return format!(
+            "OVERDUE since {}: {what} as soon as that is possible, now it is not: {reason}; apply a policy, \
+             which replaces it",
+            duration::time_text(pending.deadline),
+        );
+    }
     format!(
         "{what} at {} (in {}) unless you keep it: xdpgate confirm",
         duration::time_text(pending.deadline),
@@ -101,6 +108,9 @@ fn status_text(status: &GetStatusResponse) -> String {
         ),
         None => "policy    none yet: everything passes\n".to_owned(),
     };
+    if status.next_start_enforces {
+        text += &styled(WARN, format!("mode      {}\n", names::NEXT_START_ENFORCES));
+    }
     if let Some(pending) = &status.pending {
         text += &styled(WARN, format!("pending   {}\n", pending_text(pending)));
     }

@@ -69,6 +69,8 @@ catalog! {
         "The size of the image of the policy in force.";
     SAVED: Gauge Count "xdpgate_policy_saved",
         "0 if the policy in force could not be saved and would be lost with the next start, else 1.";
+    TAKE_BACK_REFUSED: Gauge Count "xdpgate_take_back_refused",
+        "How often the kernel refused to take back the change whose deadline is past; 0 if there is none.";
     APPLIED_AT: Gauge Seconds "xdpgate_last_apply_timestamp_seconds",
         "When the policy in force was put in force, in seconds since 1970; 0 before the first.";
     APPLIES: Counter Count "xdpgate_applies_total",
@@ -112,7 +114,7 @@ catalog! {
 
     // The whole.
     HEALTHY: Gauge Count "xdpgate_healthy",
-        "1 if the policy in force is what judges on every interface that is attached, else 0.";
+        "1 if the policy in force is what judges on every interface that is attached, and none is overdue to be taken back, else 0.";
     DRY_RUN: Gauge Count "xdpgate_dry_run",
         "1 if nothing is dropped because of dry run, else 0.";
     BUILD_INFO: Gauge Count "xdpgate_build_info",

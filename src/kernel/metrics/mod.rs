@@ -241,6 +241,8 @@ impl Firewall {
         }
         let telemetry = &self.core.telemetry;
         set(SAVED, u8::from(self.saved().is_ok()));
+        let refused = self.pending().and_then(|p| p.refused);
+        gauge!(TAKE_BACK_REFUSED.name).set(refused.map_or(0.0, |r| r.tries.into()));
         let applied_at = f64::from_bits(telemetry.applied_at.load(Ordering::Relaxed));
         gauge!(APPLIED_AT.name).set(applied_at);
     }

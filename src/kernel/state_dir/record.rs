@@ -73,6 +73,14 @@ pub(in crate::kernel) struct KeyRecord {
     /// Of what was asked for.
     pub request: Hash,
     pub generation: u64,
+    /// Nobody confirmed it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub taken_back: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Default for Record {
@@ -121,13 +129,19 @@ impl Record {
     }
 }
 
-/// SHA-256 of a text.
+/// SHA-256 of a text, or of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) struct Hash([u8; 32]);
 
 impl Hash {
     pub(in crate::kernel) fn of(text: impl AsRef<[u8]>) -> Self {
         Self(Sha256::digest(text).into())
+    }
+}
+
+impl From<[u8; 32]> for Hash {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 
@@ -227,6 +241,7 @@ mod tests {
                 key: "a \"key\"\n".to_owned(),
                 request: Hash::of("request"),
                 generation: 7,
+                taken_back: true,
             }],
             ..Record::default()
         }

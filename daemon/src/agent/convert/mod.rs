@@ -15,6 +15,7 @@ use xdpgate::policy::AddressSet;
 use xdpgate::{self as lib, Policy};
 use xdpgate_api::v1;
 
+/// All but what the configuration says.
 pub(super) fn status(firewall: &lib::Firewall, uptime: Duration) -> v1::GetStatusResponse {
     let programs = firewall.program_info();
     let policy = firewall.in_force();
@@ -32,6 +33,7 @@ pub(super) fn status(firewall: &lib::Firewall, uptime: Duration) -> v1::GetStatu
         pending: firewall.pending().map(|waiting| pending(&waiting)),
         not_saved: firewall.saved().err().map(|error| error.to_string()),
         bans: firewall.bans().len() as u64,
+        next_start_enforces: false,
     }
 }
 
@@ -51,6 +53,10 @@ fn pending(pending: &lib::Pending) -> v1::Pending {
             _ => What::PolicyGeneration(pending.generation.get()),
         }),
         deadline: Some(timestamp(pending.deadline)),
+        refused: pending
+            .refused
+            .as_ref()
+            .map(|refused| refused.reason.clone()),
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use xdpgate::policy::{
-    AddressSet, AddressSetBuilder, Change, EntryCounters, Family, Prefix, Rule, RuleId, SetName,
-    Verdict,
+    AddressSet, AddressSetBuilder, Change, EntryCounters, Failsafe, Family, Prefix, Rule, RuleId,
+    SetName, Verdict,
 };
 use xdpgate::{self as lib};
 use xdpgate_api::v1;
@@ -146,6 +146,7 @@ pub(in crate::agent) fn change_name(change: &v1::Change) -> &'static str {
         Some(Is::DefaultVerdict(_)) => "default_verdict",
         Some(Is::Malformed(_)) => "malformed",
         Some(Is::EnableRule(_)) => "enable_rule",
+        Some(Is::Failsafe(_)) => "failsafe",
         None => "change",
     }
 }
@@ -183,6 +184,21 @@ pub(in crate::agent) fn change(path: &str, change: &v1::Change) -> Result<Change
         Is::EnableRule(rule) => {
             Change::EnableRule(rule_id(&format!("{path}.id"), &rule.id)?, rule.enabled)
         }
+        Is::Failsafe(given) => Change::Failsafe(failsafe(path, given)?),
+    })
+}
+
+fn failsafe(path: &str, given: &v1::Failsafe) -> Result<Failsafe, Wrong> {
+    let place = |index: usize| format!("{path}.ssh_from[{index}]");
+    if given.none && !given.ssh_from.is_empty() {
+        let what = "with none nothing passes before the rules: leave one of both out";
+        return Err(Wrong::new(place(0), what));
+    }
+    let ssh_from = given.ssh_from.iter().enumerate();
+    let ssh_from = ssh_from.map(|(index, text)| prefix(&place(index), text));
+    Ok(Failsafe {
+        enabled: !given.none,
+        ssh_from: ssh_from.collect::<Result<_, _>>()?,
     })
 }
 

@@ -85,6 +85,17 @@ pub(in crate::agent) fn transaction(
                 .with("generation", generation)
                 .into()
         }
+        TransactionError::KeyTakenBack { key, generation } => {
+            let message = format!(
+                "the change of idempotency_key {key:?}, generation {generation}, was not confirmed in time \
+                 and is taken back: make up another key to make it again"
+            );
+            Fault::new(Code::FailedPrecondition, "KEY_TAKEN_BACK", message)
+                .with("key", key)
+                .with("generation", generation)
+                .blocked_by("KEY_TAKEN_BACK", "idempotency_key")
+                .into()
+        }
         TransactionError::KeyLength { bytes } => {
             let most = xdpgate::ApplyOptions::LONGEST_KEY;
             let what = format!("it has {bytes} bytes: it may have up to {most}");
@@ -102,6 +113,10 @@ fn pending(error: &PendingError) -> Status {
         .with("generation", error.generation)
         .with("deadline", error.deadline)
         .blocked_by("CHANGE_PENDING", format!("generation {}", error.generation));
+    if error.refused.is_some() {
+        // When that ends nobody knows.
+        return fault.with("overdue", true).into();
+    }
     // Then it is taken back by itself.
     let left = std::time::Duration::try_from(left).unwrap_or_default();
     fault.retry_after(left).into()
@@ -117,6 +132,7 @@ pub(in crate::agent) fn confirm(error: &ConfirmError) -> Status {
     let (reason, subject) = match error {
         ConfirmError::NothingPending => ("NOTHING_PENDING", "pending"),
         ConfirmError::Generation { .. } => ("ANOTHER_PENDING", "pending"),
+        ConfirmError::Overdue { .. } => ("OVERDUE", "pending"),
         ConfirmError::NotSaved { .. } => ("NOT_SAVED", "state_dir"),
         _ => return super::internal(error),
     };

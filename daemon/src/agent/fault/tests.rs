@@ -114,6 +114,14 @@ fn statuses() -> Vec<(Code, &'static str, Status)> {
             },
         ),
         (
+            FailedPrecondition,
+            "KEY_TAKEN_BACK",
+            TransactionError::KeyTakenBack {
+                key: "k".to_owned(),
+                generation: Generation::new(3),
+            },
+        ),
+        (
             InvalidArgument,
             "FIELD_INVALID",
             TransactionError::KeyLength { bytes: 500 },
@@ -262,6 +270,11 @@ fn statuses() -> Vec<(Code, &'static str, Status)> {
     let not_saved = xdpgate::ConfirmError::NotSaved {
         source: disk_full(),
     };
+    let overdue = xdpgate::ConfirmError::Overdue {
+        generation: Generation::new(2),
+        reason: "no room".to_owned(),
+    };
+    all.push((FailedPrecondition, "OVERDUE", confirm(&overdue)));
     all.push((FailedPrecondition, "NOTHING_PENDING", nothing_pending()));
     all.push((FailedPrecondition, "ANOTHER_PENDING", confirm(&another)));
     all.push((FailedPrecondition, "NOT_SAVED", confirm(&not_saved)));

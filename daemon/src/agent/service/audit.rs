@@ -40,6 +40,8 @@ pub(super) fn changes(request: &v1::ChangePolicyRequest) -> String {
         }
         Some(Change::DefaultVerdict(_)) => "default".to_owned(),
         Some(Change::Malformed(_)) => "malformed".to_owned(),
+        Some(Change::Failsafe(failsafe)) if failsafe.none => "failsafe none".to_owned(),
+        Some(Change::Failsafe(_)) => "failsafe".to_owned(),
         None => "nothing".to_owned(),
     };
     let mut words: Vec<String> = request.changes.iter().take(MOST).map(named).collect();

@@ -13,12 +13,13 @@ mod stats;
 mod stream;
 mod system;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming};
-use xdpgate::{AutoAttach, Firewall};
+use xdpgate::{AutoAttach, Enforcement, Firewall};
 use xdpgate_api::v1::{self, firewall_server};
 
 use super::convert;
@@ -67,6 +68,8 @@ struct Shared {
     /// Who ends the process.
     stop: Option<mpsc::Sender<Stop>>,
     reload: Option<Arc<dyn Reload>>,
+    /// Whether the configuration says to enforce.
+    enforces: Arc<AtomicBool>,
     started: Instant,
     /// Held from plan to apply, so that what was planned is what is applied.
     change: Mutex<()>,
@@ -86,6 +89,11 @@ impl Shared {
     fn lock_changes(&self) -> MutexGuard<'_, ()> {
         self.change.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether dry run lasts only until the next start.
+    fn next_start_enforces(&self) -> bool {
+        self.enforces.load(Ordering::Relaxed) && self.firewall.enforcement() == Enforcement::DryRun
+    }
 }
 
 impl FirewallService {
@@ -96,6 +104,7 @@ impl FirewallService {
             auto: None,
             stop: None,
             reload: None,
+            enforces: Arc::default(),
             started: Instant::now(),
             change: Mutex::new(()),
             recent: Recent::default(),
@@ -126,6 +135,14 @@ impl FirewallService {
     #[must_use]
     pub fn reloaded_by(mut self, reload: Arc<dyn Reload>) -> Self {
         self.shared_mut().reload = Some(reload);
+        self
+    }
+
+    /// Says in the mode and the status whether a start enforces by its configuration. To be called before
+    /// the service is used.
+    #[must_use]
+    pub fn started_by(mut self, enforces: Arc<AtomicBool>) -> Self {
+        self.shared_mut().enforces = enforces;
         self
     }
 
@@ -181,8 +198,14 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         _: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        self.run(|shared| Ok(convert::status(&shared.firewall, shared.started.elapsed())))
-            .await
+        self.run(|shared| {
+            let status = convert::status(&shared.firewall, shared.started.elapsed());
+            Ok(v1::GetStatusResponse {
+                next_start_enforces: shared.next_start_enforces(),
+                ..status
+            })
+        })
+        .await
     }
 
     async fn get_system(

@@ -23,7 +23,7 @@ pub(super) fn apply(
     )?;
     let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
     let _change = shared.lock_changes();
-    let plan = plan_of(shared, &policy)?;
+    let before = shared.firewall.policy();
     let applied = shared.firewall.apply_with(&policy, guard.apply());
     let applied = applied.map_err(|e| fault::transaction(&e, |_| "yaml".to_owned()))?;
     if applied.repeated {
@@ -36,18 +36,15 @@ pub(super) fn apply(
         });
     }
     crate::agent::log_applied(&applied);
+    let mut plan = Plan::between(before.as_deref(), &policy);
+    plan.image_bytes = Some(applied.image_bytes);
     Ok(v1::ApplyPolicyResponse {
-        plan: Some(plan),
+        plan: Some(convert::plan(plan)),
         hash: policy.hash().to_string(),
         applied: Some(convert::applied(&applied)),
         confirm_by: confirm_by(&shared.firewall, applied.generation),
         repeated: false,
     })
-}
-
-fn plan_of(shared: &Shared, policy: &Policy) -> Result<v1::Plan, Status> {
-    let plan = shared.firewall.plan(policy);
-    plan.map(convert::plan).map_err(|e| fault::apply(&e))
 }
 
 pub(super) fn plan(
@@ -96,20 +93,24 @@ pub(super) fn change(
         &request.idempotency_key,
         request.confirm_within.as_ref(),
     )?;
-    let parsed = request.changes.iter().enumerate();
-    let parsed: Vec<Result<Change, Wrong>> = parsed
-        .map(|(index, change)| convert::change(&path(index), change))
-        .collect();
-    let wrong: Vec<&Wrong> = parsed.iter().filter_map(|p| p.as_ref().err()).collect();
+    // Of each change that is made, where it stands in the request; and each that is none.
+    let (mut places, mut changes): (Vec<usize>, Vec<Change>) = Default::default();
+    let (mut wrong, mut is_wrong) = (Vec::new(), vec![false; request.changes.len()]);
+    for (index, change) in request.changes.iter().enumerate() {
+        match convert::change(&path(index), change) {
+            Ok(change) => {
+                places.push(index);
+                changes.push(change);
+            }
+            Err(error) => {
+                is_wrong[index] = true;
+                wrong.push(error);
+            }
+        }
+    }
     if !request.partial && !wrong.is_empty() {
         return Err(malformed(&wrong));
     }
-    // Of each change that is made, where it stands in the request.
-    let (places, changes): (Vec<usize>, Vec<Change>) = parsed
-        .iter()
-        .enumerate()
-        .filter_map(|(index, change)| Some((index, change.as_ref().ok()?.clone())))
-        .unzip();
     let path = |index: usize| path(places[index]);
     let atomicity = match request.partial {
         true => Atomicity::Partial,
@@ -133,14 +134,16 @@ pub(super) fn change(
             ..Default::default()
         });
     }
-    let mut made = done.effects.iter();
-    let effects = parsed.iter().map(|parsed| match parsed {
-        Ok(_) => made.next().map_or_else(v1::Effect::default, |effect| {
+    let (mut made, mut wrong) = (done.effects.iter(), wrong.iter());
+    let effects = is_wrong.into_iter().map(|is_wrong| match is_wrong {
+        false => made.next().map_or_else(v1::Effect::default, |effect| {
             convert::effect(effect, |error| fault::change(error, &path(error.index())))
         }),
-        Err(wrong) => v1::Effect {
+        true => v1::Effect {
             kind: v1::effect::Kind::Refused.into(),
-            error: Some(format!("{}: {}", wrong.path, wrong.what)),
+            error: wrong
+                .next()
+                .map(|wrong| format!("{}: {}", wrong.path, wrong.what)),
             ..Default::default()
         },
     });
@@ -154,7 +157,7 @@ pub(super) fn change(
 }
 
 /// Changes that are none: each is told.
-fn malformed(wrong: &[&Wrong]) -> Status {
+fn malformed(wrong: &[Wrong]) -> Status {
     let first = wrong.first().map(|w| format!("{}: {}", w.path, w.what));
     let message = first.unwrap_or_default() + &fault::more(wrong.len());
     let fault = Fault::new(Code::InvalidArgument, "CHANGE_INVALID", message);

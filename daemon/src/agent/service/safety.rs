@@ -156,6 +156,7 @@ pub(super) fn set_mode(
         mode: convert::mode(firewall.enforcement()).into(),
         previous: convert::mode(previous).into(),
         confirm_by: pending.map(|p| convert::timestamp(p.deadline)),
+        next_start_enforces: shared.next_start_enforces(),
     })
 }
 

@@ -1,0 +1,318 @@
+//! What keeps people from shutting themselves out, with real packets: changes that nobody confirms at a
+//! daemon that is killed meanwhile, modes over restarts, the failsafe.
+
+mod common;
+
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use common::api::arrives;
+use common::daemon::{Daemon, daemon};
+use common::host::audited;
+use common::namespace::Namespace;
+use common::{Scratch, is_root, text, wait_for};
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
+
+/// A host with `xg0`, its neighbour, and a BPF file system in which all outlives the daemon.
+struct Scene {
+    host: Namespace,
+    scratch: Scratch,
+    server: String,
+    pins: PathBuf,
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    peer: Namespace,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let host = Namespace::new();
+        let peer = host.neighbour(("xg0", "10.9.0.1/24"), ("xg1", "10.9.0.2/24"));
+        let scratch = Scratch::new();
+        let bpffs = scratch.path("bpffs");
+        host.run(|| {
+            std::fs::create_dir(&bpffs).expect("a directory");
+            let none = None::<&str>;
+            mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).expect("root may");
+        });
+        let receiver = host.receiver("10.9.0.1:9");
+        let timeout = Some(Duration::from_millis(300));
+        receiver.set_read_timeout(timeout).expect("a timeout");
+        Self {
+            server: format!("unix:{}", text(&scratch.path("xdpgated.sock"))),
+            pins: bpffs.join("xdpgate"),
+            sender: peer
+                .run(|| UdpSocket::bind("10.9.0.2:0"))
+                .expect("a socket"),
+            receiver,
+            host,
+            scratch,
+            peer,
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let base = ["--interface", "xg0", "--log-level", "info"];
+        let mut command = daemon(&self.server, &[&base, arguments].concat());
+        command
+            .env("XDPGATED_PINS_PINNING", "require")
+            .env("XDPGATED_PINS_ROOT", &self.pins);
+        command
+    }
+
+    fn start(&self, arguments: &[&str]) -> Daemon {
+        Daemon::start_with(&self.host, &self.server, self.command(arguments))
+    }
+
+    /// A policy of so many rules, which drops what comes from the neighbour or not.
+    fn policy(&self, name: &str, rules: usize, drops: bool) -> String {
+        let mut yaml = "version: 1\nfailsafe: none\nrules:\n".to_owned();
+        let action = if drops { "drop" } else { "count" };
+        yaml += &format!("  - {{ id: it, match: {{ src: 10.9.0.2 }}, action: {action} }}\n");
+        for n in 1..rules {
+            yaml += &format!("  - {{ id: r{n}, match: {{ src: 192.0.2.{n} }}, action: drop }}\n");
+        }
+        self.scratch.file(name, yaml)
+    }
+
+    fn arrives(&self) -> bool {
+        arrives(&self.sender, &self.receiver)
+    }
+
+    /// Puts one in force that lasts, and one that shuts the neighbour out until it is confirmed.
+    fn shut_out(&self, daemon: &Daemon, lasting: &str, within: Duration) -> Instant {
+        daemon.ask(&["policy", "apply", lasting]).ok();
+        assert!(self.arrives());
+        let shut = self.policy("shut.yaml", 1, true);
+        let within = format!("{}s", within.as_secs());
+        let begun = Instant::now();
+        let apply = ["policy", "apply", &shut, "--confirm-within", &within];
+        daemon.ask(&apply).ok();
+        assert!(!self.arrives());
+        begun
+    }
+}
+
+#[test]
+fn r110_killed_and_started_before_the_deadline() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = scene.start(&["--enforce"]);
+    let within = Duration::from_secs(6);
+    let lasting = scene.policy("lasting.yaml", 1, false);
+    let begun = scene.shut_out(&daemon, &lasting, within);
+    let waits = daemon.json(&["status"])["pending"]["policy_generation"].clone();
+    daemon.stop(Signal::SIGKILL);
+    assert!(!scene.arrives(), "what was pinned judges");
+
+    let daemon = scene.start(&["--enforce"]);
+    let pending = daemon.json(&["status"])["pending"].clone();
+    if begun.elapsed() < within {
+        assert_eq!(pending["policy_generation"], waits, "{pending}");
+    }
+    wait_for("the policy before", || scene.arrives().then_some(()));
+    assert!(begun.elapsed() >= within, "early");
+    let line = audited(&daemon, &["who=\"deadline\"", "RollbackPolicy"]);
+    assert!(line.contains(&format!("generation {waits}")), "{line}");
+    let status = daemon.json(&["status"]);
+    assert!(status["pending"].is_null(), "{status}");
+    let generation = &status["policy"]["generation"];
+    assert!(line.contains(&format!("generation={generation}")), "{line}");
+}
+
+#[test]
+fn r110_killed_for_longer_than_the_deadline() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = scene.start(&["--enforce"]);
+    let within = Duration::from_secs(2);
+    let lasting = scene.policy("lasting.yaml", 1, false);
+    let begun = scene.shut_out(&daemon, &lasting, within);
+    let waits = daemon.json(&["status"])["pending"]["policy_generation"].clone();
+    daemon.stop(Signal::SIGKILL);
+    sleep((within + Duration::from_millis(500)).saturating_sub(begun.elapsed()));
+    assert!(!scene.arrives(), "there was nobody to take it back");
+
+    let daemon = scene.start(&["--enforce"]);
+    assert!(scene.arrives(), "before it says that it is ready");
+    let line = audited(&daemon, &["who=\"deadline\"", "RollbackPolicy"]);
+    assert!(line.contains(&format!("generation {waits}")), "{line}");
+    assert!(daemon.json(&["status"])["pending"].is_null());
+    // And so it stays.
+    daemon.stop(Signal::SIGKILL);
+    let daemon = scene.start(&["--enforce"]);
+    assert!(scene.arrives());
+    assert!(
+        !daemon.log().contains("who=\"deadline\""),
+        "{}",
+        daemon.log()
+    );
+}
+
+#[test]
+fn r72_r110_killed_while_enforcement_waits() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = scene.start(&[]);
+    let shut = scene.policy("shut.yaml", 1, true);
+    daemon.ask(&["policy", "apply", &shut]).ok();
+    assert!(scene.arrives(), "dry run");
+    let mut daemon = daemon;
+    for late in [false, true] {
+        let within = Duration::from_secs(if late { 2 } else { 6 });
+        let begun = Instant::now();
+        let within_text = format!("{}s", within.as_secs());
+        daemon
+            .ask(&["enforce", "--confirm-within", &within_text])
+            .ok();
+        assert!(!scene.arrives());
+        daemon.stop(Signal::SIGKILL);
+        if late {
+            sleep((within + Duration::from_millis(500)).saturating_sub(begun.elapsed()));
+        }
+        assert!(!scene.arrives(), "what is pinned goes on");
+        daemon = scene.start(&[]);
+        wait_for("dry run", || scene.arrives().then_some(()));
+        assert!(begun.elapsed() >= within, "early");
+        audited(&daemon, &["who=\"deadline\"", "SetMode dry run"]);
+        assert_eq!(daemon.json(&["status"])["mode"], "dry_run");
+    }
+}
+
+/// A start with too few places for the rules of the policy before cannot take back.
+#[test]
+fn r110_what_a_start_cannot_take_back_lets_everything_pass() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = scene.start(&["--enforce"]);
+    let within = Duration::from_secs(1);
+    let lasting = scene.policy("lasting.yaml", 8, false);
+    scene.shut_out(&daemon, &lasting, within);
+    daemon.stop(Signal::SIGKILL);
+    sleep(within);
+
+    let daemon = scene.start(&["--enforce", "--max-rules", "4"]);
+    assert!(!scene.arrives(), "what was pinned judges");
+    let status = daemon.json(&["status"]);
+    let reason = status["pending"]["refused"].as_str().expect("a reason");
+    assert!(reason.contains("8 rules"), "{reason}");
+    let broken = status["broken"].as_str().expect("broken");
+    assert!(broken.contains("was not confirmed"), "{broken}");
+    let shown = daemon.ask(&["status"]).ok();
+    assert!(shown.contains("OVERDUE"), "{shown}");
+    let late = daemon.ask(&["confirm"]);
+    late.refused(1, &["was not confirmed in time", "apply the policy"]);
+
+    wait_for("pass mode", || scene.arrives().then_some(()));
+    audited(&daemon, &["who=\"deadline\"", "SetMode pass"]);
+    assert!(daemon.log().contains("PASS MODE"), "{}", daemon.log());
+    assert_eq!(daemon.json(&["status"])["mode"], "pass");
+    // The way out.
+    let shut = scene.policy("smaller.yaml", 2, true);
+    daemon.ask(&["policy", "apply", &shut]).ok();
+    let status = daemon.json(&["status"]);
+    assert!(
+        status["pending"].is_null() && status["broken"].is_null(),
+        "{status}"
+    );
+    assert!(scene.arrives(), "pass mode stays until it is ended");
+    daemon.ask(&["enforce"]).ok();
+    assert!(!scene.arrives());
+}
+
+/// What the file says holds at each start; a mode that was chosen by a call says so, and pass mode stays.
+#[test]
+fn r72_modes_over_restarts_where_the_configuration_enforces() {
+    if !is_root() {
+        return;
+    }
+    const NOTE: &str = "the configuration says to enforce";
+    let scene = Scene::new();
+    let daemon = scene.start(&["--enforce"]);
+    let shut = scene.policy("shut.yaml", 1, true);
+    daemon.ask(&["policy", "apply", &shut]).ok();
+    assert_eq!(daemon.json(&["status"])["next_start_enforces"], false);
+    let said = daemon.ask(&["dry-run"]).ok();
+    assert!(said.contains(NOTE), "{said}");
+    assert!(scene.arrives());
+    let shown = daemon.ask(&["status"]).ok();
+    assert!(shown.contains(NOTE), "{shown}");
+    daemon.stop(Signal::SIGTERM);
+    let daemon = scene.start(&["--enforce"]);
+    assert!(!scene.arrives());
+
+    let said = daemon.ask(&["panic-off"]).ok();
+    assert!(!said.contains(NOTE), "{said}");
+    daemon.stop(Signal::SIGTERM);
+    let daemon = scene.start(&["--enforce"]);
+    assert!(scene.arrives(), "pass mode stays");
+    let shown = daemon.ask(&["status"]).ok();
+    assert!(!shown.contains(NOTE), "{shown}");
+
+    // Without it dry run lasts, and there is nothing to be said.
+    daemon.ask(&["enforce"]).ok();
+    daemon.stop(Signal::SIGTERM);
+    let daemon = scene.start(&[]);
+    assert!(!scene.arrives(), "what was chosen holds");
+    let said = daemon.ask(&["dry-run"]).ok();
+    assert!(!said.contains(NOTE), "{said}");
+    daemon.stop(Signal::SIGTERM);
+    let _daemon = scene.start(&[]);
+    assert!(scene.arrives());
+}
+
+/// A default of drop, and management that gets through only while the failsafe names it.
+#[test]
+fn r73_the_failsafe_is_changed_by_itself() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = scene.start(&["--enforce"]);
+    let closed = scene
+        .scratch
+        .file("closed.yaml", "version: 1\ndefault: drop\n");
+    daemon.ask(&["policy", "apply", &closed]).ok();
+    let listener = scene
+        .host
+        .run(|| TcpListener::bind("10.9.0.1:22"))
+        .expect("a port");
+    let server = "10.9.0.1:22".parse().expect("an address");
+    let connects = || {
+        let wait = Duration::from_millis(700);
+        let stream = scene.peer.run(|| TcpStream::connect_timeout(&server, wait));
+        stream.map(drop).is_ok()
+    };
+    assert!(!connects());
+    let failsafe = ["policy", "failsafe", "on", "--ssh-from", "10.9.0.0/24"];
+    let said = daemon.ask(&failsafe).ok();
+    assert!(said.contains("failsafe: replaced"), "{said}");
+    assert!(connects());
+    let shown = daemon.ask(&["policy", "get"]).ok();
+    assert!(shown.contains("10.9.0.0/24"), "{shown}");
+    assert!(daemon.ask(&failsafe).ok().contains("nothing to change"));
+    audited(&daemon, &["ChangePolicy failsafe", "ok"]);
+    // Tried first: back by itself.
+    let none = ["policy", "failsafe", "none", "--confirm-within", "1s"];
+    daemon.ask(&none).ok();
+    wait_for("its end", || connects().then_some(()));
+    daemon.ask(&["policy", "failsafe", "none"]).ok();
+    assert!(!connects());
+    let both = ["policy", "failsafe", "none", "--ssh-from", "10.9.0.0/24"];
+    daemon
+        .ask(&both)
+        .refused(2, &["changes[0].failsafe.ssh_from[0]", "leave one"]);
+    drop(listener);
+}
