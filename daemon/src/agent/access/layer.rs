@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use super::audit::AuditNote;
 use super::identify::{Presented, Refusal};
 use super::methods::{Need, need};
-use super::peer::{Activity, Peer};
+use super::peer::{Activity, Peer, Shown};
 use super::tls::Certificate;
 use super::{Access, Caller, Role, Rules};
 
@@ -50,12 +50,25 @@ impl Access {
         let need = need(path);
         let caller = match need {
             // Not by a token: whether it is right is not to be found out here.
-            Need::Nothing => self.identify(rules, peer, &Presented::Nothing).ok(),
-            Need::Read | Need::Change => Some(self.identify(rules, peer, presented)?),
+            Need::Nothing => {
+                let caller = self.identify(rules, peer, &Presented::Nothing).ok();
+                // Who is an admin by a token stays one.
+                if let Some(caller) = &caller
+                    && peer.activity().shown() == Shown::Nobody
+                {
+                    peer.activity().show(caller.role);
+                }
+                caller
+            }
+            Need::Read | Need::Change => {
+                let caller = self.identify(rules, peer, presented);
+                match &caller {
+                    Ok(caller) => peer.activity().show(caller.role),
+                    Err(_) => peer.activity().doubt(),
+                }
+                Some(caller?)
+            }
         };
-        if caller.is_some() {
-            peer.activity().set_known();
-        }
         let who = match &caller {
             Some(caller) => caller.to_string(),
             None => format!("{:?}", peer.origin().source()),

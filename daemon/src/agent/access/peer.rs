@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Role;
 use super::tls::Certificate;
 
 /// The other end of a connection; goes into the extensions of each of its requests.
@@ -45,10 +46,19 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Activity {
     since: Instant,
-    known: AtomicBool,
+    /// A [`Shown`].
+    shown: AtomicU8,
     calls: AtomicU32,
     /// Milliseconds after `since` when a call began or ended last.
     last: AtomicU64,
+}
+
+/// Who somebody on a connection has shown to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shown {
+    Nobody,
+    Viewer,
+    Admin,
 }
 
 impl Peer {
@@ -118,19 +128,33 @@ impl Activity {
     pub(super) fn new() -> Self {
         Self {
             since: Instant::now(),
-            known: AtomicBool::new(false),
+            shown: AtomicU8::new(Shown::Nobody as u8),
             calls: AtomicU32::new(0),
             last: AtomicU64::new(0),
         }
     }
 
-    /// Somebody with a role is there.
-    pub(super) fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    /// Who is there, as far as calls have shown.
+    pub(super) fn shown(&self) -> Shown {
+        match self.shown.load(Ordering::Relaxed) {
+            shown if shown == Shown::Admin as u8 => Shown::Admin,
+            shown if shown == Shown::Viewer as u8 => Shown::Viewer,
+            _ => Shown::Nobody,
+        }
     }
 
-    pub(super) fn set_known(&self) {
-        self.known.store(true, Ordering::Relaxed);
+    /// A call came from somebody with this role.
+    pub(super) fn show(&self, role: Role) {
+        let shown = match role {
+            Role::Viewer => Shown::Viewer,
+            Role::Admin => Shown::Admin,
+        };
+        self.shown.store(shown as u8, Ordering::Relaxed);
+    }
+
+    /// A call was refused because it is not known who makes it: whoever was an admin may be none any more.
+    pub(super) fn doubt(&self) {
+        self.shown.fetch_min(Shown::Viewer as u8, Ordering::Relaxed);
     }
 
     pub(super) fn begin(&self) {

@@ -78,7 +78,8 @@ pub(in crate::agent) struct Client {
 #[serde(default, deny_unknown_fields)]
 pub(in crate::agent) struct Limits {
     /// Connections at one time, for each of api.listen. When there are as many, one goes that has not
-    /// shown who it is, of the source with the most of these; if all have, a new one is refused.
+    /// shown who it is, of the source with the most of these, or one of a viewer if these have more than
+    /// three quarters; if all are admins, a new one is refused.
     pub max_connections: u32,
     /// Calls at one time on one connection.
     pub max_streams: u32,
