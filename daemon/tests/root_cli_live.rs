@@ -59,7 +59,12 @@ fn r108_the_daemon_judges_by_the_policy_in_force() {
     for more in [&["--json"][..], &[], &["--json", "--interface", "xg7"]] {
         let by_file = xdpgate([&oracle[..], more].concat()).ok();
         let by_daemon = daemon.ask(&[&["eval", "--pcap", &pcap], more].concat());
-        assert_eq!(by_daemon.ok(), by_file, "{more:?}");
+        let by_daemon = by_daemon.ok();
+        let pairs = by_daemon.lines().zip(by_file.lines());
+        for (by_daemon, by_file) in pairs {
+            assert_eq!(by_daemon, by_file, "{more:?}");
+        }
+        assert_eq!(by_daemon.len(), by_file.len(), "{more:?}");
     }
     let stats = daemon.json(&["stats"]);
     let counted = stats["rules"].as_array().expect("rules");

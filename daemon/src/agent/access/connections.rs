@@ -227,7 +227,9 @@ mod tests {
         let mut more = |role: Option<Role>, times: usize| {
             for _ in 0..times {
                 let one = admit(1);
-                role.map_or((), |role| one.0.show(role));
+                if let Some(role) = role {
+                    one.0.show(role);
+                }
                 flood.push(one);
             }
         };

@@ -23,6 +23,7 @@ mod tokens;
 pub(crate) use audit::{AuditNote, TARGET as AUDIT};
 pub(crate) use files::{Others, read as read_private};
 pub(in crate::agent) use layer::Standing;
+pub(in crate::agent) use reach::warnings;
 pub(in crate::agent) use token_command::TokenCommand;
 pub(crate) use tokens::is_placeholder_text;
 

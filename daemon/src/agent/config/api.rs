@@ -26,7 +26,8 @@ pub(in crate::agent) struct Api {
     /// are admin): viewer or admin.
     pub socket_role: Role,
     /// From where https://ADDRESS:PORT beyond loopback can be reached whatever the policy is, bans too;
-    /// empty: only from where the policy lets it.
+    /// empty: only from where the policy lets it. By default from everywhere: name the prefixes of those
+    /// who manage the node, since no rule and no ban keeps anybody else off the port.
     pub reachable_from: Vec<String>,
     /// Whether every user of this host is an admin by a loopback address without TLS and without a token.
     pub insecure_loopback: bool,

@@ -87,19 +87,13 @@ pub(super) fn change(
     shared: &Shared,
     request: &v1::ChangePolicyRequest,
 ) -> Result<v1::ChangePolicyResponse, Status> {
-    let path = |index: usize| {
-        let name = convert::change_name(&request.changes[index]);
-        format!("changes[{index}].{name}")
-    };
+    let path = |index: usize| path(request, index);
     let guard = Guard::new(
         request.expected_generation,
         &request.idempotency_key,
         request.confirm_within.as_ref(),
     )?;
-    let parsed = request.changes.iter().enumerate();
-    let parsed: Vec<Result<Change, Wrong>> = parsed
-        .map(|(index, change)| convert::change(&path(index), change))
-        .collect();
+    let parsed = parse_changes(request);
     let wrong: Vec<&Wrong> = parsed.iter().filter_map(|p| p.as_ref().err()).collect();
     if !request.partial && !wrong.is_empty() {
         return Err(malformed(&wrong));
@@ -153,8 +147,22 @@ pub(super) fn change(
     })
 }
 
+/// Each change, or what is wrong with it.
+pub(super) fn parse_changes(request: &v1::ChangePolicyRequest) -> Vec<Result<Change, Wrong>> {
+    let changes = request.changes.iter().enumerate();
+    changes
+        .map(|(index, change)| convert::change(&path(request, index), change))
+        .collect()
+}
+
+/// The path of a change in its request.
+fn path(request: &v1::ChangePolicyRequest, index: usize) -> String {
+    let name = convert::change_name(&request.changes[index]);
+    format!("changes[{index}].{name}")
+}
+
 /// Changes that are none: each is told.
-fn malformed(wrong: &[&Wrong]) -> Status {
+pub(super) fn malformed(wrong: &[&Wrong]) -> Status {
     let first = wrong.first().map(|w| format!("{}: {}", w.path, w.what));
     let message = first.unwrap_or_default() + &fault::more(wrong.len());
     let fault = Fault::new(Code::InvalidArgument, "CHANGE_INVALID", message);
@@ -205,7 +213,7 @@ pub(super) fn list_rules(
     })
 }
 
-fn query(request: &v1::ListRulesRequest) -> Result<RuleQuery, Status> {
+pub(super) fn query(request: &v1::ListRulesRequest) -> Result<RuleQuery, Status> {
     let mut query = RuleQuery::default().text(&request.search);
     if !request.address.is_empty() {
         let parsed = request.address.parse();

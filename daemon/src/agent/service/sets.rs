@@ -35,16 +35,16 @@ const TOGETHER: usize = 4096;
 
 /// An import of which the header came.
 #[derive(Debug)]
-struct Import {
+pub(super) struct Import {
     header: v1::ImportSetHeader,
     operation: Operation,
     guard: Guard,
     set: SetName,
-    entries: AddressSetBuilder,
+    pub(super) entries: AddressSetBuilder,
 }
 
 impl Import {
-    fn new(header: v1::ImportSetHeader) -> Result<Self, Status> {
+    pub(super) fn new(header: v1::ImportSetHeader) -> Result<Self, Status> {
         let operation = match convert::known("header.operation", header.operation)? {
             Operation::Unspecified => Operation::Replace,
             operation => operation,
@@ -73,7 +73,7 @@ impl Import {
         })
     }
 
-    fn add(mut self, part: Option<Part>) -> Result<Self, Status> {
+    pub(super) fn add(mut self, part: Option<Part>) -> Result<Self, Status> {
         let part = match part {
             Some(Part::Entries(part)) => part,
             Some(Part::Header(_)) => {
@@ -91,7 +91,7 @@ impl Import {
 
     /// Refuses an import of which not all came that the header announces: the end of a stream alone may be that of
     /// a client that died.
-    fn check_whole(&self) -> Result<(), Wrong> {
+    pub(super) fn check_whole(&self) -> Result<(), Wrong> {
         let came = self.entries.pushed();
         match self.header.expect_entries {
             Some(expected) if expected != came as u64 => {
