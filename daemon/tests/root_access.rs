@@ -287,6 +287,14 @@ fn r69_tokens_and_their_rotation() {
             .expect("an answer")
             .expect("it is right");
 
+        // One that has nothing to say.
+        let mut health = HealthClient::new(channel.clone())
+            .watch(with_token(HealthCheckRequest::default(), &viewer))
+            .await
+            .expect("a stream")
+            .into_inner();
+        health.message().await.expect("a message");
+
         let (fresh, fresh_entry) = token("grafana", "viewer");
         host.scratch
             .file("tokens.toml", admin_entry.clone() + &fresh_entry);
@@ -295,7 +303,12 @@ fn r69_tokens_and_their_rotation() {
             .await
             .expect_err("it was replaced");
         assert_eq!(replayed.code(), Code::Unauthenticated, "{replayed}");
-        ask.send(question).await.expect("sent");
+        let silent = tokio::time::timeout(Duration::from_secs(10), health.message());
+        let cut = silent.await.expect("it does not wait for a message");
+        let cut = cut.expect_err("it was replaced");
+        assert_eq!(cut.code(), Code::Unauthenticated, "{cut}");
+        // It may be gone already.
+        let _ = ask.send(question).await;
         let cut = answers
             .next()
             .await
