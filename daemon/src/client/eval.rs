@@ -134,7 +134,7 @@ fn read_batches(capture: &Capture, send: &mpsc::Sender<Vec<Vec<u8>>>) -> Result<
     let gone = |_| Failure::operation("nobody waits for more frames");
     let (mut batch, mut bytes) = (Vec::new(), 0);
     capture.for_each(|frame| {
-        if bytes + frame.bytes.len() > BATCH_BYTES {
+        if bytes + frame.bytes.len() > BATCH_BYTES && !batch.is_empty() {
             bytes = 0;
             send.blocking_send(std::mem::take(&mut batch))
                 .map_err(gone)?;

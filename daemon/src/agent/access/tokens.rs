@@ -233,11 +233,13 @@ mod tests {
         let (other, second) = fresh("grafana", Role::Viewer).unwrap();
         assert!(token.len() >= 64 && token != other);
         assert!(is_unguessable(token.as_bytes()));
-        assert!(!is_unguessable(token[1..].as_bytes()));
-        assert!(!is_unguessable(format!("{token}0").as_bytes()));
-        assert!(!is_unguessable(
-            token.replace('a', "x").replace('0', "x").as_bytes()
-        ));
+        for other in [
+            &token[1..],
+            &format!("{token}0"),
+            &format!("{}x", &token[..token.len() - 1]),
+        ] {
+            assert!(!is_unguessable(other.as_bytes()), "{other:?}");
+        }
         assert!(!entry.contains(&token), "a token in the clear: {entry}");
         let tokens = Tokens::parse(&(entry + &second)).unwrap();
         let found = tokens.find(token.as_bytes()).unwrap();

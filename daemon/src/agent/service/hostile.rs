@@ -32,6 +32,7 @@ const REQUESTS: &[Request] = &[
     |bytes| set_mode(&decode(bytes)?),
     |bytes| attach(&decode(bytes)?),
     |bytes| stats::interval(&decode(bytes)?).map(drop),
+    |bytes| entry_counters(&decode(bytes)?),
 ];
 
 /// Handles bytes as the request that `which` picks; whether it is one that is right.
@@ -176,6 +177,12 @@ fn list_entries(request: &v1::ListSetEntriesRequest) -> Result<(), Status> {
     let name = convert::set_name("set", &request.set)?;
     assert_eq!(name.as_str(), request.set);
     same_prefix("covering", &request.covering)
+}
+
+fn entry_counters(request: &v1::GetEntryCountersRequest) -> Result<(), Status> {
+    let name = convert::set_name("set", &request.set)?;
+    assert_eq!(name.as_str(), request.set);
+    Ok(())
 }
 
 fn same_prefix(path: &str, text: &str) -> Result<(), Status> {
@@ -374,6 +381,8 @@ mod tests {
                 ..Default::default()
             }
         ));
+        let set = "bad".to_owned();
+        assert!(taken(11, &v1::GetEntryCountersRequest { set, limit: 9 }));
         assert!(!request(5, b"\xff"));
     }
 }
