@@ -51,7 +51,7 @@ fn every_command_has_an_example_that_is_of_it() {
 
 #[test]
 fn what_asks_the_daemon_takes_json_and_server() {
-    let local = ["load", "unload", "completions", "man", "eval"];
+    let local = ["load", "unload", "completions", "man"];
     for path in commands() {
         let is_group = help(&path).contains("\nCommands:\n");
         let name = path.join(" ");

@@ -265,3 +265,34 @@ fn variables_are_checked_like_the_file() {
         "{ended}"
     );
 }
+
+/// What is right and still opens more than one would think is said before the start too, with the mend.
+#[test]
+fn check_warns_of_an_api_that_everybody_reaches() {
+    let scratch = Scratch::new();
+    let drops = scratch.file("policy.yaml", "version: 1\ndefault: drop\nfailsafe: none\n");
+    let check = |more: &str| {
+        let config = format!(
+            "policy = '{drops}'\n[api]\nlisten = ['https://0.0.0.0:50051']\n{more}\
+             [api.tls]\ncertificate = 'c'\nkey = 'k'\nclient_ca = 'a'\n\
+             [[api.clients]]\nname = 'ops'\nrole = 'admin'\n"
+        );
+        let config = scratch.file("xdpgated.toml", config);
+        let ended = xdpgated(&[], &["check", "--config", &config]);
+        assert_eq!(ended.code, Some(0), "{ended}");
+        ended.stderr
+    };
+    let said = check("");
+    let mend = "name the prefixes of those who manage this node in api.reachable_from";
+    assert!(said.contains("warning: https://0.0.0.0:50051: port 50051 passes from everywhere"));
+    assert!(said.contains(mend), "{said}");
+    assert!(said.contains("id: allow-api"), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
+    let said = check("reachable_from = ['192.0.2.0/24']\n");
+    assert!(!said.contains(mend), "{said}");
+    let said = check("reachable_from = []\n");
+    assert!(
+        !said.contains(mend) && said.contains("id: allow-api"),
+        "{said}"
+    );
+}

@@ -287,6 +287,14 @@ fn r69_tokens_and_their_rotation() {
             .expect("an answer")
             .expect("it is right");
 
+        // One that has nothing to say.
+        let mut health = HealthClient::new(channel.clone())
+            .watch(with_token(HealthCheckRequest::default(), &viewer))
+            .await
+            .expect("a stream")
+            .into_inner();
+        health.message().await.expect("a message");
+
         let (fresh, fresh_entry) = token("grafana", "viewer");
         host.scratch
             .file("tokens.toml", admin_entry.clone() + &fresh_entry);
@@ -295,7 +303,12 @@ fn r69_tokens_and_their_rotation() {
             .await
             .expect_err("it was replaced");
         assert_eq!(replayed.code(), Code::Unauthenticated, "{replayed}");
-        ask.send(question).await.expect("sent");
+        let silent = tokio::time::timeout(Duration::from_secs(10), health.message());
+        let cut = silent.await.expect("it does not wait for a message");
+        let cut = cut.expect_err("it was replaced");
+        assert_eq!(cut.code(), Code::Unauthenticated, "{cut}");
+        // It may be gone already.
+        let _ = ask.send(question).await;
         let cut = answers
             .next()
             .await
@@ -425,6 +438,9 @@ fn r69_an_import_ends_with_the_token_it_began_with() {
     }
 }
 
+/// A token that nobody should have.
+const WEAK: &str = "correct horse";
+
 #[test]
 fn r69_guessing_tokens_is_slow_and_does_not_fill_the_log() {
     if !is_root() {
@@ -432,7 +448,10 @@ fn r69_guessing_tokens_is_slow_and_does_not_fill_the_log() {
     }
     let host = Host::new();
     let (right, entry) = token("a", "admin");
-    let file = host.scratch.file("tokens.toml", entry);
+    // The hash of WEAK.
+    let weak = "[[token]]\nname = 'weak'\nrole = 'viewer'\n\
+        sha256 = '4104d36f8da2c254349f85836793ebe029e0c957063a34c91c2e9203187b5631'\n";
+    let file = host.scratch.file("tokens.toml", entry + weak);
     let config = format!(
         "[api]\ntokens_file = '{file}'\nallow_tokens_without_client_certificate = true\n{}",
         host.server_tls()
@@ -460,8 +479,18 @@ fn r69_guessing_tokens_is_slow_and_does_not_fill_the_log() {
         );
         let details = tonic_types::StatusExt::get_details_retry_info(&last.expect("some"));
         assert!(details.expect("RetryInfo").retry_delay.is_some());
+        // Guesses that look like tokens are refused in the same way, and do not keep a right one waiting that
+        // comes from where they do.
+        let alike = format!("xdpgate_{}", "0".repeat(64));
+        for _ in 0..20 {
+            status(&channel, &alike).await.expect_err("wrong");
+            status(&channel, &right).await.expect("it is right");
+        }
+        // One that a human made up could be guessed: it waits until guesses are looked at again.
+        let refused = status(&channel, WEAK).await.expect_err("too early");
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
         let retried = async {
-            while let Err(refused) = status(&channel, &right).await {
+            while let Err(refused) = status(&channel, WEAK).await {
                 assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -394,7 +394,7 @@ fn messages_that_are_too_long_are_refused_and_change_nothing() {
     audited(&daemon, &["ApplyPolicy", "outcome=\"OutOfRange\""]);
 }
 
-/// When all who are there are known a new one has to wait; and who goes leaves a place.
+/// When all who are there are admins a new one has to wait; and who goes leaves a place.
 #[test]
 fn r69_there_are_only_so_many_connections() {
     if !is_root() {
@@ -424,4 +424,59 @@ fn r69_there_are_only_so_many_connections() {
             .expect("there is room");
         drop(second);
     });
+}
+
+/// Whoever has the certificate of a viewer, or none, takes all places and goes on to: an admin of the same
+/// address gets in, and stays.
+#[test]
+fn r69_viewers_do_not_shut_out_an_admin() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let (viewer, admin) = (
+        host.ca.issue(&host.scratch, "grafana"),
+        host.ca.issue(&host.scratch, "ops"),
+    );
+    let config = format!(
+        "[api.limits]\nmax_connections = 8\nhandshake_seconds = 60\n{}\
+         [[api.clients]]\nname = 'ops'\nrole = 'admin'\n\
+         [[api.clients]]\nname = 'grafana'\nrole = 'viewer'\n",
+        host.mutual_tls()
+    );
+    let daemon = host.start(&config);
+    host.block_on(async || {
+        let watch = async || {
+            let channel = host.connect(Some(&viewer)).await;
+            let mut client = HealthClient::new(channel);
+            let watch = client.watch(HealthCheckRequest::default());
+            let mut watch = watch.await.expect("a viewer may").into_inner();
+            watch.message().await.expect("a message");
+            (client, watch)
+        };
+        let mut watches = Vec::new();
+        for _ in 0..8 {
+            watches.push(watch().await);
+        }
+        let mut ops = FirewallClient::new(host.connect(Some(&admin)).await);
+        ops.get_status(GetStatusRequest {})
+            .await
+            .expect("a viewer gives way");
+        let address = || TcpStream::connect("127.0.0.1:50051").expect("it listens");
+        let mut nobodies = Vec::new();
+        for _ in 0..20 {
+            watches.push(watch().await);
+            nobodies.push(address());
+        }
+        ops.get_status(GetStatusRequest {})
+            .await
+            .expect("an admin stays, on the same connection");
+        let changed = ops.apply_policy(ApplyPolicyRequest {
+            yaml: "version: 1\n".to_owned(),
+            ..Default::default()
+        });
+        changed.await.expect("and changes what it likes");
+    });
+    let files = open_files(&daemon);
+    assert!(files < 100, "{files} open files");
 }

@@ -5,73 +5,11 @@ mod common;
 use std::io::Write;
 use std::net::UdpSocket;
 use std::process::Stdio;
-use std::time::Duration;
 
-use common::daemon::Daemon;
-use common::namespace::Namespace;
-use common::{Ended, Scratch, XDPGATE, command, is_root, run, text, wait_for, xdpgate};
+use common::neighbours::{BLOCK, Neighbours};
+use common::{Ended, XDPGATE, command, is_root, run, text, wait_for, xdpgate};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-const BLOCK: &str = "
-version: 1
-rules: [{ id: block-bad, match: { src: 203.0.113.7 }, action: drop }]
-";
-
-/// A protected host and a neighbour with a good and a bad address.
-struct Scene {
-    host: Namespace,
-    neighbour: Namespace,
-    scratch: Scratch,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let host = Namespace::new();
-        let neighbour = host.neighbour(("xg0", "192.0.2.1/24"), ("nb0", "192.0.2.2/24"));
-        neighbour.ip("address add 203.0.113.7/32 dev nb0");
-        host.ip("route add 203.0.113.7/32 dev xg0");
-        Self {
-            host,
-            neighbour,
-            scratch: Scratch::new(),
-        }
-    }
-
-    fn daemon(&self, more: &[&str]) -> Daemon {
-        Daemon::start(
-            &self.host,
-            &self.scratch,
-            &[&["--interface", "xg0"], more].concat(),
-        )
-    }
-
-    /// Whether a datagram of the bad address arrives. One of the good address, sent after it on the
-    /// same path, shows that it had its time.
-    #[track_caller]
-    fn bad_arrives(&self) -> bool {
-        let receiver = self.host.receiver("192.0.2.1:9000");
-        let socket = |from: &str| self.neighbour.run(|| UdpSocket::bind((from, 0)));
-        let (bad, good) = (socket("203.0.113.7"), socket("192.0.2.2"));
-        let (bad, good) = (bad.expect("a socket"), good.expect("a socket"));
-        let short = Some(Duration::from_millis(200));
-        receiver.set_read_timeout(short).expect("set");
-        bad.send_to(b"bad", "192.0.2.1:9000").expect("sent");
-        let mut arrived = false;
-        let mut buffer = [0; 8];
-        wait_for("the good one", || {
-            good.send_to(b"good", "192.0.2.1:9000").expect("sent");
-            while let Ok(length) = receiver.recv(&mut buffer) {
-                match &buffer[..length] {
-                    b"good" => return Some(()),
-                    _ => arrived = true,
-                }
-            }
-            None
-        });
-        arrived
-    }
-}
 
 #[track_caller]
 fn differs(ended: &Ended) {
@@ -88,7 +26,7 @@ fn r72_a_policy_goes_its_round() {
     if !is_root() {
         return;
     }
-    let scene = Scene::new();
+    let scene = Neighbours::new();
     let daemon = scene.daemon(&["--enforce"]);
     let policy = scene.scratch.file("policy.yaml", BLOCK);
     let empty = scene.scratch.file("empty.yaml", "version: 1\n");
@@ -151,7 +89,7 @@ fn rules_are_changed_one_by_one() {
     if !is_root() {
         return;
     }
-    let scene = Scene::new();
+    let scene = Neighbours::new();
     let daemon = scene.daemon(&["--enforce"]);
     let rule =
         "{ id: block-bad, match: { src: 203.0.113.7 }, action: drop, labels: { owner: web } }";
@@ -200,7 +138,7 @@ fn sets_and_bans() {
     if !is_root() {
         return;
     }
-    let scene = Scene::new();
+    let scene = Neighbours::new();
     let policy = "
 version: 1
 sets: { bad: { entries: [198.51.100.1], counters: entry } }
@@ -310,7 +248,7 @@ fn r72_modes_and_the_way_out() {
     if !is_root() {
         return;
     }
-    let scene = Scene::new();
+    let scene = Neighbours::new();
     scene
         .host
         .run(|| run("mount", ["-t", "bpf", "bpf", "/sys/fs/bpf"]))
@@ -399,7 +337,7 @@ fn streams_are_one_object_a_line() {
     if !is_root() {
         return;
     }
-    let scene = Scene::new();
+    let scene = Neighbours::new();
     let policy = scene.scratch.file("policy.yaml", BLOCK);
     let daemon = scene.daemon(&["--policy", &policy]);
     for _ in 0..3 {
@@ -443,7 +381,7 @@ fn r111_events_are_a_file_for_tshark() {
     if !is_root() {
         return;
     }
-    let scene = Scene::new();
+    let scene = Neighbours::new();
     let policy = scene.scratch.file("policy.yaml", BLOCK);
     let daemon = scene.daemon(&["--policy", &policy, "--enforce"]);
     let file = text(&scene.scratch.path("drops.pcapng"));

@@ -265,6 +265,13 @@ async fn sets_are_imported_whole_or_not_at_all() {
         client.import_set(iter(parts)).await.expect_err("refused")
     };
     let replace = || header("bad", Operation::Replace);
+    let expect = |entries: u64| {
+        let mut message = replace();
+        if let Some(Part::Header(header)) = &mut message.part {
+            header.expect_entries = Some(entries);
+        }
+        message
+    };
     let mut bad_packed = packed(0, 3);
     if let Some(Part::Entries(part)) = &mut bad_packed.part {
         part.packed_ipv4[9] = 8;
@@ -283,6 +290,9 @@ async fn sets_are_imported_whole_or_not_at_all() {
         ),
         (vec![replace(), bad_packed], "entries.packed_ipv4"),
         (vec![header("a b", Operation::Add)], "header.set"),
+        (vec![expect(3), packed(0, 2)], "header.expect_entries"),
+        (vec![expect(3), packed(0, 4)], "header.expect_entries"),
+        (vec![expect(3)], "header.expect_entries"),
     ] {
         let status = refused(client.clone(), parts).await;
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
@@ -295,6 +305,9 @@ async fn sets_are_imported_whole_or_not_at_all() {
     )
     .await;
     assert_eq!(status.code(), Code::NotFound, "{status}");
+    let status = refused(client.clone(), vec![expect(1 << 40)]).await;
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert_eq!(generation(&mut client).await, before);
     // A client that goes away in the middle.
     let (sender, parts) = tokio::sync::mpsc::channel(4);
     let mut other = client.clone();
@@ -312,7 +325,7 @@ async fn sets_are_imported_whole_or_not_at_all() {
     assert_eq!(listed(&mut client, "bad", "").await, ["203.0.113.7"]);
 
     let parts = (0..10).map(|n| packed(n * 10_000, (n + 1) * 10_000));
-    let parts = std::iter::once(replace())
+    let parts = std::iter::once(expect(100_002))
         .chain(parts)
         .chain([entries(&["10.9.0.0/24", "::1"])]);
     let done = client

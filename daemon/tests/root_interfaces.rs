@@ -3,47 +3,39 @@
 
 mod common;
 
-use std::net::UdpSocket;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use common::daemon::{Daemon, attempt};
-use common::namespace::Namespace;
-use common::{Scratch, XDPGATE, is_root, text, wait_for};
+use common::neighbours::Neighbours;
+use common::{XDPGATE, is_root, text, wait_for};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const POLICY: &str = "version: 1\nfailsafe: none\nrules: [{ id: block, match: { src: 203.0.113.7 }, action: drop }]\n";
 
-/// A host with interface `xg0`, a neighbour behind it, and a BPF file system of its own.
+/// Neighbours whose host has a BPF file system of its own.
 struct Scene {
-    host: Namespace,
-    neighbour: Namespace,
-    scratch: Scratch,
+    neighbours: Neighbours,
     pins: PathBuf,
     policy: String,
 }
 
 impl Scene {
     fn new() -> Self {
-        let host = Namespace::new();
-        let neighbour = host.neighbour(("xg0", "192.0.2.1/24"), ("nb0", "192.0.2.2/24"));
-        neighbour.ip("address add 203.0.113.7/32 dev nb0");
-        host.ip("route add 203.0.113.7/32 dev xg0");
-        let scratch = Scratch::new();
-        let bpffs = scratch.path("bpffs");
-        host.run(|| {
+        let neighbours = Neighbours::new();
+        let bpffs = neighbours.scratch.path("bpffs");
+        neighbours.host.run(|| {
             std::fs::create_dir(&bpffs).expect("a directory");
             let none = None::<&str>;
             mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).expect("root may");
         });
-        let policy = scratch.file("policy.yaml", POLICY);
+        let policy = neighbours.scratch.file("policy.yaml", POLICY);
         Self {
+            neighbours,
             pins: bpffs.join("xdpgate"),
-            host,
-            neighbour,
-            scratch,
             policy,
         }
     }
@@ -52,7 +44,7 @@ impl Scene {
     fn pinned(&self, more: &[&str]) -> Daemon {
         let root = text(&self.pins);
         let arguments = ["--pin", "require", "--pin-root", &root];
-        Daemon::start(&self.host, &self.scratch, &[&arguments, more].concat())
+        self.start(&[&arguments, more].concat())
     }
 
     /// A file that selects just these.
@@ -66,17 +58,6 @@ impl Scene {
         self.scratch.file("xdpgated.toml", file)
     }
 
-    /// Whether a datagram from an address reaches the host.
-    fn reaches(&self, from: &str) -> bool {
-        let receiver = self.host.receiver("192.0.2.1:9000");
-        let wait = Duration::from_millis(200);
-        receiver.set_read_timeout(Some(wait)).expect("a timeout");
-        let sender = self.neighbour.run(|| UdpSocket::bind((from, 0)));
-        let sent = sender.and_then(|s| s.send_to(b"x", "192.0.2.1:9000"));
-        sent.expect("it goes out");
-        receiver.recv_from(&mut [0; 8]).is_ok()
-    }
-
     /// The program of an interface.
     fn program(&self, interface: &str) -> Option<u64> {
         let shown = self
@@ -84,6 +65,14 @@ impl Scene {
             .run(|| common::run("ip", ["-j", "-d", "link", "show", interface]));
         let links: Value = serde_json::from_str(&shown.ok()).expect("JSON");
         links[0]["xdp"]["prog"]["id"].as_u64()
+    }
+}
+
+impl Deref for Scene {
+    type Target = Neighbours;
+
+    fn deref(&self) -> &Neighbours {
+        &self.neighbours
     }
 }
 
@@ -221,7 +210,7 @@ fn r51_r52_interfaces_are_found_and_listed() {
     }
     let scene = Scene::new();
     let config = scene.config(&["xg*"], "rescan_seconds = 1\n");
-    let daemon = Daemon::start(&scene.host, &scene.scratch, &["--config", &config]);
+    let daemon = scene.start(&["--config", &config]);
     assert!(!scene.reaches("203.0.113.7") && scene.reaches("192.0.2.2"));
     scene.host.ip("link add xg1 type veth peer name nb1");
     let attached = |name: &str| {
@@ -268,7 +257,7 @@ fn r113_preflight_names_what_mends() {
     let scene = Scene::new();
     scene.host.ip("link add xg1 type veth peer name nb1");
     scene.host.ip("link add br0 type bridge");
-    let daemon = Daemon::start(&scene.host, &scene.scratch, &["--interface", "xg0"]);
+    let daemon = scene.start(&["--interface", "xg0"]);
     let said = daemon.ask(&["preflight"]).ok();
     assert!(
         said.starts_with("xg0: would be attached in native mode"),

@@ -2,45 +2,29 @@
 
 mod common;
 
-use std::net::UdpSocket;
-use std::time::Duration;
+use std::ops::Deref;
 
 use common::daemon::Daemon;
-use common::namespace::Namespace;
-use common::{Scratch, is_root, wait_for};
+use common::neighbours::{BLOCK, Neighbours};
+use common::{is_root, text, wait_for};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-const POLICY: &str = "
-version: 1
-rules: [{ id: block-bad, match: { src: 203.0.113.7 }, action: drop }]
-";
-
-struct Scene {
-    host: Namespace,
-    neighbour: Namespace,
-    scratch: Scratch,
-}
+/// Neighbours whose host has `xg1` and `xg2` as well.
+struct Scene(Neighbours);
 
 impl Scene {
-    /// A host with `xg0`, `xg1` and `xg2`; a neighbour with a bad address is behind the first.
     fn new() -> Self {
-        let host = Namespace::new();
-        let neighbour = host.neighbour(("xg0", "192.0.2.1/24"), ("nb0", "192.0.2.2/24"));
-        neighbour.ip("address add 203.0.113.7/32 dev nb0");
-        host.ip("route add 203.0.113.7/32 dev xg0");
-        host.ip("link add xg1 type veth peer name nb1");
-        host.ip("link add xg2 type veth peer name nb2");
-        for name in ["xg1", "nb1", "xg2", "nb2"] {
-            host.ip(&format!("link set {name} up"));
+        let scene = Neighbours::new();
+        for n in [1, 2] {
+            scene
+                .host
+                .ip(&format!("link add xg{n} type veth peer name nb{n}"));
+            scene.host.ip(&format!("link set xg{n} up"));
+            scene.host.ip(&format!("link set nb{n} up"));
         }
-        let scratch = Scratch::new();
-        scratch.file("policy.yaml", POLICY);
-        Self {
-            host,
-            neighbour,
-            scratch,
-        }
+        scene.scratch.file("policy.yaml", BLOCK);
+        Self(scene)
     }
 
     fn configure(&self, more: &str) -> String {
@@ -50,22 +34,16 @@ impl Scene {
     }
 
     fn daemon(&self) -> Daemon {
-        let file = self.scratch.path("xdpgated.toml");
-        let file = file.to_str().expect("UTF-8");
-        Daemon::start(&self.host, &self.scratch, &["--config", file])
+        let file = text(&self.scratch.path("xdpgated.toml"));
+        self.start(&["--config", &file])
     }
+}
 
-    /// Whether a datagram from the bad address arrives.
-    fn bad_arrives(&self) -> bool {
-        let receiver = self.host.receiver("192.0.2.1:9000");
-        let wait = Duration::from_millis(300);
-        receiver.set_read_timeout(Some(wait)).expect("set");
-        let sender = self
-            .neighbour
-            .run(|| UdpSocket::bind("203.0.113.7:0"))
-            .expect("a socket");
-        sender.send_to(b"bad", "192.0.2.1:9000").expect("sent");
-        receiver.recv(&mut [0; 8]).is_ok()
+impl Deref for Scene {
+    type Target = Neighbours;
+
+    fn deref(&self) -> &Neighbours {
+        &self.0
     }
 }
 
@@ -207,7 +185,7 @@ fn named_interfaces_stay() {
     let scene = Scene::new();
     let file = scene.configure("");
     let arguments = ["--config", file.as_str(), "--interface", "xg1"];
-    let daemon = Daemon::start(&scene.host, &scene.scratch, &arguments);
+    let daemon = scene.start(&arguments);
     scene.configure("[interfaces]\nclass = 'none'\ninclude = ['xg0']\n");
     let log = reload(&daemon);
     assert!(

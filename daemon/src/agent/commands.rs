@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::access;
 use super::args::{Args, ConfigCommand};
 use super::config::{Problem, default_file, effective, json_schema};
 use super::start::read_policy;
@@ -19,10 +20,13 @@ pub(super) fn check(args: &Args) -> Result<(), Failure> {
             return Err(Problem::failure(last.as_slice()));
         }
     };
-    for warning in &loaded.warnings {
+    let config = &loaded.config;
+    let policy = read_policy(config)?.map(|(_, policy)| policy);
+    let endpoints = config.api.endpoints().map_err(Failure::Input)?;
+    let of_reach = access::warnings(&config.api, &endpoints, policy.as_ref());
+    for warning in loaded.warnings.iter().chain(&of_reach) {
         eprintln!("warning: {warning}");
     }
-    read_policy(&loaded.config)?;
     print("the configuration is right\n")
 }
 

@@ -107,20 +107,22 @@ impl Listener {
             },
         }
     }
+}
 
-    /// The port that others than this host can reach, if there is one.
-    pub(super) fn open_port(&self) -> Option<u16> {
-        match self {
-            Self::Tls(_, address) if !address.ip().is_loopback() => Some(address.port()),
-            _ => None,
+/// The port of an endpoint that others than this host can reach, if there is one.
+pub(super) fn open_port(endpoint: &Endpoint) -> Option<u16> {
+    match (endpoint, endpoint.address()) {
+        (Endpoint::Tls { port, .. }, Ok(Some(address))) if !address.ip().is_loopback() => {
+            Some(*port)
         }
+        _ => None,
     }
 }
 
 /// The traffic by which others than this host reach the API: it passes whatever the policy is.
 pub(super) fn management(listeners: &[Listener], api: &Api) -> Result<Vec<Management>, String> {
     let peers = api.peers()?;
-    let ports = listeners.iter().filter_map(Listener::open_port);
+    let ports = listeners.iter().filter_map(|l| open_port(&l.endpoint()));
     let by_port = |port| {
         let flow = move |peer: &Prefix| Management::new(*peer, ManagementPort::Local(port));
         peers.iter().map(flow)

@@ -20,6 +20,8 @@ mod serve;
 mod service;
 mod start;
 
+#[cfg(any(fuzzing, test))]
+pub use service::hostile;
 pub use service::{FirewallService, Reload, Reloaded, Stop};
 
 use std::process::ExitCode;

@@ -95,7 +95,7 @@ pub(super) enum Command {
     Reload(mode::Reload),
     /// End the daemon; what is pinned goes on judging without it, unless --detach is given
     Stop(mode::Stop),
-    /// Judge the frames of a capture file by a policy, without a daemon or an interface
+    /// Judge the frames of a capture file by a policy, or by the one that is in force
     Eval(eval::Eval),
     /// Load the program with a policy and pin it, attached to nothing (root)
     Load(pins::Load),

@@ -82,8 +82,8 @@ impl Capture {
     }
 
     /// Names the file and a frame in it, for errors.
-    pub(super) fn place(&self, frame: &Frame<'_>) -> String {
-        format!("{}: frame {}", self.path.display(), frame.index)
+    pub(super) fn place(&self, index: u64) -> String {
+        format!("{}: frame {index}", self.path.display())
     }
 }
 

@@ -24,7 +24,7 @@ use crate::failure::Failure;
 #[command(after_help = "\
 The list has one address or prefix a line; what follows it behind a blank, comma or semicolon, empty
 lines, and lines that start with # or ; are left out. The set is changed in one step when all is
-there: if the connection breaks nothing has changed.
+there: if the connection breaks, or not all has come, nothing has changed.
 
 Examples:
   xdpgate set import feed list.txt
@@ -71,6 +71,7 @@ pub(super) fn run(args: &Import) -> Result<(), Failure> {
         idempotency_key: args.guard.idempotency_key.clone(),
         confirm_within: args.guard.confirm_within(),
         count_entries: args.count_entries,
+        ..Default::default()
     };
     let bar = progress(list.len() as u64, args.remote.json);
     let done = remote::call(&args.remote, async |mut client| {
@@ -110,12 +111,16 @@ fn read(args: &Import) -> Result<policy::AddressSet, Failure> {
     })
 }
 
-/// The messages of the call: the header, then the entries by family, packed.
+/// The messages of the call: the header, which says how many entries follow, then these by family, packed.
 fn messages(
     header: ImportSetHeader,
     list: &policy::AddressSet,
     bar: ProgressBar,
 ) -> impl tokio_stream::Stream<Item = ImportSetRequest> + Send + 'static {
+    let header = ImportSetHeader {
+        expect_entries: Some(list.len() as u64),
+        ..header
+    };
     let (v4, v6): (Vec<Prefix>, Vec<Prefix>) = list.iter().partition(|p| p.addr().is_ipv4());
     let part = |part| ImportSetRequest { part: Some(part) };
     let chunks = |all: Vec<Prefix>| -> Vec<Vec<Prefix>> {
@@ -216,10 +221,10 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert!(matches!(
-            sent[0].part,
-            Some(import_set_request::Part::Header(_))
-        ));
+        let Some(import_set_request::Part::Header(header)) = &sent[0].part else {
+            panic!("{:?}", sent[0]);
+        };
+        assert_eq!(header.expect_entries, Some(25_001));
         assert_eq!(sizes, [(10_000, 0), (10_000, 0), (5_000, 0), (0, 1)]);
         assert_eq!(bar.position(), 25_001);
     }

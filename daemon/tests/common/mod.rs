@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod frames;
 pub mod host;
 pub mod namespace;
+pub mod neighbours;
 pub mod scrape;
 
 use std::ffi::OsStr;

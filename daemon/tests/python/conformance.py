@@ -155,6 +155,28 @@ def sets(client):
             entries=pb.SetEntries(entries=[pb.SetEntry(prefix="198.51.100.0/24")])
         )
 
+    # What a program sends that fails in the middle, whether its library cancels the call then or ends it.
+    def half(breaks):
+        header = pb.ImportSetHeader(set="bad", expect_entries=2)
+        yield pb.ImportSetRequest(header=header)
+        yield pb.ImportSetRequest(entries=pb.SetEntries(packed_ipv4=bytes([192, 0, 2, 1, 32])))
+        if breaks:
+            raise RuntimeError("the program fails")
+
+    before = client.GetPolicy(pb.GetPolicyRequest()).hash
+    try:
+        client.ImportSet(half(breaks=True))
+        raise AssertionError("half an import was taken")
+    except grpc.RpcError as error:
+        assert error.code() != grpc.StatusCode.OK, error
+    details = refused(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "FIELD_INVALID",
+        lambda: client.ImportSet(half(breaks=False)),
+    )
+    assert details["BadRequest"].field_violations[0].field == "header.expect_entries"
+    assert client.GetPolicy(pb.GetPolicyRequest()).hash == before
+
     imported = client.ImportSet(parts())
     assert imported.received == 2 and imported.effect.kind == pb.Effect.KIND_REPLACED
     entries = [

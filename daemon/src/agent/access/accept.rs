@@ -119,8 +119,10 @@ async fn accept(access: Access, socket: Socket, connections: Arc<Connections>, s
             }
         };
         let activity = Arc::new(Activity::new());
-        let most = access.rules().api.limits.max_connections as usize;
-        let Some((place, cut)) = connections.admit(origin.source(), &activity, most) else {
+        let rules = access.rules();
+        let most = rules.api.limits.max_connections as usize;
+        let admitted = connections.admit(origin.source(), &activity, most, rules.epoch);
+        let Some((place, cut)) = admitted else {
             access
                 .audit()
                 .refused(origin, "nobody", "connect", "too many connections");

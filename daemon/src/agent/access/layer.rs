@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Frame, SizeHint};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::{Bytes, http};
 use tonic::transport::Server;
@@ -17,7 +18,7 @@ use tower::{Layer, Service};
 use super::audit::AuditNote;
 use super::identify::{Presented, Refusal};
 use super::methods::{Need, need};
-use super::peer::{Activity, Peer};
+use super::peer::{Activity, Peer, Shown};
 use super::tls::Certificate;
 use super::{Access, Caller, Role, Rules};
 
@@ -50,12 +51,27 @@ impl Access {
         let need = need(path);
         let caller = match need {
             // Not by a token: whether it is right is not to be found out here.
-            Need::Nothing => self.identify(rules, peer, &Presented::Nothing).ok(),
-            Need::Read | Need::Change => Some(self.identify(rules, peer, presented)?),
+            Need::Nothing => {
+                let caller = self.identify(rules, peer, &Presented::Nothing).ok();
+                match &caller {
+                    // Who is an admin by a token stays one.
+                    Some(caller) if peer.activity().shown(rules.epoch) == Shown::Nobody => {
+                        peer.activity().show(caller.role, rules.epoch);
+                    }
+                    None if peer.certificate().is_some() => peer.activity().doubt(),
+                    _ => {}
+                }
+                caller
+            }
+            Need::Read | Need::Change => {
+                let caller = self.identify(rules, peer, presented);
+                match &caller {
+                    Ok(caller) => peer.activity().show(caller.role, rules.epoch),
+                    Err(_) => peer.activity().doubt(),
+                }
+                Some(caller?)
+            }
         };
-        if caller.is_some() {
-            peer.activity().set_known();
-        }
         let who = match &caller {
             Some(caller) => caller.to_string(),
             None => format!("{:?}", peer.origin().source()),
@@ -129,6 +145,8 @@ where
         let in_call = InCall::begin(peer.activity());
         let presented = Presented::of(request.headers());
         let path = request.uri().path().to_owned();
+        // Before the rules are looked at, so that no change of them is missed.
+        let changed = (need(&path) == Need::Read).then(|| self.access.change_of_rules());
         let rules = self.access.rules();
         let caller = match self.access.admit(&rules, &peer, &presented, &path) {
             Ok(caller) => caller,
@@ -163,7 +181,12 @@ where
             call.answered(&response, note);
             Ok(response.map(|body| {
                 let ended = false;
-                Body::new(Answer { body, call, ended })
+                Body::new(Answer {
+                    body,
+                    call,
+                    changed,
+                    ended,
+                })
             }))
         })
     }
@@ -275,7 +298,40 @@ impl Drop for InCall {
 struct Answer {
     body: Body,
     call: Call,
+    /// Of an answer that reads: also one that says nothing for long is to end.
+    changed: Option<Changed>,
     ended: bool,
+}
+
+/// Waits for other rules, and gives what waits for those after them.
+type Changed = Pin<Box<dyn Future<Output = watch::Receiver<()>> + Send>>;
+
+impl Access {
+    fn change_of_rules(&self) -> Changed {
+        Box::pin(change(self.0.changed.subscribe()))
+    }
+}
+
+async fn change(mut rules: watch::Receiver<()>) -> watch::Receiver<()> {
+    if rules.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    rules
+}
+
+impl Answer {
+    /// Whether there are other rules since this was asked; if not, whoever polls is woken when there are.
+    fn has_to_check(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(changed) = &mut self.changed else {
+            return false;
+        };
+        let mut has_to = false;
+        while let Poll::Ready(rules) = changed.as_mut().poll(context) {
+            *changed = Box::pin(change(rules));
+            has_to = true;
+        }
+        has_to
+    }
 }
 
 impl http_body::Body for Answer {
@@ -290,10 +346,12 @@ impl http_body::Body for Answer {
             return Poll::Ready(None);
         }
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && frame.is_data()
-            && let Err(status) = self.call.check_again()
-        {
+        let has_to_check = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.is_data(),
+            Poll::Ready(_) => false,
+            Poll::Pending => self.has_to_check(context),
+        };
+        if has_to_check && let Err(status) = self.call.check_again() {
             // As trailers: an error would only reset the stream, without saying why.
             let mut trailers = http::HeaderMap::new();
             status.add_header(&mut trailers)?;

@@ -23,6 +23,7 @@ mod tokens;
 pub(crate) use audit::{AuditNote, TARGET as AUDIT};
 pub(crate) use files::{Others, read as read_private};
 pub(in crate::agent) use layer::Standing;
+pub(in crate::agent) use reach::warnings;
 pub(in crate::agent) use token_command::TokenCommand;
 pub(crate) use tokens::is_placeholder_text;
 
@@ -32,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::config::Api;
 use audit::Audit;
@@ -93,6 +95,8 @@ pub(in crate::agent) struct Access(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     rules: RwLock<Arc<Rules>>,
+    /// Told when they are other ones.
+    changed: watch::Sender<()>,
     /// Calls, by who makes them.
     calls: Mutex<Budgets<String>>,
     /// Tokens that were wrong, by where they came from.
@@ -131,6 +135,7 @@ impl Access {
         let rules = Rules::read(api, 0)?;
         Ok(Self(Arc::new(Shared {
             rules: RwLock::new(Arc::new(rules)),
+            changed: watch::Sender::default(),
             calls: Mutex::new(Budgets::new()),
             failures: Mutex::new(Budgets::new()),
             audit: Audit::default(),
@@ -138,7 +143,8 @@ impl Access {
     }
 
     /// Puts another configuration in force, and what the files hold now. Connections stay; what they may
-    /// do is decided anew with their next call or message. `max_streams`, `max_message_bytes` and
+    /// do is decided anew with their next call or message, and streams of those who may not read them any
+    /// more end. `max_streams`, `max_message_bytes` and
     /// `keepalive_seconds` stay as they were at the start.
     ///
     /// # Errors
@@ -156,6 +162,8 @@ impl Access {
         let rules = Rules::read(api, now.epoch + 1)?;
         let mut slot = self.0.rules.write().unwrap_or_else(PoisonError::into_inner);
         *slot = Arc::new(rules);
+        drop(slot);
+        self.0.changed.send_replace(());
         Ok(())
     }
 

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Role;
 use super::tls::Certificate;
 
 /// The other end of a connection; goes into the extensions of each of its requests.
@@ -45,10 +46,19 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Activity {
     since: Instant,
-    known: AtomicBool,
+    /// A [`Shown`], and in the upper bits by which rules.
+    shown: AtomicU64,
     calls: AtomicU32,
     /// Milliseconds after `since` when a call began or ended last.
     last: AtomicU64,
+}
+
+/// Who somebody on a connection has shown to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Shown {
+    Nobody = 0,
+    Viewer = 1,
+    Admin = 2,
 }
 
 impl Peer {
@@ -118,19 +128,38 @@ impl Activity {
     pub(super) fn new() -> Self {
         Self {
             since: Instant::now(),
-            known: AtomicBool::new(false),
+            shown: AtomicU64::new(Shown::Nobody as u64),
             calls: AtomicU32::new(0),
             last: AtomicU64::new(0),
         }
     }
 
-    /// Somebody with a role is there.
-    pub(super) fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    /// Who is there, as far as calls have shown by the rules of this epoch: who was an admin by others may
+    /// be none any more, and counts as a viewer until the next call.
+    pub(super) fn shown(&self, epoch: u64) -> Shown {
+        let shown = self.shown.load(Ordering::Relaxed);
+        match (shown & 3, shown >> 2) {
+            (nobody, _) if nobody == Shown::Nobody as u64 => Shown::Nobody,
+            (admin, by) if admin == Shown::Admin as u64 && by == epoch => Shown::Admin,
+            _ => Shown::Viewer,
+        }
     }
 
-    pub(super) fn set_known(&self) {
-        self.known.store(true, Ordering::Relaxed);
+    /// A call came from somebody with this role by the rules of this epoch.
+    pub(super) fn show(&self, role: Role, epoch: u64) {
+        let shown = match role {
+            Role::Viewer => Shown::Viewer,
+            Role::Admin => Shown::Admin,
+        };
+        self.shown
+            .store(epoch << 2 | shown as u64, Ordering::Relaxed);
+    }
+
+    /// A call was refused because it is not known who makes it: whoever was an admin may be none any more.
+    pub(super) fn doubt(&self) {
+        let doubted = |shown| (shown & 3 == Shown::Admin as u64).then_some(Shown::Viewer as u64);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.shown.fetch_update(set, fetch, doubted);
     }
 
     pub(super) fn begin(&self) {

@@ -1,51 +1,61 @@
-//! What is to be known about where the API is reached from, at the start.
+//! What is to be known about where the API is reached from, before it is.
 
 use xdpgate::policy::{Action, Mode};
 use xdpgate::{Policy, Verdict};
 
 use super::Access;
-use crate::agent::listen::Listener;
+use crate::agent::config::Api;
+use crate::agent::listen::{Listener, open_port};
 use crate::endpoint::Endpoint;
 
 impl Access {
     /// Says in the log who may do what by a listener where that is more than one would think, and where
     /// the policy in force is in the way of the API itself.
     pub(in crate::agent) fn warn_of_reach(&self, listeners: &[Listener], policy: Option<&Policy>) {
-        let rules = self.rules();
-        for listener in listeners {
-            if let (Endpoint::Tcp(address), true) =
-                (listener.endpoint(), rules.api.insecure_loopback)
-            {
-                log::warn!("{address}: every user of this host may change the policy through it");
-            }
-            if let Some(port) = listener.open_port()
-                && rules.api.is_reachable_from_anywhere()
-            {
-                log::warn!(
-                    "{}: port {port} passes from everywhere, bans and rules do not keep a flood off it; name \
-                     the prefixes of those who manage this node in api.reachable_from",
-                    listener.endpoint()
-                );
-            }
-            if let (Some(port), Some(policy)) = (listener.open_port(), policy)
-                && (!policy.failsafe().enabled || rules.api.reachable_from.is_empty())
-                && !lets_in(policy, port)
-            {
-                log::warn!(
-                    "{}: the policy in force drops it: its failsafe is off or api.reachable_from is empty, and no \
-                     rule lets TCP port {port} in; add {{id: allow-api, priority: 0, match: {{src: PREFIX, protocol: tcp, dport: \
-                     {port}}}, action: pass}}",
-                    listener.endpoint()
-                );
-            }
-        }
-        if rules.api.tls.is_some()
-            && rules.api.clients.is_empty()
-            && rules.api.tokens_file.is_none()
-        {
-            log::warn!("api.clients is empty: nobody has a role over https");
+        let endpoints: Vec<Endpoint> = listeners.iter().map(Listener::endpoint).collect();
+        for warning in warnings(&self.rules().api, &endpoints, policy) {
+            log::warn!("{warning}");
         }
     }
+}
+
+/// The same, a line each, for an API that is served at these endpoints.
+pub(in crate::agent) fn warnings(
+    api: &Api,
+    endpoints: &[Endpoint],
+    policy: Option<&Policy>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for endpoint in endpoints {
+        if let (Endpoint::Tcp(address), true) = (endpoint, api.insecure_loopback) {
+            warnings.push(format!(
+                "{address}: every user of this host may change the policy through it"
+            ));
+        }
+        let Some(port) = open_port(endpoint) else {
+            continue;
+        };
+        if api.is_reachable_from_anywhere() {
+            warnings.push(format!(
+                "{endpoint}: port {port} passes from everywhere, bans and rules do not keep a flood off it; name \
+                 the prefixes of those who manage this node in api.reachable_from"
+            ));
+        }
+        if let Some(policy) = policy
+            && (!policy.failsafe().enabled || api.reachable_from.is_empty())
+            && !lets_in(policy, port)
+        {
+            warnings.push(format!(
+                "{endpoint}: the policy in force drops it: its failsafe is off or api.reachable_from is empty, and \
+                 no rule lets TCP port {port} in; add {{id: allow-api, priority: 0, match: {{src: PREFIX, protocol: \
+                 tcp, dport: {port}}}, action: pass}}"
+            ));
+        }
+    }
+    if api.tls.is_some() && api.clients.is_empty() && api.tokens_file.is_none() {
+        warnings.push("api.clients is empty: nobody has a role over https".to_owned());
+    }
+    warnings
 }
 
 /// Whether somebody at least can reach a port by the default verdict or a rule. Which sources that are is

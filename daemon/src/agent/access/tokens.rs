@@ -101,6 +101,13 @@ impl Tokens {
     }
 }
 
+/// Whether a token has the form of [`fresh`]: 256 random bits, which nobody guesses however fast. One that was
+/// made up by a human may be short or a word.
+pub(super) fn is_unguessable(token: &[u8]) -> bool {
+    let digits = token.strip_prefix(PREFIX.as_bytes());
+    digits.is_some_and(|d| d.len() == 64 && d.iter().all(u8::is_ascii_hexdigit))
+}
+
 /// A token that nobody can guess, and its entry in the file.
 ///
 /// # Errors
@@ -109,7 +116,7 @@ impl Tokens {
 pub(super) fn fresh(name: &str, role: Role) -> std::io::Result<(String, String)> {
     let mut random = [0u8; 32];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let token = format!("xdpgate_{}", hex(&random));
+    let token = format!("{PREFIX}{}", hex(&random));
     let sha256 = hex(&Sha256::digest(&token));
     // A basic string of TOML takes what JSON takes.
     let name = serde_json::to_string(name)?;
@@ -130,6 +137,9 @@ fn is_placeholder(hash: &[u8; 32]) -> bool {
 pub(crate) fn is_placeholder_text(token: &str) -> bool {
     PLACEHOLDERS.contains(&token.trim().to_lowercase().as_str())
 }
+
+/// What tokens begin with, so that they are found where they should not be.
+const PREFIX: &str = "xdpgate_";
 
 const PLACEHOLDERS: &[&str] = &[
     "",
@@ -222,6 +232,14 @@ mod tests {
         let (token, entry) = fresh("ops \"1\"", Role::Admin).unwrap();
         let (other, second) = fresh("grafana", Role::Viewer).unwrap();
         assert!(token.len() >= 64 && token != other);
+        assert!(is_unguessable(token.as_bytes()));
+        for other in [
+            &token[1..],
+            &format!("{token}0"),
+            &format!("{}x", &token[..token.len() - 1]),
+        ] {
+            assert!(!is_unguessable(other.as_bytes()), "{other:?}");
+        }
         assert!(!entry.contains(&token), "a token in the clear: {entry}");
         let tokens = Tokens::parse(&(entry + &second)).unwrap();
         let found = tokens.find(token.as_bytes()).unwrap();

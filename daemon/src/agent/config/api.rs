@@ -26,7 +26,8 @@ pub(in crate::agent) struct Api {
     /// are admin): viewer or admin.
     pub socket_role: Role,
     /// From where https://ADDRESS:PORT beyond loopback can be reached whatever the policy is, bans too;
-    /// empty: only from where the policy lets it.
+    /// empty: only from where the policy lets it. By default from everywhere: name the prefixes of those
+    /// who manage the node, since no rule and no ban keeps anybody else off the port.
     pub reachable_from: Vec<String>,
     /// Whether every user of this host is an admin by a loopback address without TLS and without a token.
     pub insecure_loopback: bool,
@@ -78,7 +79,8 @@ pub(in crate::agent) struct Client {
 #[serde(default, deny_unknown_fields)]
 pub(in crate::agent) struct Limits {
     /// Connections at one time, for each of api.listen. When there are as many, one goes that has not
-    /// shown who it is, of the source with the most of these; if all have, a new one is refused.
+    /// shown who it is, of the source with the most of these, or one of a viewer if these have more than
+    /// three quarters; if all are admins, a new one is refused.
     pub max_connections: u32,
     /// Calls at one time on one connection.
     pub max_streams: u32,

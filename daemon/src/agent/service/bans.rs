@@ -20,11 +20,7 @@ pub(super) fn ban(
 ) -> Result<v1::BanResponse, Status> {
     let prefix = convert::prefix("prefix", &request.prefix)?;
     let scope = convert::known("scope", request.scope).map(convert::ban_scope)?;
-    let ttl = request
-        .ttl
-        .as_ref()
-        .ok_or_else(|| Wrong::new("ttl", "it is missing: say for how long, as in 600s"))?;
-    let ttl = convert::parse_duration("ttl", ttl, Duration::from_nanos(1), LONGEST)?;
+    let ttl = ttl(request)?;
     let ban = firewall
         .ban(prefix, scope, ttl)
         .map_err(|e| fault::ban(&e))?;
@@ -32,6 +28,12 @@ pub(super) fn ban(
     Ok(v1::BanResponse {
         ban: Some(convert::ban(&ban)),
     })
+}
+
+pub(super) fn ttl(request: &v1::BanRequest) -> Result<Duration, Wrong> {
+    let missing = || Wrong::new("ttl", "it is missing: say for how long, as in 600s");
+    let ttl = request.ttl.as_ref().ok_or_else(missing)?;
+    convert::parse_duration("ttl", ttl, Duration::from_nanos(1), LONGEST)
 }
 
 pub(super) fn unban(
@@ -90,18 +92,20 @@ pub(super) fn list(
     let page = &bans[begin..bans.len().min(begin + size)];
     let last = page.last().filter(|_| begin + page.len() < bans.len());
     Ok(v1::ListBansResponse {
-        next_page_token: last.map(token).unwrap_or_default(),
+        next_page_token: last
+            .map(|ban| token((ban.prefix, ban.scope)))
+            .unwrap_or_default(),
         bans: page.iter().map(convert::ban).collect(),
         total: bans.len() as u64,
     })
 }
 
 /// The token of the page after a ban: bans come and go, so it is not a number.
-fn token(ban: &Ban) -> String {
-    format!("{} {}", ban.scope.as_str(), ban.prefix)
+pub(super) fn token((prefix, scope): (Prefix, BanScope)) -> String {
+    format!("{} {prefix}", scope.as_str())
 }
 
-fn parse(token: &str) -> Option<(Prefix, BanScope)> {
+pub(super) fn parse(token: &str) -> Option<(Prefix, BanScope)> {
     let (scope, prefix) = token.split_once(' ')?;
     let scope = match scope {
         "source" => BanScope::Source,

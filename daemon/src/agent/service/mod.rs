@@ -3,6 +3,8 @@
 mod audit;
 mod bans;
 mod events;
+#[cfg(any(fuzzing, test))]
+pub mod hostile;
 mod interfaces;
 mod page;
 mod policy;

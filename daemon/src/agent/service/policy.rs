@@ -84,32 +84,27 @@ pub(super) fn change(
     shared: &Shared,
     request: &v1::ChangePolicyRequest,
 ) -> Result<v1::ChangePolicyResponse, Status> {
-    let path = |index: usize| {
-        let name = convert::change_name(&request.changes[index]);
-        format!("changes[{index}].{name}")
-    };
+    let path = |index: usize| path(request, index);
     let guard = Guard::new(
         request.expected_generation,
         &request.idempotency_key,
         request.confirm_within.as_ref(),
     )?;
-    // Of each change that is made, where it stands in the request; and each that is none.
-    let (mut places, mut changes): (Vec<usize>, Vec<Change>) = Default::default();
-    let (mut wrong, mut is_wrong) = (Vec::new(), vec![false; request.changes.len()]);
-    for (index, change) in request.changes.iter().enumerate() {
-        match convert::change(&path(index), change) {
+    let parsed = parse_changes(request);
+    let wrong: Vec<&Wrong> = parsed.iter().filter_map(|p| p.as_ref().err()).collect();
+    if !request.partial && !wrong.is_empty() {
+        return Err(malformed(&wrong));
+    }
+    // Of each change that is made, where it stands in the request; and of each that is none.
+    let (mut places, mut changes, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, parsed) in parsed.into_iter().enumerate() {
+        match parsed {
             Ok(change) => {
                 places.push(index);
                 changes.push(change);
             }
-            Err(error) => {
-                is_wrong[index] = true;
-                wrong.push(error);
-            }
+            Err(wrong) => refused.push((index, wrong)),
         }
-    }
-    if !request.partial && !wrong.is_empty() {
-        return Err(malformed(&wrong));
     }
     let path = |index: usize| path(places[index]);
     let atomicity = match request.partial {
@@ -134,18 +129,18 @@ pub(super) fn change(
             ..Default::default()
         });
     }
-    let (mut made, mut wrong) = (done.effects.iter(), wrong.iter());
-    let effects = is_wrong.into_iter().map(|is_wrong| match is_wrong {
-        false => made.next().map_or_else(v1::Effect::default, |effect| {
-            convert::effect(effect, |error| fault::change(error, &path(error.index())))
-        }),
-        true => v1::Effect {
-            kind: v1::effect::Kind::Refused.into(),
-            error: wrong
-                .next()
-                .map(|wrong| format!("{}: {}", wrong.path, wrong.what)),
-            ..Default::default()
-        },
+    let (mut made, mut refused) = (done.effects.iter(), refused.into_iter().peekable());
+    let effects = (0..request.changes.len()).map(|index| {
+        match refused.next_if(|(place, _)| *place == index) {
+            None => made.next().map_or_else(v1::Effect::default, |effect| {
+                convert::effect(effect, |error| fault::change(error, &path(error.index())))
+            }),
+            Some((_, wrong)) => v1::Effect {
+                kind: v1::effect::Kind::Refused.into(),
+                error: Some(format!("{}: {}", wrong.path, wrong.what)),
+                ..Default::default()
+            },
+        }
     });
     Ok(v1::ChangePolicyResponse {
         effects: effects.collect(),
@@ -156,8 +151,22 @@ pub(super) fn change(
     })
 }
 
+/// Each change, or what is wrong with it.
+pub(super) fn parse_changes(request: &v1::ChangePolicyRequest) -> Vec<Result<Change, Wrong>> {
+    let changes = request.changes.iter().enumerate();
+    changes
+        .map(|(index, change)| convert::change(&path(request, index), change))
+        .collect()
+}
+
+/// The path of a change in its request.
+fn path(request: &v1::ChangePolicyRequest, index: usize) -> String {
+    let name = convert::change_name(&request.changes[index]);
+    format!("changes[{index}].{name}")
+}
+
 /// Changes that are none: each is told.
-fn malformed(wrong: &[Wrong]) -> Status {
+pub(super) fn malformed(wrong: &[&Wrong]) -> Status {
     let first = wrong.first().map(|w| format!("{}: {}", w.path, w.what));
     let message = first.unwrap_or_default() + &fault::more(wrong.len());
     let fault = Fault::new(Code::InvalidArgument, "CHANGE_INVALID", message);
@@ -208,7 +217,7 @@ pub(super) fn list_rules(
     })
 }
 
-fn query(request: &v1::ListRulesRequest) -> Result<RuleQuery, Status> {
+pub(super) fn query(request: &v1::ListRulesRequest) -> Result<RuleQuery, Status> {
     let mut query = RuleQuery::default().text(&request.search);
     if !request.address.is_empty() {
         let parsed = request.address.parse();

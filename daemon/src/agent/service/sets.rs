@@ -35,16 +35,16 @@ const TOGETHER: usize = 4096;
 
 /// An import of which the header came.
 #[derive(Debug)]
-struct Import {
+pub(super) struct Import {
     header: v1::ImportSetHeader,
     operation: Operation,
     guard: Guard,
     set: SetName,
-    entries: AddressSetBuilder,
+    pub(super) entries: AddressSetBuilder,
 }
 
 impl Import {
-    fn new(header: v1::ImportSetHeader) -> Result<Self, Status> {
+    pub(super) fn new(header: v1::ImportSetHeader) -> Result<Self, Status> {
         let operation = match convert::known("header.operation", header.operation)? {
             Operation::Unspecified => Operation::Replace,
             operation => operation,
@@ -52,6 +52,12 @@ impl Import {
         if header.count_entries && operation != Operation::Replace {
             let what = "only with OPERATION_REPLACE: leave it out";
             return Err(Wrong::new("header.count_entries", what).into());
+        }
+        if header
+            .expect_entries
+            .is_some_and(|n| n > MOST_ENTRIES as u64)
+        {
+            return Err(too_many());
         }
         let guard = Guard::new(
             header.expected_generation,
@@ -67,7 +73,7 @@ impl Import {
         })
     }
 
-    fn add(mut self, part: Option<Part>) -> Result<Self, Status> {
+    pub(super) fn add(mut self, part: Option<Part>) -> Result<Self, Status> {
         let part = match part {
             Some(Part::Entries(part)) => part,
             Some(Part::Header(_)) => {
@@ -77,14 +83,24 @@ impl Import {
         };
         let more = part.entries.len() + part.packed_ipv4.len() / 5 + part.packed_ipv6.len() / 17;
         if self.entries.pushed() + more > MOST_ENTRIES {
-            let message = format!(
-                "the import has more than {MOST_ENTRIES} entries: spread them over several sets"
-            );
-            let fault = Fault::new(Code::ResourceExhausted, "TOO_MANY_ENTRIES", message);
-            return Err(fault.with("limit", MOST_ENTRIES).into());
+            return Err(too_many());
         }
         convert::add_entries(&mut self.entries, &part)?;
         Ok(self)
+    }
+
+    /// Refuses an import of which not all came that the header announces: the end of a stream alone may be that of
+    /// a client that died.
+    pub(super) fn check_whole(&self) -> Result<(), Wrong> {
+        let came = self.entries.pushed();
+        match self.header.expect_entries {
+            Some(expected) if expected != came as u64 => {
+                let what =
+                    format!("{expected} entries were to come and {came} did: send all again");
+                Err(Wrong::new("header.expect_entries", what))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Changes the policy, if whoever sent it still may.
@@ -128,6 +144,13 @@ impl Import {
     }
 }
 
+fn too_many() -> Status {
+    let message =
+        format!("the import has more than {MOST_ENTRIES} entries: spread them over several sets");
+    let fault = Fault::new(Code::ResourceExhausted, "TOO_MANY_ENTRIES", message);
+    fault.with("limit", MOST_ENTRIES).into()
+}
+
 fn not_imported(error: &TransactionError, set: &str) -> Status {
     if let TransactionError::Changes(errors) = error
         && errors.iter().any(|e| e.kind() == ChangeErrorKind::NotFound)
@@ -162,6 +185,7 @@ pub(super) async fn import(
         let added = tokio::task::spawn_blocking(add).await;
         import = added.map_err(|e| fault::internal(format!("the import broke off: {e}")))??;
     }
+    import.check_whole()?;
     // tonic takes a stream that the client has cancelled for one that has ended. hyper drops the call
     // then, but only while it waits: let it.
     tokio::task::yield_now().await;
