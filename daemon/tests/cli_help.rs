@@ -4,6 +4,7 @@ mod common;
 
 use std::process::Command;
 
+use common::tools::has_tool;
 use common::{Ended, Scratch, XDPGATE, run, text, xdpgate};
 
 /// Every command with its subcommands, as the help lists them.
@@ -126,8 +127,7 @@ fn manual_pages_render_without_warnings() {
     ] {
         assert!(names.iter().any(|n| n == name), "no {name} in {names:?}");
     }
-    if run("which", ["groff"]).code != Some(0) {
-        println!("skipped: groff is not here, the pages are not rendered");
+    if !has_tool("groff", "--packaging") {
         return;
     }
     for page in pages {
@@ -163,8 +163,7 @@ fn colours_only_where_they_are_wanted() {
     assert!(!diff(&["--color", "never"], None));
 
     // On a terminal, which `script` makes.
-    if run("which", ["script"]).code != Some(0) {
-        println!("skipped: script (util-linux) is not here, no terminal is tried");
+    if !has_tool("script", "") {
         return;
     }
     let on_terminal = |before: &str, after: &str| {

@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::tools::has_tool;
 use common::{Ended, Scratch, XDPGATED, run};
 
 const DIR: &str = env!("CARGO_MANIFEST_DIR");
@@ -17,13 +18,7 @@ fn value(key: &str) -> Option<&'static str> {
 
 /// systemd-analyze, if it is there.
 fn analyze(arguments: &[&str]) -> Option<Ended> {
-    match Command::new("systemd-analyze").args(arguments).output() {
-        Ok(output) => Some(output.into()),
-        Err(_) => {
-            println!("skipped: no systemd-analyze");
-            None
-        }
-    }
+    has_tool("systemd-analyze", "--packaging").then(|| run("systemd-analyze", arguments))
 }
 
 /// The unit as it would be where this binary is installed.
@@ -35,6 +30,37 @@ fn unit(scratch: &Scratch) -> String {
         .map(|line| format!("{line}\n"))
         .collect();
     scratch.file("xdpgated.service", here)
+}
+
+/// A test that asks a tool is skipped without it, and says so; under `CI` it fails.
+#[test]
+fn a_tool_that_is_missing_is_noticed() {
+    let asked = |ci: Option<&str>| -> Ended {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command
+            .args(["--exact", "r97_systemd_takes_the_unit", "--nocapture"])
+            .env("PATH", "/nowhere")
+            .env_remove("CI");
+        if let Some(value) = ci {
+            command.env("CI", value);
+        }
+        command.output().expect("it runs").into()
+    };
+    let word = "systemd-analyze is not here: scripts/setup --packaging installs it";
+    for ci in [None, Some(""), Some("false")] {
+        let ended = asked(ci);
+        assert!(
+            ended.stdout.contains(&format!("skipped: {word}")),
+            "{ended}"
+        );
+        ended.ok();
+    }
+    let ended = asked(Some("true"));
+    assert_eq!(ended.code, Some(101), "{ended}");
+    assert!(
+        ended.stderr.contains(&format!("CI is set and {word}")),
+        "{ended}"
+    );
 }
 
 #[test]

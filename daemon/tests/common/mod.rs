@@ -13,6 +13,8 @@ pub mod frames;
 pub mod host;
 pub mod namespace;
 pub mod scrape;
+#[path = "../../../tests/common/tools.rs"]
+pub mod tools;
 
 use std::ffi::OsStr;
 use std::fmt;
