@@ -108,24 +108,33 @@ fn completions_of_both_programs_are_scripts() {
 #[test]
 fn manual_pages_render_without_warnings() {
     let scratch = Scratch::new();
-    let dir = text(&scratch.path("man1"));
-    xdpgate(["man", &dir]).ok();
-    let mut pages: Vec<_> = std::fs::read_dir(&dir)
-        .expect("pages")
+    let dir = scratch.path("man");
+    xdpgate(["man", &text(&dir)]).ok();
+    let pages: Vec<_> = ["man1", "man8"]
+        .into_iter()
+        .flat_map(|section| std::fs::read_dir(dir.join(section)).expect("pages"))
         .map(|page| page.expect("a page").path())
         .collect();
-    pages.sort();
-    let names: Vec<_> = pages
-        .iter()
-        .map(|p| p.file_name().expect("a name").to_owned())
-        .collect();
     for name in [
-        "xdpgate.1",
-        "xdpgated.1",
-        "xdpgate-policy-apply.1",
-        "xdpgate-set-import.1",
+        "man1/xdpgate.1",
+        "man1/xdpgate-policy-apply.1",
+        "man1/xdpgate-set-import.1",
+        "man8/xdpgated.8",
+        "man8/xdpgated-config-show.8",
     ] {
-        assert!(names.iter().any(|n| n == name), "no {name} in {names:?}");
+        assert!(pages.contains(&dir.join(name)), "no {name} in {pages:?}");
+    }
+    for page in &pages {
+        let words = std::fs::read_to_string(page).expect("a page");
+        let section = page
+            .extension()
+            .and_then(|e| e.to_str())
+            .expect("a section");
+        let name = page.file_stem().and_then(|s| s.to_str()).expect("a name");
+        let title = format!("\n.TH {name} {section} ");
+        assert!(words.contains(&title), "no {title:?} in {page:?}");
+        // The daemon's are of section 8, all others of section 1.
+        assert_eq!(section == "8", name.starts_with("xdpgated"), "{page:?}");
     }
     if !has_tool("groff", "--packaging") {
         return;
