@@ -138,7 +138,7 @@ fn r131_what_a_package_is_made_of_is_there() {
     let mut installed = Vec::new();
     for asset in deb["assets"].as_array().expect("assets") {
         let part = |index: usize| asset[index].as_str().expect("a text");
-        if !part(0).starts_with("target/") {
+        if !part(0).contains("target/") {
             assert!(Path::new(DIR).join(part(0)).exists(), "{asset:?}");
         }
         installed.push(format!("/{}", part(1)));
@@ -148,6 +148,13 @@ fn r131_what_a_package_is_made_of_is_there() {
         installed.iter().any(|i| i == configuration),
         "{installed:?}"
     );
+    for dir in [
+        "/usr/share/man/man1/",
+        "/usr/share/man/man8/",
+        "/usr/share/bash-completion/completions/",
+    ] {
+        assert!(installed.iter().any(|i| i == dir), "{dir}: {installed:?}");
+    }
     let scripts = Path::new(DIR).join(deb["maintainer-scripts"].as_str().expect("a text"));
     for script in ["postinst", "prerm", "postrm"] {
         let path = scripts.join(script);
