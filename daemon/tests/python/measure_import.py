@@ -82,6 +82,7 @@ def measure(name, bound, way):
             applied = call()
             took = time.monotonic() - start
             assert applied.entries >= COUNT, applied
+            judged(client)
             after = peak(daemon.pid)
             compiled = (applied.compile_nanoseconds + applied.publish_nanoseconds) / 1e9
             print(f"{name}: {took:.2f} s, of which compiled and published {compiled:.2f} s;", end=" ")
@@ -89,6 +90,21 @@ def measure(name, bound, way):
         daemon.terminate()
         daemon.wait()
         return after >> 10 <= bound
+
+
+def judged(client):
+    """The first and the last host are dropped, who comes before and after passes."""
+    first, last = (int.from_bytes(host) for host in (HOSTS[0], HOSTS[-1]))
+    frames = [udp(host.to_bytes(4)) for host in (first - 1, first, first + 1, last - 1, last, last + 1)]
+    results = client.Evaluate(pb.EvaluateRequest(frames=frames)).results
+    verdicts = [pb.Verdict.Name(result.verdict)[8:] for result in results]
+    assert verdicts == ["PASS", "DROP", "PASS"] * 2, verdicts
+
+
+def udp(source):
+    """A frame with an empty UDP packet."""
+    ip = bytes([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]) + source + bytes([10, 9, 0, 1])
+    return bytes(12) + b"\x08\x00" + ip + bytes([15, 160, 0, 9, 0, 8, 0, 0])
 
 
 def peak(pid):
