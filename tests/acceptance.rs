@@ -18,6 +18,9 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Files and the functions of each.
+type Files<'f> = Vec<(&'f PathBuf, &'f Vec<String>)>;
+
 /// The functions that each Rust file has, by the file's path from the root.
 fn functions() -> BTreeMap<PathBuf, Vec<String>> {
     fn gather(dir: &Path, found: &mut BTreeMap<PathBuf, Vec<String>>) {
@@ -80,10 +83,7 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 /// The files that a name without its last part may mean: `root_rows`, `daemon/tests/root_cli.rs`,
 /// `kernel::auto::decide`.
-fn files<'f>(
-    name: &str,
-    all: &'f BTreeMap<PathBuf, Vec<String>>,
-) -> Vec<(&'f PathBuf, &'f Vec<String>)> {
+fn files<'f>(name: &str, all: &'f BTreeMap<PathBuf, Vec<String>>) -> Files<'f> {
     let path = name.trim_end_matches(".rs").replace("::", "/");
     // Unit tests are in `mod tests` of their file, or in a file beside it.
     let path = path.trim_end_matches("/tests");
@@ -99,7 +99,7 @@ fn files<'f>(
 /// Every fault of the page: a name that is about a test and that nothing has.
 fn faults(page: &str, all: &BTreeMap<PathBuf, Vec<String>>) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut last: Option<(usize, Vec<(&PathBuf, &Vec<String>)>)> = None;
+    let mut last: Option<(usize, Files<'_>)> = None;
     for (line, word) in quoted(page) {
         if !names_a_test(word) {
             continue;
