@@ -7,6 +7,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
 CARGO ?= cargo
 KERNELS ?= 5.10 newest
+# What build, deb and test-deb are made with.
+PROFILE ?= release
+BUILT := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+LOAD_SECONDS ?= 60
 BENCH_ARGS ?=
 FUZZ_TARGETS ?= policy_yaml compile_vs_oracle image_reader frames requests
 FUZZ_SECONDS ?= 20
@@ -27,8 +31,8 @@ setup: ## install what is missing: compiler, headers, protoc, ...
 	@scripts/setup
 
 .PHONY: build
-build: setup ## the release binaries, in target/release
-	$(CARGO) build --release --workspace --bins
+build: setup ## the release binaries, in target/release (PROFILE=dev: target/debug)
+	$(CARGO) build --profile $(PROFILE) --workspace --bins
 
 .PHONY: demo
 demo: build ## the firewall at work between network namespaces (root)
@@ -43,8 +47,8 @@ test-pure: ## the half without kernel: no root, no clang, any OS
 	@scripts/tally $(CARGO) test -p xdpgate --no-default-features --no-fail-fast
 
 .PHONY: test-load
-test-load: ## a thousand bans a second through the API for a minute, with watchers and traffic (root)
-	XDPGATE_LONG=1 $(CARGO) test -p xdpgated --test root_grpc_load -- --nocapture
+test-load: ## a thousand bans a second through the API for a minute, with watchers and traffic (root; LOAD_SECONDS=60)
+	XDPGATE_LOAD_SECONDS=$(LOAD_SECONDS) $(CARGO) test --workspace --test root_grpc_load -- --nocapture
 
 .PHONY: test-kernels
 test-kernels: ## the data-plane tests on real kernels in QEMU (KERNELS="5.10 6.1 newest")
@@ -87,13 +91,13 @@ bench: setup ## the datapath benchmark (root; BENCH_ARGS="...")
 	$(CARGO) bench -p xdpgate --bench datapath -- $(BENCH_ARGS)
 
 .PHONY: deb
-deb: build ## the Debian package, in target/debian (needs cargo-deb)
+deb: man completions ## the Debian package, in target/debian (needs cargo-deb; PROFILE=dev)
 	@$(CARGO) deb --version >/dev/null 2>&1 || \
 		{ echo "cargo-deb is missing: cargo install --locked cargo-deb" >&2; exit 1; }
-	$(CARGO) deb -p xdpgated --no-build --locked
+	$(CARGO) deb -p xdpgated --no-build --locked --profile $(PROFILE)
 
 .PHONY: test-deb
-test-deb: deb ## install, upgrade, remove and purge the package in namespaces (root)
+test-deb: deb ## install, upgrade, remove and purge the package in namespaces (root; PROFILE=dev)
 	@scripts/test-deb "$$(ls -t target/debian/xdpgate_*.deb | head -1)"
 
 .PHONY: lint
@@ -122,17 +126,18 @@ completions: build ## completions of both programs for bash, zsh and fish, in ta
 	@mkdir -p target/share/bash-completion/completions target/share/zsh/site-functions \
 		target/share/fish/vendor_completions.d
 	@for of in xdpgate xdpgated; do \
-		target/release/xdpgate completions bash --of $$of \
+		$(BUILT)/xdpgate completions bash --of $$of \
 			>target/share/bash-completion/completions/$$of; \
-		target/release/xdpgate completions zsh --of $$of \
+		$(BUILT)/xdpgate completions zsh --of $$of \
 			>target/share/zsh/site-functions/_$$of; \
-		target/release/xdpgate completions fish --of $$of \
+		$(BUILT)/xdpgate completions fish --of $$of \
 			>target/share/fish/vendor_completions.d/$$of.fish; \
 	done
 
 .PHONY: man
-man: build ## manual pages of both programs, in target/share/man/man1
-	@target/release/xdpgate man target/share/man/man1
+man: build ## manual pages of both programs, in target/share/man
+	@rm -rf target/share/man
+	@$(BUILT)/xdpgate man target/share/man
 
 .PHONY: clean
 clean: ## all that was built

@@ -59,7 +59,7 @@ struct packet {
 /* Whether each rule is found by one address or one five-tuple, holds always and does nothing but to
  * decide. Asked once: of each feature that is asked for the load stays when the branch is removed. */
 #define ONLY_SIMPLE_RULES                                                                          \
-	(!(shape.features & ~(FEATURE_FAILSAFE | FEATURE_MANAGEMENT | FEATURE_DEFAULT_DROP |              \
+	(!(shape.features & ~(FEATURE_FAILSAFE | FEATURE_MANAGEMENT | FEATURE_DEFAULT_DROP |       \
 			      FEATURE_MALFORMED_DROP | FEATURE_SRC | FEATURE_DST | FEATURE_EXACT)))
 
 static __always_inline void new_packet(struct packet *packet)

@@ -5,6 +5,7 @@
 mod common {
     pub mod foreign;
     pub mod netns;
+    pub mod tools;
 }
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::process;
 
 use common::foreign::{Foreign, program_on};
 use common::netns::{self, index, mount_bpffs, sh, veth};
+use common::tools::has_tool;
 use xdpgate::{
     AttachError, AttachMode, AttachedBy, Firewall, ForeignProgram, Frags, ModePreference,
 };
@@ -299,12 +301,7 @@ fn r114_the_dispatcher_of_libxdp_stays_and_is_recognised() {
 /// xdp-filter attaches by libxdp: behind a dispatcher where the kernel lets it, else alone.
 #[test]
 fn r114_what_xdp_tools_attached_stays_and_can_be_removed() {
-    if netns::skipped() {
-        return;
-    }
-    let has_tools = process::Command::new("xdp-filter").output().is_ok();
-    if !has_tools {
-        println!("skipped: needs xdp-filter of xdp-tools (scripts/setup --bench)");
+    if netns::skipped() || !has_tool("xdp-filter", "--bench") {
         return;
     }
     netns::run(|| {

@@ -7,6 +7,7 @@ mod common {
     pub mod netns;
     pub mod packet;
     pub mod pcapng;
+    pub mod tools;
 }
 
 use std::fs;

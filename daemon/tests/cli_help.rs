@@ -4,6 +4,7 @@ mod common;
 
 use std::process::Command;
 
+use common::tools::has_tool;
 use common::{Ended, Scratch, XDPGATE, run, text, xdpgate};
 
 /// Every command with its subcommands, as the help lists them.
@@ -107,27 +108,35 @@ fn completions_of_both_programs_are_scripts() {
 #[test]
 fn manual_pages_render_without_warnings() {
     let scratch = Scratch::new();
-    let dir = text(&scratch.path("man1"));
-    xdpgate(["man", &dir]).ok();
-    let mut pages: Vec<_> = std::fs::read_dir(&dir)
-        .expect("pages")
+    let dir = scratch.path("man");
+    xdpgate(["man", &text(&dir)]).ok();
+    let pages: Vec<_> = ["man1", "man8"]
+        .into_iter()
+        .flat_map(|section| std::fs::read_dir(dir.join(section)).expect("pages"))
         .map(|page| page.expect("a page").path())
         .collect();
-    pages.sort();
-    let names: Vec<_> = pages
-        .iter()
-        .map(|p| p.file_name().expect("a name").to_owned())
-        .collect();
     for name in [
-        "xdpgate.1",
-        "xdpgated.1",
-        "xdpgate-policy-apply.1",
-        "xdpgate-set-import.1",
+        "man1/xdpgate.1",
+        "man1/xdpgate-policy-apply.1",
+        "man1/xdpgate-set-import.1",
+        "man8/xdpgated.8",
+        "man8/xdpgated-config-show.8",
     ] {
-        assert!(names.iter().any(|n| n == name), "no {name} in {names:?}");
+        assert!(pages.contains(&dir.join(name)), "no {name} in {pages:?}");
     }
-    if run("which", ["groff"]).code != Some(0) {
-        println!("skipped: groff is not here, the pages are not rendered");
+    for page in &pages {
+        let words = std::fs::read_to_string(page).expect("a page");
+        let section = page
+            .extension()
+            .and_then(|e| e.to_str())
+            .expect("a section");
+        let name = page.file_stem().and_then(|s| s.to_str()).expect("a name");
+        let title = format!("\n.TH {name} {section} ");
+        assert!(words.contains(&title), "no {title:?} in {page:?}");
+        // The daemon's are of section 8, all others of section 1.
+        assert_eq!(section == "8", name.starts_with("xdpgated"), "{page:?}");
+    }
+    if !has_tool("groff", "--packaging") {
         return;
     }
     for page in pages {
@@ -163,8 +172,7 @@ fn colours_only_where_they_are_wanted() {
     assert!(!diff(&["--color", "never"], None));
 
     // On a terminal, which `script` makes.
-    if run("which", ["script"]).code != Some(0) {
-        println!("skipped: script (util-linux) is not here, no terminal is tried");
+    if !has_tool("script", "") {
         return;
     }
     let on_terminal = |before: &str, after: &str| {

@@ -5,7 +5,8 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Ended, Scratch, XDPGATED, run};
+use common::tools::has_tool;
+use common::{Ended, Scratch, XDPGATED, run, text, xdpgate};
 
 const DIR: &str = env!("CARGO_MANIFEST_DIR");
 const UNIT: &str = include_str!("../packaging/xdpgated.service");
@@ -15,49 +16,87 @@ fn value(key: &str) -> Option<&'static str> {
         .find_map(|l| l.strip_prefix(key)?.strip_prefix('='))
 }
 
-/// systemd-analyze, if it is there.
-fn analyze(arguments: &[&str]) -> Option<Ended> {
-    match Command::new("systemd-analyze").args(arguments).output() {
-        Ok(output) => Some(output.into()),
-        Err(_) => {
-            println!("skipped: no systemd-analyze");
-            None
-        }
-    }
+/// systemd-analyze and man, which it asks for the pages that a unit names.
+fn has_systemd_analyze() -> bool {
+    has_tool("systemd-analyze", "--packaging") && has_tool("man", "--packaging")
 }
 
 /// The unit as it would be where this binary is installed.
 fn unit(scratch: &Scratch) -> String {
     let here = UNIT.replace("/usr/bin/xdpgated", XDPGATED);
-    let here: String = here
-        .lines()
-        .filter(|line| !line.starts_with("Documentation="))
-        .map(|line| format!("{line}\n"))
-        .collect();
     scratch.file("xdpgated.service", here)
 }
 
+/// A test that asks a tool is skipped without it, and says so; under `CI` it fails.
 #[test]
-fn r97_systemd_takes_the_unit() {
-    let scratch = Scratch::new();
-    if let Some(ended) = analyze(&["verify", &unit(&scratch)]) {
-        assert_eq!(
-            (ended.code, ended.stderr.as_str()),
-            (Some(0), ""),
+fn a_tool_that_is_missing_is_noticed() {
+    let asked = |ci: Option<&str>| -> Ended {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command
+            .args(["--exact", "r97_systemd_takes_the_unit", "--nocapture"])
+            .env("PATH", "/nowhere")
+            .env_remove("CI");
+        if let Some(value) = ci {
+            command.env("CI", value);
+        }
+        command.output().expect("it runs").into()
+    };
+    let word = "systemd-analyze is not here: scripts/setup --packaging installs it";
+    for ci in [None, Some(""), Some("false")] {
+        let ended = asked(ci);
+        assert!(
+            ended.stdout.contains(&format!("skipped: {word}")),
             "{ended}"
         );
+        ended.ok();
     }
+    let ended = asked(Some("true"));
+    assert_eq!(ended.code, Some(101), "{ended}");
+    assert!(
+        ended.stderr.contains(&format!("CI is set and {word}")),
+        "{ended}"
+    );
+}
+
+/// With the manual pages that the package brings: the unit names one.
+#[test]
+fn r97_systemd_takes_the_unit() {
+    if !has_systemd_analyze() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let pages = text(&scratch.path("man"));
+    xdpgate(["man", &pages]).ok();
+    let verify = |pages: &str| -> Ended {
+        let mut command = common::command("systemd-analyze");
+        command.args(["verify", "--man=yes", &unit(&scratch)]);
+        command
+            .env("MANPATH", pages)
+            .output()
+            .expect("it runs")
+            .into()
+    };
+    let ended = verify(&pages);
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(0), ""),
+        "{ended}"
+    );
+    // And it does look for them.
+    let ended = verify("/nowhere");
+    assert!(ended.stderr.contains("xdpgated(8)"), "{ended}");
 }
 
 /// Of 10, where 10 is a service that may do anything.
 #[test]
 fn r97_the_unit_exposes_little() {
+    if !has_systemd_analyze() {
+        return;
+    }
     let scratch = Scratch::new();
     let unit = unit(&scratch);
     let arguments = ["security", "--offline=true", "--threshold=30", &unit];
-    if let Some(ended) = analyze(&arguments) {
-        assert_eq!(ended.code, Some(0), "{ended}");
-    }
+    run("systemd-analyze", arguments).ok();
 }
 
 #[test]
@@ -99,7 +138,7 @@ fn r131_what_a_package_is_made_of_is_there() {
     let mut installed = Vec::new();
     for asset in deb["assets"].as_array().expect("assets") {
         let part = |index: usize| asset[index].as_str().expect("a text");
-        if !part(0).starts_with("target/") {
+        if !part(0).contains("target/") {
             assert!(Path::new(DIR).join(part(0)).exists(), "{asset:?}");
         }
         installed.push(format!("/{}", part(1)));
@@ -109,6 +148,13 @@ fn r131_what_a_package_is_made_of_is_there() {
         installed.iter().any(|i| i == configuration),
         "{installed:?}"
     );
+    for dir in [
+        "/usr/share/man/man1/",
+        "/usr/share/man/man8/",
+        "/usr/share/bash-completion/completions/",
+    ] {
+        assert!(installed.iter().any(|i| i == dir), "{dir}: {installed:?}");
+    }
     let scripts = Path::new(DIR).join(deb["maintainer-scripts"].as_str().expect("a text"));
     for script in ["postinst", "prerm", "postrm"] {
         let path = scripts.join(script);

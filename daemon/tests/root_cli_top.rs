@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use common::daemon::Daemon;
 use common::namespace::Namespace;
+use common::tools::has_tool;
 use common::{Scratch, XDPGATE, command, is_root, run, wait_for};
 use tonic::transport::Endpoint;
 use xdpgate_api::v1::firewall_client::FirewallClient;
@@ -243,14 +244,7 @@ fn gather(server: String) -> Arc<Mutex<BTreeMap<u64, Rates>>> {
 }
 
 fn may_run() -> bool {
-    if !is_root() {
-        return false;
-    }
-    let here = run("which", ["script"]).code == Some(0);
-    if !here {
-        println!("skipped: script (util-linux) is not here");
-    }
-    here
+    is_root() && has_tool("script", "")
 }
 
 #[test]

@@ -11,7 +11,15 @@ use std::time::Duration;
 
 use common::daemon::Daemon;
 use common::namespace::Namespace;
-use common::{Ended, Scratch, is_root, run, text};
+use common::{Ended, Scratch, XDPGATED, is_root, run, text};
+
+/// The interpreter that has grpcio and the generated code.
+fn python_client(root: &Path) -> String {
+    let script = text(&root.join("scripts/python-client"));
+    let python = run(&script, [""; 0]);
+    assert_eq!(python.code, Some(0), "scripts/python-client: {python}");
+    python.stdout.trim().to_owned()
+}
 
 #[test]
 fn r70_every_method_from_python() {
@@ -19,11 +27,7 @@ fn r70_every_method_from_python() {
         return;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let script = text(&root.join("scripts/python-client"));
-    let python = run(&script, [""; 0]);
-    assert_eq!(python.code, Some(0), "scripts/python-client: {python}");
-    let python = python.stdout.trim().to_owned();
-
+    let python = python_client(&root);
     let scratch = Scratch::new();
     let host = Namespace::new();
     let peer = host.neighbour(("xg0", "10.9.0.1/24"), ("xg1", "10.9.0.2/24"));
@@ -57,4 +61,22 @@ fn r70_every_method_from_python() {
     });
     assert_eq!(ended.code, Some(0), "{ended}\n{}", daemon.log());
     assert!(ended.stdout.contains("methods called"), "{ended}");
+}
+
+/// By each way into the daemon; the bounds are in the script. Memory only: time is of the machine.
+#[test]
+fn r104_a_million_entries_through_the_api_stay_within_memory() {
+    if !is_root() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut command = Command::new(python_client(&root));
+    command
+        .arg(root.join("daemon/tests/python/measure_import.py"))
+        .arg(XDPGATED);
+    let host = Namespace::new();
+    let ended: Ended = host.run(|| command.output()).expect("python").into();
+    println!("{}", ended.stdout);
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert_eq!(ended.stdout.matches("VmHWM").count(), 3, "{ended}");
 }

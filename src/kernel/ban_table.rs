@@ -4,16 +4,20 @@
 //! of it. There is one writer at a time. Keys lie as in the tables of an image, in a home line or in
 //! one other, but move in one direction only: a reader that goes from home to other finds them.
 
+mod reader;
+
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::layout::{
     BAN_ELSEWHERE, BAN_EXPIRES, BAN_KIND, BAN_KINDS, BAN_LENGTHS, BAN_SLOTS, BAN_USED, BAN_VERSION,
-    BAN_VERSION_MASK, BAN_WHAT, BanEntry,
+    BAN_VERSION_MASK, BanEntry,
 };
 use crate::image::{hash6, home_line, other_line};
 use crate::policy::Prefix;
+
+pub(super) use reader::is_banned;
 
 /// The table and the prefix lengths in use, as the program sees them.
 #[derive(Debug, Clone, Copy)]
@@ -442,45 +446,6 @@ impl BanTable {
         #[cfg(test)]
         tests::after_store(&memory.lengths[kind], lengths);
     }
-}
-
-/// Whether a ban covers an address at a tick: the mirror of `bpf/bans.h`.
-pub(super) fn is_banned(
-    memory: BanMemory<'_>,
-    seed: [u64; 2],
-    address: IpAddr,
-    destination: bool,
-    now: u64,
-) -> bool {
-    let whole = BanKey::new(Prefix::host(address), destination);
-    let lines = (memory.table.len() / (WORDS * BAN_SLOTS)) as u32;
-    let lengths = memory.lengths[whole.kind].load(Ordering::SeqCst);
-    let lengths = lengths.to_le_bytes().into_iter().take_while(|l| *l != 0);
-    lengths.map(|length| length - 1).any(|host_bits| {
-        let mask = u128::MAX.checked_shl(host_bits.into()).unwrap_or(0);
-        let key = BanKey {
-            address: whole.address & mask,
-            host_bits,
-            ..whole
-        };
-        let hash = key.hash(seed);
-        let home = home_line(hash, lines);
-        holds_in_line(memory, home, key, now)
-            || memory.state((home, 0)) & BAN_ELSEWHERE != 0
-                && holds_in_line(memory, other_line(hash, lines), key, now)
-    })
-}
-
-fn holds_in_line(memory: BanMemory<'_>, line: u32, key: BanKey, now: u64) -> bool {
-    (0..BAN_SLOTS).any(|slot| {
-        let before = memory.state((line, slot));
-        let [hi, lo] = [HI, LO].map(|word| u128::from(memory.load((line, slot), word)));
-        let after = memory.state((line, slot));
-        before & BAN_WHAT == key.what()
-            && before >> BAN_EXPIRES > now
-            && hi << 64 | lo == key.address
-            && (before ^ after) & (BAN_WHAT | BAN_VERSION_MASK) == 0
-    })
 }
 
 /// The places of so many lines.

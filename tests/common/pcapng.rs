@@ -6,6 +6,8 @@ use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 
+use super::tools::has_tool;
+
 /// What a file says of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Record {
@@ -52,6 +54,9 @@ pub fn read(bytes: &[u8]) -> Vec<Record> {
 
 /// Fields of each frame of a file as tshark shows them, with `|` between; `None` without tshark.
 pub fn tshark(path: &std::path::Path, fields: &[&str]) -> Option<Vec<String>> {
+    if !has_tool("tshark", "--captures") {
+        return None;
+    }
     let mut command = Command::new("tshark");
     command
         .args(["-n", "-T", "fields", "-E", "separator=|", "-r"])
@@ -59,10 +64,7 @@ pub fn tshark(path: &std::path::Path, fields: &[&str]) -> Option<Vec<String>> {
     for field in fields {
         command.args(["-e", field]);
     }
-    let Ok(output) = command.output() else {
-        println!("tshark is not installed (scripts/setup --captures): read back by pcap-file only");
-        return None;
-    };
+    let output = command.output().expect("tshark");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "tshark: {error}");
     let text = String::from_utf8(output.stdout).unwrap();

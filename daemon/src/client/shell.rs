@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::args::Cli;
@@ -30,11 +30,14 @@ pub(super) struct Completions {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Pages of xdpgate are written to man1 below the directory, those of xdpgated to man8.
+
 Examples:
-  xdpgate man /usr/local/share/man/man1
-  man /usr/local/share/man/man1/xdpgate-policy-apply.1")]
+  xdpgate man /usr/local/share/man
+  man xdpgate-policy-apply
+  man 8 xdpgated")]
 pub(super) struct Man {
-    /// The directory; it is made if it is not there
+    /// The directory that holds man1 and man8; what is not there is made
     pub dir: PathBuf,
 }
 
@@ -49,10 +52,23 @@ pub(super) fn completions(args: &Completions) -> Result<(), Failure> {
 }
 
 pub(super) fn man(args: &Man) -> Result<(), Failure> {
-    let write = |dir: &Path| -> io::Result<()> {
-        fs::create_dir_all(dir)?;
-        clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), dir)?;
-        clap_mangen::generate_to(agent::command(), dir)
+    let write = |program: Command, section: &str| {
+        let dir = args.dir.join(format!("man{section}"));
+        let mut program = program.disable_help_subcommand(true);
+        program.build();
+        fs::create_dir_all(&dir)
+            .and_then(|()| pages(program, section, &dir))
+            .map_err(|e| Failure::operation(format!("{}: {e}", dir.display())))
     };
-    write(&args.dir).map_err(|e| Failure::operation(format!("{}: {e}", args.dir.display())))
+    write(Cli::command(), "1")?;
+    write(agent::command(), "8")
+}
+
+/// A page for the command and for each below it.
+fn pages(command: Command, section: &str, dir: &Path) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+        pages(below.clone(), section, dir)?;
+    }
+    let page = clap_mangen::Man::new(command).section(section);
+    page.generate_to(dir).map(drop)
 }

@@ -102,9 +102,10 @@ impl Drop for Daemon {
 }
 
 /// The command that starts a daemon. What outlives it is in the directory of its socket, and it pins
-/// nothing unless told to.
+/// nothing unless told to. `XDPGATE_TEST_DAEMON` names another program, for figures of a release build.
 pub fn daemon(server: &str, arguments: &[&str]) -> Command {
-    let mut command = command(XDPGATED);
+    let program = env::var_os("XDPGATE_TEST_DAEMON").unwrap_or_else(|| XDPGATED.into());
+    let mut command = command(program);
     let socket = server.strip_prefix("unix:").map(Path::new);
     let dir = match socket.and_then(Path::parent) {
         Some(dir) => dir.to_owned(),

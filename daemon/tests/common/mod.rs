@@ -14,6 +14,8 @@ pub mod host;
 pub mod namespace;
 pub mod neighbours;
 pub mod scrape;
+#[path = "../../../tests/common/tools.rs"]
+pub mod tools;
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -1,9 +1,10 @@
-"""Measures what a set of a million IPv4 hosts takes by each way into the daemon.
+"""Measures what a set of a million IPv4 hosts takes by each way into the daemon; fails if it is too much memory.
 
 usage: unshare -n daemon/tests/python/measure_import.py XDPGATED
 
 Run it with the interpreter of scripts/python-client, as root. Each way has a fresh daemon on the loopback
-interface of the namespace; VmHWM is the most memory that the daemon ever had in RAM.
+interface of the namespace; VmHWM is the most memory that the daemon ever had in RAM. Ends with 1 if that is
+over the bound of the way.
 """
 
 import os
@@ -59,7 +60,8 @@ def by_import(entries):
     return prepared
 
 
-def measure(name, way):
+def measure(name, bound, way):
+    """Whether the daemon stayed within so many MiB."""
     with tempfile.TemporaryDirectory() as scratch:
         server = f"unix:{scratch}/xdpgated.sock"
         environment = os.environ | {"XDPGATED_STATE_DIR": f"{scratch}/state"}
@@ -80,12 +82,29 @@ def measure(name, way):
             applied = call()
             took = time.monotonic() - start
             assert applied.entries >= COUNT, applied
+            judged(client)
             after = peak(daemon.pid)
             compiled = (applied.compile_nanoseconds + applied.publish_nanoseconds) / 1e9
             print(f"{name}: {took:.2f} s, of which compiled and published {compiled:.2f} s;", end=" ")
-            print(f"VmHWM {before >> 10} -> {after >> 10} MiB", flush=True)
+            print(f"VmHWM {before >> 10} -> {after >> 10} MiB, at most {bound}", flush=True)
         daemon.terminate()
         daemon.wait()
+        return after >> 10 <= bound
+
+
+def judged(client):
+    """The first and the last host are dropped, who comes before and after passes."""
+    first, last = (int.from_bytes(host) for host in (HOSTS[0], HOSTS[-1]))
+    frames = [udp(host.to_bytes(4)) for host in (first - 1, first, first + 1, last - 1, last, last + 1)]
+    results = client.Evaluate(pb.EvaluateRequest(frames=frames)).results
+    verdicts = [pb.Verdict.Name(result.verdict)[8:] for result in results]
+    assert verdicts == ["PASS", "DROP", "PASS"] * 2, verdicts
+
+
+def udp(source):
+    """A frame with an empty UDP packet."""
+    ip = bytes([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]) + source + bytes([10, 9, 0, 1])
+    return bytes(12) + b"\x08\x00" + ip + bytes([15, 160, 0, 9, 0, 8, 0, 0])
 
 
 def peak(pid):
@@ -94,9 +113,11 @@ def peak(pid):
 
 
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-for name, way in {
-    "ImportSet, packed": by_import(packed),
-    "ImportSet, text": by_import(written),
-    "ApplyPolicy, YAML": by_yaml,
-}.items():
-    measure(name, way)
+# About half more than was measured: a copy too many of what was sent is over it.
+WAYS = [
+    ("ImportSet, packed", 120, by_import(packed)),
+    ("ImportSet, text", 120, by_import(written)),
+    ("ApplyPolicy, YAML", 340, by_yaml),
+]
+within = [measure(*way) for way in WAYS]
+sys.exit(0 if all(within) else 1)
