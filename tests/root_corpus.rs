@@ -35,6 +35,9 @@ fn run(frags: Frags) {
     }
     let firewall = Firewall::loader()
         .dry_run(false)
+        // What is read for each frame: with more an emulated processor takes minutes.
+        .max_rules(256)
+        .max_interfaces(4)
         .frags(frags)
         .load()
         .expect("load");
