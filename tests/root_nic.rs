@@ -66,7 +66,8 @@ fn up(mtu: usize) {
     for name in ["eth0", "eth1"] {
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
         sh(&format!("ip link set {name} mtu {mtu}"));
-        sh(&format!("ip link set {name} up"));
+        // The emulated card drops what is not for its address, as real ones do.
+        sh(&format!("ip link set {name} up promisc on"));
     }
     wait_until("carrier", || {
         ["eth0", "eth1"].iter().all(|name| {
