@@ -97,10 +97,9 @@ fn a_fallback_is_reported() {
             matches!(error, AttachError::ModeUnsupported { .. }),
             "{error:?}"
         );
-        assert_eq!(
-            error.to_string(),
-            "lo cannot run XDP in native mode: the driver does not offer it"
-        );
+        // Where the kernel does not tell what drivers can do, the MTU may be to blame as well.
+        let refused = "lo cannot run XDP in native mode: the driver does not offer it";
+        assert!(error.to_string().starts_with(refused), "{error}");
         assert_eq!(program_on(lo), 0);
 
         let attachment = firewall.attach(lo, ModePreference::BestAvailable).unwrap();
@@ -112,10 +111,10 @@ fn a_fallback_is_reported() {
             (fallback.from, fallback.errno),
             (AttachMode::Native, nix::libc::EOPNOTSUPP)
         );
-        assert_eq!(
-            fallback.to_string(),
-            "no native mode: the driver does not offer it (Operation not supported (os error 95))"
-        );
+        let said = fallback.to_string();
+        let begins = "no native mode: the driver does not offer it";
+        assert!(said.starts_with(begins), "{said}");
+        assert!(said.contains("(os error 95)"), "{said}");
         assert!(sh("ip link show lo").contains("xdpgeneric"));
 
         let offload = ModePreference::Exactly(AttachMode::Offload);

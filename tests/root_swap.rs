@@ -21,7 +21,7 @@ use xdpgate::{ApplyError, Disposition, Firewall, ModePreference, Reason};
 fn swaps() -> u32 {
     // The emulated processor of a guest is 4 to 8 times slower.
     if std::env::var_os("XDPGATE_GUEST").is_some() {
-        40
+        12
     } else {
         200
     }

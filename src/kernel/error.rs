@@ -51,6 +51,19 @@ pub enum LoadError {
     /// The process may not load XDP programs.
     #[error("no permission to load XDP programs: {0} are needed; run as root")]
     Capability(&'static str),
+    /// The kernel lacks what Linux 5.10 brought.
+    #[error("the kernel is older than Linux 5.10, by its calls: it has no {0}; run 5.10 or newer")]
+    OldKernel(&'static str),
+    /// The kernel is built without its type information, and cannot verify functions that take a
+    /// packet without it.
+    #[error(
+        "the kernel has no type information (BTF): {} is missing; run a kernel that is built with \
+         CONFIG_DEBUG_INFO_BTF=y", .path.display()
+    )]
+    NoBtf {
+        /// The file that would hold it.
+        path: PathBuf,
+    },
     /// A size that the kernel cannot hold.
     #[error("{knob}({value}) is out of range: {reason}")]
     Limit {

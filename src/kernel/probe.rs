@@ -1,8 +1,13 @@
-//! What this thread may do.
+//! What this thread may do, and whether the kernel has what no firewall can do without.
 
 use std::fs;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
 
 use super::error::{CAPABILITIES, LoadError};
+use super::sys;
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -17,6 +22,36 @@ pub(super) fn check_capabilities() -> Result<(), LoadError> {
     match effective(&status) {
         Some(mask) if !suffices(mask) => Err(LoadError::Capability(CAPABILITIES)),
         _ => Ok(()),
+    }
+}
+
+/// Refuses by name a kernel that would refuse the programs with something from its verifier.
+///
+/// It is asked what it can do and never for its version: vendors take new features to old kernels.
+pub(super) fn check_kernel() -> Result<(), LoadError> {
+    knows_bind_map(&sys::probe_bind_map())?;
+    has_btf(Path::new("/sys/kernel"))
+}
+
+/// `BPF_PROG_BIND_MAP` came with 5.10, as did what is harder to ask for: tail calls between programs
+/// that have functions of their own.
+fn knows_bind_map(error: &io::Error) -> Result<(), LoadError> {
+    match error.raw_os_error() {
+        Some(code) if code == Errno::EINVAL as i32 => {
+            Err(LoadError::OldKernel("bpf(BPF_PROG_BIND_MAP)"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Global functions of a program that take its context are verified by the type information of the
+/// kernel (`btf_get_prog_ctx_type`): without it a packet is just memory to them. Where sysfs is not
+/// mounted nothing is known.
+fn has_btf(sys_kernel: &Path) -> Result<(), LoadError> {
+    let path = sys_kernel.join("btf/vmlinux");
+    match !sys_kernel.is_dir() || path.exists() {
+        true => Ok(()),
+        false => Err(LoadError::NoBtf { path }),
     }
 }
 
@@ -35,6 +70,33 @@ fn suffices(mask: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_kernel_is_refused_by_name() {
+        let said = |errno: Errno| knows_bind_map(&io::Error::from(errno));
+        let refused = said(Errno::EINVAL).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "the kernel is older than Linux 5.10, by its calls: it has no bpf(BPF_PROG_BIND_MAP); run \
+             5.10 or newer"
+        );
+        // Of 5.10 and newer, and of one that does not let us ask.
+        for errno in [Errno::EBADF, Errno::EPERM] {
+            said(errno).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_type_information_is_refused_by_name() {
+        let sys = tempfile::tempdir().unwrap();
+        has_btf(&sys.path().join("not-mounted")).unwrap();
+        let refused = has_btf(sys.path()).unwrap_err().to_string();
+        assert!(refused.contains("btf/vmlinux is missing"), "{refused}");
+        assert!(refused.contains("CONFIG_DEBUG_INFO_BTF=y"), "{refused}");
+        fs::create_dir(sys.path().join("btf")).unwrap();
+        fs::write(sys.path().join("btf/vmlinux"), "").unwrap();
+        has_btf(sys.path()).unwrap();
+    }
 
     #[test]
     fn capabilities_are_read_and_judged() {

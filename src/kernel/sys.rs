@@ -108,6 +108,13 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     }
 }
 
+/// Binds no map to no program, to see whether the kernel knows the call: EBADF if it does, EINVAL if not.
+pub(super) fn probe_bind_map() -> io::Error {
+    // SAFETY: takes numbers only; no options.
+    let ret = unsafe { libbpf_sys::bpf_prog_bind_map(-1, -1, std::ptr::null()) };
+    io::Error::from_raw_os_error(-ret)
+}
+
 /// Gives something of BPF a name in a BPF file system.
 pub(super) fn pin_object(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;

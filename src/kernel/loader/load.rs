@@ -31,11 +31,12 @@ impl Loader {
     /// therefore not done here.
     ///
     /// # Errors
-    /// Missing capabilities, a size out of range, [`Frags::Require`] on a kernel without, pins that
+    /// Missing capabilities, a kernel older than 5.10 or without BTF, a size out of range, [`Frags::Require`] on a kernel without, pins that
     /// cannot be made or are in use, a saved policy that cannot be put in force, or what the kernel
     /// refused. Interfaces of an earlier process stay attached, and are judged by its policy.
     pub fn load(self) -> Result<Firewall, LoadError> {
         probe::check_capabilities()?;
+        probe::check_kernel()?;
         let namespace = self.enter_namespace()?;
         let cpus = cpu_numbers()?;
         let secret = RandomState::new();
