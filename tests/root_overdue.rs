@@ -118,9 +118,9 @@ fn r110_what_a_start_cannot_take_back() {
         let within = |milliseconds| {
             ApplyOptions::default().confirm_within(Duration::from_millis(milliseconds))
         };
-        let waits = firewall.apply_with(&policy(1), within(100)).unwrap();
+        let waits = firewall.apply_with(&policy(1), within(2000)).unwrap();
         drop(firewall);
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(2100));
 
         let former = Entry::pinned(&places.pins.join("1/xdpgate"));
         let former = || number(|frame| former.receive(frame));
