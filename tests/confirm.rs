@@ -186,7 +186,7 @@ fn r110_a_key_whose_change_was_taken_back_is_answered_so() {
     firewall
         .apply_with(&policy("first"), first.clone())
         .unwrap();
-    let short = |key: &str| within(Duration::from_millis(50)).key(key);
+    let short = |key: &str| within(Duration::from_secs(1)).key(key);
     let second = firewall.apply_with(&policy("second"), short("second"));
     let second = second.unwrap().generation;
     let again = firewall.apply_with(&policy("second"), short("second"));

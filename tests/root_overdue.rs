@@ -46,7 +46,7 @@ fn r110_a_take_back_that_the_kernel_refuses_is_tried_again() {
         let (mut process, _) = Process::start(&places);
         process.tell("mode enforce");
         process.tell("apply 1");
-        process.tell("try 2 300");
+        process.tell("try 2 3000");
         refuse(&process, true);
         netns::wait_until("a refusal", || process.tell("state").refused >= 2);
         assert_eq!(places.judged(), 2, "it stays whole");
@@ -71,7 +71,7 @@ fn r110_what_cannot_be_taken_back_lets_everything_pass_and_gives_way() {
         let (mut process, _) = Process::start(&places);
         process.tell("mode enforce");
         process.tell("apply 1");
-        process.tell("try 2 300");
+        process.tell("try 2 3000");
         refuse(&process, true);
         netns::wait_until("pass mode", || process.tell("state").mode == "pass");
         let state = process.tell("state");
@@ -118,9 +118,9 @@ fn r110_what_a_start_cannot_take_back() {
         let within = |milliseconds| {
             ApplyOptions::default().confirm_within(Duration::from_millis(milliseconds))
         };
-        let waits = firewall.apply_with(&policy(1), within(100)).unwrap();
+        let waits = firewall.apply_with(&policy(1), within(2000)).unwrap();
         drop(firewall);
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(2100));
 
         let former = Entry::pinned(&places.pins.join("1/xdpgate"));
         let former = || number(|frame| former.receive(frame));

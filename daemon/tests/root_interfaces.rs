@@ -193,6 +193,8 @@ fn r110_a_stop_takes_back_what_nobody_confirmed() {
         .ok();
     assert!(scene.reaches("203.0.113.7"));
     let (code, log) = daemon.stop(Signal::SIGTERM);
+    let audited = ["who=\"stop\"", "RollbackPolicy of generation"];
+    assert!(audited.iter().all(|words| log.contains(words)), "{log}");
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("is taken back"), "{log}");
     assert!(!scene.reaches("203.0.113.7") && scene.reaches("192.0.2.2"));

@@ -133,7 +133,7 @@ fn r110_killed_for_longer_than_the_deadline() {
     }
     let scene = Scene::new();
     let daemon = scene.start(&["--enforce"]);
-    let within = Duration::from_secs(2);
+    let within = Duration::from_secs(4);
     let lasting = scene.policy("lasting.yaml", 1, false);
     let begun = scene.shut_out(&daemon, &lasting, within);
     let waits = daemon.json(&["status"])["pending"]["policy_generation"].clone();
@@ -169,7 +169,7 @@ fn r72_r110_killed_while_enforcement_waits() {
     assert!(scene.arrives(), "dry run");
     let mut daemon = daemon;
     for late in [false, true] {
-        let within = Duration::from_secs(if late { 2 } else { 6 });
+        let within = Duration::from_secs(if late { 4 } else { 6 });
         let begun = Instant::now();
         let within_text = format!("{}s", within.as_secs());
         daemon
@@ -197,7 +197,7 @@ fn r110_what_a_start_cannot_take_back_lets_everything_pass() {
     }
     let scene = Scene::new();
     let daemon = scene.start(&["--enforce"]);
-    let within = Duration::from_secs(1);
+    let within = Duration::from_secs(4);
     let lasting = scene.policy("lasting.yaml", 8, false);
     scene.shut_out(&daemon, &lasting, within);
     daemon.stop(Signal::SIGKILL);
