@@ -322,7 +322,7 @@ fn r69_each_client_has_its_own_budget_of_calls() {
     let file = host.scratch.file("tokens.toml", first + &second);
     let config = format!(
         "[api]\ntokens_file = '{file}'\nallow_tokens_without_client_certificate = true\n\
-         [api.limits]\nrequests_per_second = 20\n"
+         [api.limits]\nrequests_per_second = 5\n"
     );
     let daemon = host.start_with(PLAIN, &config, &[]);
     host.block_on(async || {
@@ -336,12 +336,12 @@ fn r69_each_client_has_its_own_budget_of_calls() {
                 Err(status) => refused = Some(status),
             }
         }
-        let most = 21 + (20.0 * start.elapsed().as_secs_f64()) as usize;
+        let most = 6 + (5.0 * start.elapsed().as_secs_f64()) as usize;
         assert!(
-            (20..=most).contains(&served),
+            (5..=most).contains(&served),
             "{served} were served, of {most}"
         );
-        let refused = refused.expect("200 calls in less than 9 seconds");
+        let refused = refused.expect("200 calls in less than 39 seconds");
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
         assert!(
             refused.message().contains("requests_per_second"),
