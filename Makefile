@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
 CARGO ?= cargo
-KERNELS ?= 5.10 newest
+KERNELS ?=
 BENCH_ARGS ?=
 FUZZ_TARGETS ?= policy_yaml compile_vs_oracle image_reader frames
 FUZZ_SECONDS ?= 20
@@ -46,9 +46,19 @@ test-load: ## a thousand bans a second through the API for a minute, with watche
 	XDPGATE_LONG=1 $(CARGO) test -p xdpgated --test root_grpc_load -- --nocapture
 
 .PHONY: test-kernels
-test-kernels: ## the data-plane tests on real kernels in QEMU (KERNELS="5.10 6.1 newest")
+test-kernels: ## the tests on five real kernels in QEMU, and lanes (KERNELS="5.10 jit-off")
 	@scripts/setup --kernels
 	@tests/kernels/test $(KERNELS)
+
+.PHONY: test-kernels-self
+test-kernels-self: ## see the kernel matrix fail: a hang, a panic, a broken program, another skip
+	@scripts/setup --kernels
+	@tests/kernels/self-test
+
+.PHONY: kernel-table
+kernel-table: ## verified instructions by clang and kernel, into docs/kernel-support.md (root)
+	@scripts/setup --kernels --clangs
+	@scripts/kernel-table
 
 .PHONY: test-clangs
 test-clangs: ## compile with each clang, load, compare (root; CLANGS="14 19")
