@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
 CARGO ?= cargo
-KERNELS ?= 5.10 newest
+KERNELS ?=
 # What build, deb and test-deb are made with.
 PROFILE ?= release
 BUILT := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
@@ -51,9 +51,19 @@ test-load: ## a thousand bans a second through the API for a minute, with watche
 	XDPGATE_LOAD_SECONDS=$(LOAD_SECONDS) $(CARGO) test --workspace --test root_grpc_load -- --nocapture
 
 .PHONY: test-kernels
-test-kernels: ## the data-plane tests on real kernels in QEMU (KERNELS="5.10 6.1 newest")
+test-kernels: ## the tests on five real kernels in QEMU, and lanes (KERNELS="5.10 jit-off")
 	@scripts/setup --kernels
 	@tests/kernels/test $(KERNELS)
+
+.PHONY: test-kernels-self
+test-kernels-self: ## see the kernel matrix fail: a hang, a panic, a broken program, another skip
+	@scripts/setup --kernels
+	@tests/kernels/self-test
+
+.PHONY: kernel-table
+kernel-table: ## verified instructions by clang and kernel, into docs/kernel-support.md (root)
+	@scripts/setup --kernels --clangs
+	@scripts/kernel-table
 
 .PHONY: test-clangs
 test-clangs: ## compile with each clang, load, compare (root; CLANGS="14 19")

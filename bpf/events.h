@@ -31,8 +31,11 @@ static __always_inline __u32 capture(struct xdp_md *ctx, __u8 *to)
 
 		if (all > size) { /* the rest lies in other buffers */
 			size = all < EVENT_BYTES ? all : EVENT_BYTES;
-			asm volatile("" : "+r"(size)); /* as below */
-			if (!size || size > EVENT_BYTES || bpf_xdp_load_bytes(ctx, 0, to, size))
+			/* One less is what is compared: no verifier before 6.8 learns from a
+			 * comparison with 0 that it is 1 or more, as the helper wants it. */
+			last = size - 1;
+			asm volatile("" : "+r"(last)); /* as below */
+			if (last >= EVENT_BYTES || bpf_xdp_load_bytes(ctx, 0, to, last + 1))
 				return 0;
 			return size;
 		}

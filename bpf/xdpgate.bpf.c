@@ -19,6 +19,9 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+/* Two words of a line are looked at as one of 64 bits (lookup.h), and user space builds them so. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "only little-endian machines are supported");
+
 #include "abi.h"
 #include "maps.h"
 #include "packet.h"

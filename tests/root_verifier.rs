@@ -5,9 +5,11 @@
 
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod common {
+    pub mod live;
     pub mod netns;
 }
 
+use common::live::in_guest;
 use common::netns;
 use xdpgate::policy::Policy;
 use xdpgate::{Firewall, Loader, ProgramFacts, Reason};
@@ -217,11 +219,18 @@ fn every_shape(loader: impl Fn() -> Loader, kind: &str) {
         (&by_pairs, "all", &all()),
         (&by_pairs, "flows", &flows()),
     ] {
+        // A guest is slow: there, the longer ways by the least and the most that a policy can have.
+        if in_guest() && !kind.is_empty() && !["no-rules", "flows"].contains(&shape) {
+            continue;
+        }
         let applied = firewall.apply(&Policy::from_yaml(text).unwrap()).unwrap();
         let (info, shape) = (firewall.program_info(), &format!("{kind}{shape}"));
         let policy = info.policy.unwrap();
         assert_eq!(applied.verified_insns, policy.verified_insns);
         report("xdpgate_policy", shape, &policy);
+        if in_guest() && shape != "everything" {
+            continue;
+        }
         assert_eq!(
             firewall.evaluate(&frame).unwrap().reason,
             Reason::NonIp,

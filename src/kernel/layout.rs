@@ -157,6 +157,12 @@ pub(super) struct EventRecord {
     pub bytes: [u8; EVENT_BYTES],
 }
 
+// The program looks at two words of a line as one of 64 bits: asserted in C as well.
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "the feature `kernel` supports little-endian machines only"
+);
+
 // The kernel's maps know no type of it: the same is asserted in C.
 const _: () = {
     assert!(size_of::<EventRecord>() == 168);
