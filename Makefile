@@ -83,7 +83,7 @@ fuzz: ## every fuzz target for a moment (root; FUZZ_SECONDS=20; needs cargo-fuzz
 	@fuzz/seed
 	@for target in $(FUZZ_TARGETS); do \
 		echo "== $$target"; \
-		(cd fuzz && $(CARGO) fuzz run --sanitizer none $$target -- \
+		(cd fuzz && $(CARGO) fuzz run --sanitizer none --codegen-units 16 $$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=60); \
 	done
 
