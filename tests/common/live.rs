@@ -51,7 +51,7 @@ impl Entry {
     }
 
     /// The same with only `linear` bytes in the first buffer, and the rest in others. The kernel
-    /// refuses it before 6.18, for a program that takes frames in one buffer only, and for too few
+    /// refuses it on 5.10, for a program that takes frames in one buffer only, and for too few
     /// bytes.
     pub fn receive_scattered(&self, frame: &[u8], linear: u32) -> io::Result<Verdict> {
         let context = xdp_md {
