@@ -42,7 +42,10 @@ fn run(frags: Frags) {
     let firewall = loader.dry_run(false).frags(frags).load().expect("load");
     let entry = Entry::of(&firewall);
     let (mut judged, mut short, mut elsewhere) = (0, 0, 0);
-    for (number, cases) in by_policy.values().enumerate() {
+    // A third of the policies in a guest, unless XDPGATE_WHOLE asks for all.
+    let is_whole = !in_guest() || std::env::var_os("XDPGATE_WHOLE").is_some();
+    let step = if is_whole { 1 } else { 3 };
+    for (number, cases) in by_policy.values().step_by(step).enumerate() {
         // Its program is verified beside that of the interfaces, which takes long in a guest.
         let evaluates =
             !in_guest() || number % 8 == 0 || cases.iter().any(|c| c.interface.is_some());
@@ -78,7 +81,7 @@ fn run(frags: Frags) {
          {short} too short"
     );
     assert!(
-        judged >= 250,
+        judged >= 250 / (step + usize::from(!is_whole)),
         "only {judged} frames of the corpus were judged"
     );
 }

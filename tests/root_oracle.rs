@@ -168,7 +168,7 @@ fn amount(policies: u32) -> (u32, usize) {
     let asked = std::env::var("XDPGATE_ORACLE_POLICIES").ok();
     match asked.and_then(|n| n.parse().ok()) {
         Some(policies) => (policies, 500),
-        None if in_guest() => (5, 80),
+        None if in_guest() => (3, 80),
         None => (policies, 500),
     }
 }
