@@ -110,6 +110,16 @@ deb: man completions ## the Debian package, in target/debian (needs cargo-deb; P
 test-deb: deb ## install, upgrade, remove and purge the package in namespaces (root; PROFILE=dev)
 	@scripts/test-deb "$$(ls -t target/debian/xdpgate_*.deb | head -1)"
 
+# cargo check links nothing; of the headers of libelf and zlib those of this machine will do.
+.PHONY: check-arm64
+check-arm64: ## the library is checked for arm64 (needs gcc-aarch64-linux-gnu and the target's std)
+	@command -v aarch64-linux-gnu-gcc >/dev/null || \
+		{ echo "a compiler is missing: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >&2; exit 1; }
+	rustup target add aarch64-unknown-linux-gnu
+	CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
+	CFLAGS_aarch64_unknown_linux_gnu="-idirafter /usr/include -idirafter /usr/include/$$(gcc -print-multiarch)" \
+		$(CARGO) check -p xdpgate --target aarch64-unknown-linux-gnu
+
 .PHONY: lint
 lint: ## formatting, clippy, shellcheck if it is there
 	$(CARGO) fmt --all --check
