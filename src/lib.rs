@@ -71,13 +71,13 @@ pub use kernel::{
     EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback, Family,
     Filter, Finding, FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError, Holder,
     IfIndex, Interface, InterfaceClass, InterfaceRates, InterfaceStats, LoadError, Loader,
-    MetricsOptions, ModePreference, NextError, NotSaved, OffloadState, OperState, Operation, Peer,
-    Pending, PendingError, PinError, Pinning, Preflight, PreflightOptions, Previous, ProgramFacts,
-    ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, Resync, RollbackError,
-    RolledBack, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError, Severity,
-    SkipReason, Stats, TakeBackRefused, Transaction, TransactionError, TransactionOptions,
-    VerdictCount, VerdictCounts, VerdictRates, VerifierLog, XdpFeatures, build_info,
-    describe_metrics, pass_all, preflight, restore_interfaces, unpin,
+    MetricsOptions, ModePreference, NextError, NotSaved, OffloadState, OperState, Operation,
+    PassAllError, Peer, Pending, PendingError, PinError, Pinning, Preflight, PreflightOptions,
+    Previous, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, Resync,
+    RollbackError, RolledBack, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError,
+    Severity, SkipReason, Stats, TakeBackRefused, Transaction, TransactionError,
+    TransactionOptions, VerdictCount, VerdictCounts, VerdictRates, VerifierLog, XdpFeatures,
+    build_info, describe_metrics, pass_all, preflight, restore_interfaces, unpin,
 };
 #[cfg(feature = "pcap")]
 pub use kernel::{PcapngFrame, PcapngWriter};

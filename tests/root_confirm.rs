@@ -22,8 +22,8 @@ use common::netns::{self, sh};
 use common::packet::udp_from;
 use tempfile::TempDir;
 use xdpgate::{
-    ApplyOptions, ConfirmError, Enforcement, EnforcementError, Firewall, Generation, Previous,
-    RolledBack, TransactionError, Verdict, pass_all, unpin,
+    ApplyOptions, ConfirmError, Enforcement, EnforcementError, Firewall, Generation, PassAllError,
+    Previous, RolledBack, TransactionError, Verdict, pass_all, unpin,
 };
 
 #[test]
@@ -365,6 +365,7 @@ fn r72_pass_mode_stays_until_it_is_ended() {
         unpin(&places.pins).unwrap();
         let error = pass_all(&places.pins, None).unwrap_err().to_string();
         assert!(error.contains("no pins there"), "{error}");
+        assert!(!error.contains("marked"), "{error}");
     });
 }
 
@@ -388,8 +389,19 @@ fn r72_pass_mode_for_all_that_can_be_switched() {
         fs::hard_link(places.pins.join("1/layout"), broken.join("layout")).unwrap();
         let error = pass_all(&places.pins, Some(&places.state)).unwrap_err();
         assert!(error.to_string().contains("9/control"), "{error}");
+        assert!(
+            matches!(&error, PassAllError::Pins { marked: Some(dir), .. } if *dir == places.state),
+            "{error}"
+        );
         assert_eq!(firewall.enforcement(), Enforcement::Pass);
+        // Each half is told.
+        let nowhere = places.state.join("nowhere");
+        let error = pass_all(&places.pins, Some(&nowhere)).unwrap_err();
+        assert!(matches!(error, PassAllError::Both { .. }), "{error}");
         fs::remove_dir_all(&broken).unwrap();
+        let error = pass_all(&places.pins, Some(&nowhere)).unwrap_err();
+        assert!(matches!(error, PassAllError::Mark { .. }), "{error}");
+        assert!(error.to_string().contains("nowhere/pass"), "{error}");
         assert_eq!(places.judged(), 0);
         assert!(places.state.join("pass").exists());
     });

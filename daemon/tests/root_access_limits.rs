@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use common::daemon::Daemon;
 use common::host::{Host, audited, status};
 use common::{is_root, text, wait_for};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt,
+};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
@@ -166,6 +170,58 @@ fn half_open_clients_are_cut() {
     wait_for("its files", || {
         (open_files(&daemon) <= before).then_some(())
     });
+}
+
+/// Says HTTP/2 PINGs until it cannot get rid of more, and reads no answer. `false`: it was cut before that.
+fn ping_until_stuck(connection: &mut TcpStream) -> bool {
+    let start = Instant::now();
+    let limit = Some(Duration::from_millis(300));
+    connection.set_write_timeout(limit).expect("a socket");
+    let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let pings = b"\0\0\x08\x06\0\0\0\0\012345678".repeat(256);
+    let mut said = connection.write_all(settings);
+    while said.is_ok() && start.elapsed() < Duration::from_secs(8) {
+        said = connection.write_all(&pings);
+    }
+    said.is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
+/// Clients that ask for answers and never read any, more of them than there are places: the daemon cannot
+/// write to them, and lets go of them all the same.
+#[test]
+fn r69_clients_that_do_not_read_are_cut() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let config = "[api.limits]\nmax_connections = 8\nhandshake_seconds = 4\n";
+    let daemon = host.start_with(PLAIN, config, &["--insecure-loopback"]);
+    let before = open_files(&daemon);
+    let open = || {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
+        // Little room for answers, so that the daemon soon has nowhere to put them.
+        setsockopt(&socket, sockopt::RcvBuf, &4096).expect("a size");
+        let address = SockaddrIn::new(127, 0, 0, 1, 50051);
+        connect(socket.as_raw_fd(), &address).expect("it listens");
+        TcpStream::from(socket)
+    };
+    let mut connections: Vec<_> = host.namespace.run(|| (0..40).map(|_| open()).collect());
+    let stuck: usize = std::thread::scope(|scope| {
+        let pinging: Vec<_> = connections
+            .iter_mut()
+            .map(|connection| scope.spawn(|| ping_until_stuck(connection)))
+            .collect();
+        let ended = pinging.into_iter().map(|one| one.join().expect("no panic"));
+        ended.filter(|stuck| *stuck).count()
+    });
+    println!("{stuck} were stuck");
+    assert!(stuck > 0, "the daemon could write to all of them");
+    // This end still holds them.
+    wait_for("its files", || {
+        (open_files(&daemon) <= before).then_some(())
+    });
+    drop(connections);
 }
 
 /// A relay between clients and a daemon that can stop to read what the daemon says, as a client does that

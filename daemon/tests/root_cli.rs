@@ -332,6 +332,61 @@ fn r72_modes_and_the_way_out() {
     );
 }
 
+/// Where there is neither a daemon nor pins, `panic-off` says what it could do and what it could not.
+#[test]
+fn r72_the_way_out_tells_both_halves() {
+    if !is_root() {
+        return;
+    }
+    let scene = Neighbours::new();
+    let policy = scene.scratch.file("policy.yaml", BLOCK);
+    let state = text(&scene.scratch.path("state"));
+    let arguments = [
+        "--policy",
+        &policy,
+        "--enforce",
+        "--pin",
+        "off",
+        "--state-dir",
+        &state,
+    ];
+    let daemon = scene.daemon(&arguments);
+    assert!(!scene.bad_arrives());
+    let server = daemon.server.clone();
+    daemon.stop(Signal::SIGTERM);
+    let panic_off = |state: &str| {
+        let ended = xdpgate([
+            "panic-off",
+            "--server",
+            &server,
+            "--pin",
+            "/nowhere",
+            "--state-dir",
+            state,
+        ]);
+        assert_eq!(
+            (ended.code, ended.stdout.as_str()),
+            (Some(1), ""),
+            "{ended}"
+        );
+        let last = ended.stderr.lines().last().unwrap_or_default().to_owned();
+        assert!(
+            last.starts_with("error: ") && last.contains("/nowhere"),
+            "{ended}"
+        );
+        last
+    };
+    let neither = panic_off("/nowhere/state");
+    assert!(neither.contains("/nowhere/state/pass"), "{neither}");
+    assert!(!neither.contains("is marked"), "{neither}");
+    let half = panic_off(&state);
+    let marked = format!("{state} is marked all the same");
+    assert!(half.contains(&marked), "{half}");
+    let daemon = scene.daemon(&arguments);
+    assert_eq!(daemon.json(&["status"])["mode"], "pass");
+    assert!(scene.bad_arrives(), "as it was said");
+}
+
 /// The streams end by themselves, and what they say adds up.
 #[test]
 fn streams_are_one_object_a_line() {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::api::{Client, Scene, apply};
 use common::is_root;
+use nix::sys::socket::{setsockopt, sockopt};
 use xdpgate_api::v1::unban_request::Which;
 use xdpgate_api::v1::{BanRequest, UnbanRequest, WatchStatsRequest};
 
@@ -139,9 +140,32 @@ async fn a_thousand_bans_a_second_misjudge_no_packet() {
         "version: 1\nrules:\n".to_owned() + &(0..RULES).map(rule).collect::<String>();
     let start = Instant::now();
     apply(&mut client, &yaml).await;
-    let applied = start.elapsed();
+    println!("{RULES} rules applied in {:.2?}", start.elapsed());
 
+    for _ in 0..RUNS {
+        let before = scene.peer.unsent("xg1");
+        let missing = load(&scene, client.clone(), lasts).await;
+        let unsent = scene.peer.unsent("xg1") - before;
+        assert!(
+            missing <= unsent,
+            "{missing} datagrams that must pass are missing, and {unsent} were not judged"
+        );
+        if unsent == 0 {
+            return;
+        }
+        println!("{unsent} were not judged: again");
+    }
+    panic!("the veth pair lost frames in each of {RUNS} runs");
+}
+
+/// How often it is tried again when the veth pair lost frames.
+const RUNS: u32 = 5;
+
+/// Bans, watchers and traffic for this long; how many datagrams that must pass did not arrive.
+async fn load(scene: &Scene, client: Client, lasts: Duration) -> u64 {
     let receiver = scene.receiver();
+    // Room for what comes while this machine does something else.
+    setsockopt(&receiver, sockopt::RcvBufForce, &(4 << 20)).expect("root may");
     let done = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&done);
     let arrived = std::thread::spawn(move || receive(&receiver, &stop));
@@ -207,7 +231,7 @@ async fn a_thousand_bans_a_second_misjudge_no_packet() {
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100];
     println!(
-        "{RULES} rules applied in {applied:.2?}; {} bans in {lasts:?}: p50 {:.2?}, p99 {:.2?}; {sent} \
+        "{} bans in {lasts:?}: p50 {:.2?}, p99 {:.2?}; {sent} \
          datagrams that pass, {} of a victim that pass and {} that do not",
         took.len(),
         at(50),
@@ -216,21 +240,13 @@ async fn a_thousand_bans_a_second_misjudge_no_packet() {
         dropped.len()
     );
     assert_eq!(
-        arrived.good.len() as u64,
-        sent,
-        "lost of who was never banned"
-    );
-    assert_eq!(
         arrived.victim.intersection(&dropped).count(),
         0,
         "of a victim that was banned"
-    );
-    assert!(
-        arrived.victim.is_superset(&passed),
-        "lost of a victim that was let in"
     );
     assert!(dropped.len() > 20 && took.len() > 200);
     for watched in watched.iter() {
         assert!(watched.load(Ordering::Relaxed) >= lasts.as_secs() / 2);
     }
+    sent - arrived.good.len() as u64 + passed.difference(&arrived.victim).count() as u64
 }

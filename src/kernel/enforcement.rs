@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::confirm::{PendingError, Waiting, WaitingChange};
 use super::core::Core;
 use super::deadline::{Deadline, Now};
-use super::error::PinError;
+use super::error::PassAllError;
 use super::firewall::{Firewall, lock};
 use super::pin_root;
 use super::state_dir;
@@ -286,22 +286,24 @@ pub(super) fn chosen(
 ///
 /// ```no_run
 /// xdpgate::pass_all("/sys/fs/bpf/xdpgate", Some("/var/lib/xdpgate".as_ref()))?;
-/// # Ok::<(), xdpgate::PinError>(())
+/// # Ok::<(), xdpgate::PassAllError>(())
 /// ```
 ///
 /// # Errors
 /// There are no pins of ours, they cannot be opened, or the directory cannot be written. What can be
-/// done is done all the same: the mark is made without pins as well.
-pub fn pass_all(pin_root: impl AsRef<Path>, state_dir: Option<&Path>) -> Result<(), PinError> {
+/// done is done all the same, and the error says what: the mark is made without pins as well.
+pub fn pass_all(pin_root: impl AsRef<Path>, state_dir: Option<&Path>) -> Result<(), PassAllError> {
     let switched = pin_root::pass_all(pin_root.as_ref());
-    let marked = match state_dir {
-        None => Ok(()),
-        Some(dir) => state_dir::mark_pass(dir).map_err(|source| PinError::Syscall {
-            path: dir.to_owned(),
+    let marked = state_dir.map_or(Ok(()), state_dir::mark_pass);
+    match (switched, marked) {
+        (Ok(()), Ok(())) => Ok(()),
+        (Err(source), Ok(())) => Err(PassAllError::Pins {
             source,
+            marked: state_dir.map(Path::to_owned),
         }),
-    };
-    switched.and(marked)
+        (Ok(()), Err(source)) => Err(PassAllError::Mark { source }),
+        (Err(pins), Err(mark)) => Err(PassAllError::Both { pins, mark }),
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::publish::Generation;
 use super::transact::ApplyOptions;
 use crate::policy::{ChangeErrors, PolicyError};
 
-pub use calls::{BanError, EntryCountersError, EvaluateError, EventError, PinError};
+pub use calls::{BanError, EntryCountersError, EvaluateError, EventError, PassAllError, PinError};
 
 /// What is needed to load and attach.
 pub(super) const CAPABILITIES: &str = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";

@@ -83,7 +83,7 @@ pub use enforcement::{Enforcement, EnforcementError, pass_all};
 pub use entry_counters::EntryStats;
 pub use error::{
     ApplyError, AttachError, BanError, EntryCountersError, EvaluateError, EventError, HealthError,
-    LoadError, PinError, SavedPolicyError, TransactionError, VerifierLog,
+    LoadError, PassAllError, PinError, SavedPolicyError, TransactionError, VerifierLog,
 };
 pub use estimate::Estimate;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};

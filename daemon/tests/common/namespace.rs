@@ -65,6 +65,17 @@ impl Namespace {
         shown.ok().contains("state UP")
     }
 
+    /// How many frames that were sent through an interface did not go out: the other end of a veth pair has
+    /// room for 256, and loses more while its CPU does something else.
+    #[track_caller]
+    pub fn unsent(&self, name: &str) -> u64 {
+        let arguments = ["-json", "-statistics", "link", "show", "dev", name];
+        let shown = self.run(|| super::run("ip", arguments)).ok();
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let dropped = shown[0]["stats64"]["tx"]["dropped"].as_u64();
+        dropped.expect("a counter")
+    }
+
     /// Runs `ip` there, with these words as its arguments.
     #[track_caller]
     pub fn ip(&self, arguments: &str) {

@@ -3,8 +3,8 @@
 usage: unshare -n daemon/tests/python/measure_import.py XDPGATED
 
 Run it with the interpreter of scripts/python-client, as root. Each way has a fresh daemon on the loopback
-interface of the namespace; VmHWM is the most memory that the daemon ever had in RAM. Ends with 1 if that is
-over the bound of the way.
+interface of the namespace; VmHWM is the most memory that the daemon ever had in RAM. Ends with 1 if that grows
+by more than the bound of the way: what it has before depends on the build and the number of CPUs.
 """
 
 import os
@@ -25,7 +25,7 @@ COUNT = 1_000_000
 TOGETHER = 10_000
 RULE = "rules: [{ id: block, match: { src: '@bad' }, action: drop }]\n"
 SMALL = "version: 1\nsets: { bad: { entries: [203.0.113.7] } }\n" + RULE
-HOSTS = [(0x0B000000 + 37 * n).to_bytes(4) for n in range(COUNT)]
+HOSTS = [(0x0B000000 + 37 * n).to_bytes(4, "big") for n in range(COUNT)]
 
 
 def text(host):
@@ -61,41 +61,50 @@ def by_import(entries):
 
 
 def measure(name, bound, way):
-    """Whether the daemon stayed within so many MiB."""
+    """Whether the daemon grew by no more than so many MiB."""
     with tempfile.TemporaryDirectory() as scratch:
         server = f"unix:{scratch}/xdpgated.sock"
         environment = os.environ | {"XDPGATED_STATE_DIR": f"{scratch}/state"}
         command = [sys.argv[1], "--listen", server, "--interface", "lo", "--pin", "off"]
         daemon = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        options = [
-            ("grpc.default_authority", "localhost"),
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
-        ]
-        with grpc.insecure_channel(server, options=options) as channel:
-            grpc.channel_ready_future(channel).result(timeout=30)
-            client = xdpgate_pb2_grpc.FirewallStub(channel)
-            client.ApplyPolicy(pb.ApplyPolicyRequest(yaml=SMALL))
-            before = peak(daemon.pid)
-            call = way(client)
-            start = time.monotonic()
-            applied = call()
-            took = time.monotonic() - start
-            assert applied.entries >= COUNT, applied
-            judged(client)
-            after = peak(daemon.pid)
-            compiled = (applied.compile_nanoseconds + applied.publish_nanoseconds) / 1e9
-            print(f"{name}: {took:.2f} s, of which compiled and published {compiled:.2f} s;", end=" ")
-            print(f"VmHWM {before >> 10} -> {after >> 10} MiB, at most {bound}", flush=True)
-        daemon.terminate()
-        daemon.wait()
-        return after >> 10 <= bound
+        try:
+            more = grown(name, server, daemon.pid, way)
+            print(f"{more} more, at most {bound}", flush=True)
+            return more <= bound
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
+
+def grown(name, server, pid, way):
+    """By how many MiB the most memory grew while the set came in."""
+    options = [
+        ("grpc.default_authority", "localhost"),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+    ]
+    with grpc.insecure_channel(server, options=options) as channel:
+        grpc.channel_ready_future(channel).result(timeout=30)
+        client = xdpgate_pb2_grpc.FirewallStub(channel)
+        client.ApplyPolicy(pb.ApplyPolicyRequest(yaml=SMALL))
+        before = peak(pid)
+        call = way(client)
+        start = time.monotonic()
+        applied = call()
+        took = time.monotonic() - start
+        assert applied.entries >= COUNT, applied
+        judged(client)
+        after = peak(pid)
+    compiled = (applied.compile_nanoseconds + applied.publish_nanoseconds) / 1e9
+    print(f"{name}: {took:.2f} s, of which compiled and published {compiled:.2f} s;", end=" ")
+    print(f"VmHWM {before >> 10} -> {after >> 10} MiB;", end=" ")
+    return (after - before) >> 10
 
 
 def judged(client):
     """The first and the last host are dropped, who comes before and after passes."""
-    first, last = (int.from_bytes(host) for host in (HOSTS[0], HOSTS[-1]))
-    frames = [udp(host.to_bytes(4)) for host in (first - 1, first, first + 1, last - 1, last, last + 1)]
+    first, last = (int.from_bytes(host, "big") for host in (HOSTS[0], HOSTS[-1]))
+    frames = [udp(host.to_bytes(4, "big")) for host in (first - 1, first, first + 1, last - 1, last, last + 1)]
     results = client.Evaluate(pb.EvaluateRequest(frames=frames)).results
     verdicts = [pb.Verdict.Name(result.verdict)[8:] for result in results]
     assert verdicts == ["PASS", "DROP", "PASS"] * 2, verdicts
@@ -113,11 +122,11 @@ def peak(pid):
 
 
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-# About half more than was measured: a copy too many of what was sent is over it.
+# In MiB. About twice what was measured; malloc on more CPUs, and other builds, take somewhat more.
 WAYS = [
-    ("ImportSet, packed", 120, by_import(packed)),
-    ("ImportSet, text", 120, by_import(written)),
-    ("ApplyPolicy, YAML", 340, by_yaml),
+    ("ImportSet, packed", 128, by_import(packed)),
+    ("ImportSet, text", 128, by_import(written)),
+    ("ApplyPolicy, YAML", 400, by_yaml),
 ]
 within = [measure(*way) for way in WAYS]
 sys.exit(0 if all(within) else 1)

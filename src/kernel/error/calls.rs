@@ -1,7 +1,7 @@
 //! Errors of single calls: bans, evaluation, events, counters of entries, pins.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::VerifierLog;
 use crate::kernel::program::ProgramError;
@@ -164,6 +164,49 @@ pub enum PinError {
         /// The error.
         source: io::Error,
     },
+}
+
+/// What [`pass_all`](crate::pass_all) did not do, and what it did all the same.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassAllError {
+    /// Not all pins could be switched, or there are none. Those that could be are.
+    #[error("switching the pins: {source}{}", marked_text(.marked.as_deref()))]
+    Pins {
+        /// Why.
+        source: PinError,
+        /// The state directory, if one was given: it is marked, so that the next start of its process begins in
+        /// pass mode.
+        marked: Option<PathBuf>,
+    },
+    /// The pins are switched: pass mode is in force. The state directory could not be marked.
+    #[error(
+        "the pins are switched, so pass mode is in force, but does not outlive a restart of the machine: \
+         marking the state directory: {source}"
+    )]
+    Mark {
+        /// Why.
+        source: io::Error,
+    },
+    /// Neither was done.
+    #[error("switching the pins: {pins}; and marking the state directory: {mark}")]
+    Both {
+        /// Why not all pins could be switched. Those that could be are.
+        #[source]
+        pins: PinError,
+        /// Why the state directory could not be marked.
+        mark: io::Error,
+    },
+}
+
+fn marked_text(marked: Option<&Path>) -> String {
+    match marked {
+        Some(dir) => format!(
+            "; {} is marked all the same: the next start there begins in pass mode",
+            dir.display()
+        ),
+        None => String::new(),
+    }
 }
 
 /// Why there are no counters of a set's entries.
