@@ -51,7 +51,7 @@ test-load: ## a thousand bans a second through the API for a minute, with watche
 	XDPGATE_LOAD_SECONDS=$(LOAD_SECONDS) $(CARGO) test --workspace --test root_grpc_load -- --nocapture
 
 .PHONY: test-kernels
-test-kernels: ## the tests on five real kernels in QEMU, and lanes (KERNELS="5.10 jit-off")
+test-kernels: ## the tests on 5.10, 6.1, 6.12, 6.18 and the newest kernel in QEMU, and lanes (KERNELS="5.10 jit-off")
 	@scripts/setup --kernels
 	@tests/kernels/test $(KERNELS)
 

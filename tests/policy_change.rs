@@ -129,6 +129,45 @@ rules:
     assert_eq!(last.sets().len(), 1);
 }
 
+/// With a default of drop, "on" by itself would shut out who says it.
+#[test]
+fn r107_ssh_prefixes_go_only_by_name() {
+    let before = policy("default: drop\nfailsafe: { ssh_from: [192.0.2.0/24, '2001:db8::/32'] }\n");
+    let bare = Change::Failsafe(Failsafe::default());
+    let kind = ChangeErrorKind::Invalid(PolicyErrorKind::MissingKey);
+    let text = "change 0: ssh_from: SSH from 192.0.2.0/24, 2001:db8::/32 would be out; name the prefixes that \
+                pass, or ask for it without SSH (no_ssh)";
+    let refused = errors(&before, std::slice::from_ref(&bare));
+    assert_eq!(refused, [(0, kind, text.to_owned())]);
+    let some = [Change::DefaultVerdict(Verdict::Pass), bare.clone()];
+    let partly = before.change(&some, Atomicity::Partial).unwrap();
+    assert_eq!(partly.policy.failsafe(), before.failsafe());
+    assert_eq!(partly.policy.default_verdict(), Verdict::Pass);
+
+    // What says so, others in their place, and what takes nothing away.
+    let without = Change::FailsafeWithoutSsh;
+    let (after, done) = effects(&before, &[without.clone(), without, bare.clone()]);
+    assert_eq!(done, [Replaced, Effect::Unchanged, Effect::Unchanged]);
+    assert_eq!(after.failsafe(), &Failsafe::default());
+    let other = Failsafe {
+        ssh_from: vec![prefix("198.51.100.0/24")],
+        ..Failsafe::default()
+    };
+    let (after, _) = effects(&before, &[Change::Failsafe(other.clone())]);
+    assert_eq!(after.failsafe(), &other);
+    let none = Failsafe {
+        enabled: false,
+        ..Failsafe::default()
+    };
+    let (after, _) = effects(&before, &[Change::Failsafe(none.clone())]);
+    assert_eq!(after.failsafe(), &none);
+    let (after, done) = effects(&after, &[bare]);
+    assert_eq!(
+        (after.failsafe(), done),
+        (&Failsafe::default(), vec![Replaced])
+    );
+}
+
 #[test]
 fn r42_repeating_changes_nothing() {
     let changes = [

@@ -3,98 +3,27 @@
 
 mod common;
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
-use std::process::Command;
+use std::net::{TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::api::arrives;
-use common::daemon::{Daemon, daemon};
+use common::daemon::Daemon;
 use common::host::audited;
-use common::namespace::Namespace;
-use common::{Scratch, is_root, text, wait_for};
-use nix::mount::{MsFlags, mount};
+use common::pinned::Scene;
+use common::{is_root, wait_for};
 use nix::sys::signal::Signal;
 
-/// A host with `xg0`, its neighbour, and a BPF file system in which all outlives the daemon.
-struct Scene {
-    host: Namespace,
-    scratch: Scratch,
-    server: String,
-    pins: PathBuf,
-    sender: UdpSocket,
-    receiver: UdpSocket,
-    peer: Namespace,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let host = Namespace::new();
-        let peer = host.neighbour(("xg0", "10.9.0.1/24"), ("xg1", "10.9.0.2/24"));
-        let scratch = Scratch::new();
-        let bpffs = scratch.path("bpffs");
-        host.run(|| {
-            std::fs::create_dir(&bpffs).expect("a directory");
-            let none = None::<&str>;
-            mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).expect("root may");
-        });
-        let receiver = host.receiver("10.9.0.1:9");
-        let timeout = Some(Duration::from_millis(300));
-        receiver.set_read_timeout(timeout).expect("a timeout");
-        Self {
-            server: format!("unix:{}", text(&scratch.path("xdpgated.sock"))),
-            pins: bpffs.join("xdpgate"),
-            sender: peer
-                .run(|| UdpSocket::bind("10.9.0.2:0"))
-                .expect("a socket"),
-            receiver,
-            host,
-            scratch,
-            peer,
-        }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let base = ["--interface", "xg0", "--log-level", "info"];
-        let mut command = daemon(&self.server, &[&base, arguments].concat());
-        command
-            .env("XDPGATED_PINS_PINNING", "require")
-            .env("XDPGATED_PINS_ROOT", &self.pins);
-        command
-    }
-
-    fn start(&self, arguments: &[&str]) -> Daemon {
-        Daemon::start_with(&self.host, &self.server, self.command(arguments))
-    }
-
-    /// A policy of so many rules, which drops what comes from the neighbour or not.
-    fn policy(&self, name: &str, rules: usize, drops: bool) -> String {
-        let mut yaml = "version: 1\nfailsafe: none\nrules:\n".to_owned();
-        let action = if drops { "drop" } else { "count" };
-        yaml += &format!("  - {{ id: it, match: {{ src: 10.9.0.2 }}, action: {action} }}\n");
-        for n in 1..rules {
-            yaml += &format!("  - {{ id: r{n}, match: {{ src: 192.0.2.{n} }}, action: drop }}\n");
-        }
-        self.scratch.file(name, yaml)
-    }
-
-    fn arrives(&self) -> bool {
-        arrives(&self.sender, &self.receiver)
-    }
-
-    /// Puts one in force that lasts, and one that shuts the neighbour out until it is confirmed.
-    fn shut_out(&self, daemon: &Daemon, lasting: &str, within: Duration) -> Instant {
-        daemon.ask(&["policy", "apply", lasting]).ok();
-        assert!(self.arrives());
-        let shut = self.policy("shut.yaml", 1, true);
-        let within = format!("{}s", within.as_secs());
-        let begun = Instant::now();
-        let apply = ["policy", "apply", &shut, "--confirm-within", &within];
-        daemon.ask(&apply).ok();
-        assert!(!self.arrives());
-        begun
-    }
+/// Puts one in force that lasts, and one that shuts the neighbour out until it is confirmed.
+fn shut_out(scene: &Scene, daemon: &Daemon, lasting: &str, within: Duration) -> Instant {
+    daemon.ask(&["policy", "apply", lasting]).ok();
+    assert!(scene.arrives());
+    let shut = scene.policy("shut.yaml", 1, true);
+    let within = format!("{}s", within.as_secs());
+    let begun = Instant::now();
+    let apply = ["policy", "apply", &shut, "--confirm-within", &within];
+    daemon.ask(&apply).ok();
+    assert!(!scene.arrives());
+    begun
 }
 
 #[test]
@@ -106,7 +35,7 @@ fn r110_killed_and_started_before_the_deadline() {
     let daemon = scene.start(&["--enforce"]);
     let within = Duration::from_secs(6);
     let lasting = scene.policy("lasting.yaml", 1, false);
-    let begun = scene.shut_out(&daemon, &lasting, within);
+    let begun = shut_out(&scene, &daemon, &lasting, within);
     let waits = daemon.json(&["status"])["pending"]["policy_generation"].clone();
     daemon.stop(Signal::SIGKILL);
     assert!(!scene.arrives(), "what was pinned judges");
@@ -135,7 +64,7 @@ fn r110_killed_for_longer_than_the_deadline() {
     let daemon = scene.start(&["--enforce"]);
     let within = Duration::from_secs(4);
     let lasting = scene.policy("lasting.yaml", 1, false);
-    let begun = scene.shut_out(&daemon, &lasting, within);
+    let begun = shut_out(&scene, &daemon, &lasting, within);
     let waits = daemon.json(&["status"])["pending"]["policy_generation"].clone();
     daemon.stop(Signal::SIGKILL);
     sleep((within + Duration::from_millis(500)).saturating_sub(begun.elapsed()));
@@ -199,7 +128,7 @@ fn r110_what_a_start_cannot_take_back_lets_everything_pass() {
     let daemon = scene.start(&["--enforce"]);
     let within = Duration::from_secs(4);
     let lasting = scene.policy("lasting.yaml", 8, false);
-    scene.shut_out(&daemon, &lasting, within);
+    shut_out(&scene, &daemon, &lasting, within);
     daemon.stop(Signal::SIGKILL);
     sleep(within);
 
@@ -304,6 +233,20 @@ fn r73_the_failsafe_is_changed_by_itself() {
     assert!(shown.contains("10.9.0.0/24"), "{shown}");
     assert!(daemon.ask(&failsafe).ok().contains("nothing to change"));
     audited(&daemon, &["ChangePolicy failsafe", "ok"]);
+    // The word "on" by itself shuts nobody out.
+    let on = ["policy", "failsafe", "on"];
+    let field = "changes[0].failsafe.ssh_from";
+    daemon
+        .ask(&on)
+        .refused(2, &[field, "SSH from 10.9.0.0/24 would be out", "no_ssh"]);
+    assert!(connects());
+    let no_ssh = ["policy", "failsafe", "on", "--no-ssh"];
+    daemon.ask(&no_ssh).ok();
+    assert!(!connects());
+    audited(&daemon, &["ChangePolicy failsafe without SSH", "ok"]);
+    assert!(daemon.ask(&on).ok().contains("nothing to change"));
+    daemon.ask(&failsafe).ok();
+    assert!(connects());
     // Tried first: back by itself.
     let none = ["policy", "failsafe", "none", "--confirm-within", "1s"];
     daemon.ask(&none).ok();

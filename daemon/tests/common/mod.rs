@@ -13,6 +13,9 @@ pub mod frames;
 pub mod host;
 pub mod namespace;
 pub mod neighbours;
+pub mod pinned;
+#[path = "../../../tests/common/random.rs"]
+pub mod random;
 pub mod scrape;
 #[path = "../../../tests/common/tools.rs"]
 pub mod tools;

@@ -77,12 +77,14 @@ impl<'p> Draft<'p> {
             Change::DefaultVerdict(verdict) => Ok(replace(&mut self.default, *verdict)),
             Change::Malformed(verdict) => Ok(replace(&mut self.malformed, *verdict)),
             Change::Failsafe(failsafe) => {
+                keeps_ssh(index, &self.failsafe, failsafe)?;
                 self.failsafe_by = Some(index);
                 let mut failsafe = failsafe.clone();
                 failsafe.ssh_from.sort_unstable();
                 failsafe.ssh_from.dedup();
                 Ok(replace(&mut self.failsafe, failsafe))
             }
+            Change::FailsafeWithoutSsh => Ok(replace(&mut self.failsafe, Failsafe::default())),
         }
     }
 
@@ -236,6 +238,20 @@ fn last_of_sets(rule: &Rule, sets_by: &HashMap<SetName, usize>) -> Option<usize>
         AddressItem::Prefix(_) => None,
     });
     touched.max()
+}
+
+/// Refuses a failsafe whose list of SSH prefixes was just left out: with a default of drop "on" would shut
+/// out who says it.
+fn keeps_ssh(index: usize, before: &Failsafe, after: &Failsafe) -> Result<(), ChangeError> {
+    if !after.enabled || !after.ssh_from.is_empty() || before.ssh_from.is_empty() {
+        return Ok(());
+    }
+    let prefixes: Vec<String> = before.ssh_from.iter().map(Prefix::to_string).collect();
+    let reason = format!("SSH from {} would be out", prefixes.join(", "));
+    let error = PolicyError::new(PolicyErrorKind::MissingKey, reason)
+        .mend("name the prefixes that pass, or ask for it without SSH (no_ssh)")
+        .in_field("ssh_from");
+    Err(invalid(index, error))
 }
 
 /// Refuses entries that no set can have.

@@ -46,8 +46,11 @@ pub enum Change {
     DefaultVerdict(Verdict),
     /// Changes the verdict for frames that cannot be parsed far enough.
     Malformed(Verdict),
-    /// Changes the management traffic that passes before any rule.
+    /// Changes the management traffic that passes before any rule. An error if it is on without an SSH
+    /// prefix while there are some: that takes [`Change::FailsafeWithoutSsh`].
     Failsafe(Failsafe),
+    /// Switches the failsafe on without SSH: prefixes that were there are out.
+    FailsafeWithoutSsh,
 }
 
 /// What happens to the other changes of a list if one of them is refused.

@@ -96,6 +96,7 @@ impl Encoder {
                 self.flag(*enabled);
                 self.prefixes(ssh_from);
             }
+            Change::FailsafeWithoutSsh => self.byte(12),
         }
     }
 
@@ -209,6 +210,8 @@ rules:
         for one in &all[1..] {
             add(std::slice::from_ref(one));
         }
+        add(&[Change::FailsafeWithoutSsh]);
+        add(&[Change::Failsafe(Failsafe::default())]);
         let bad = SetName::new("bad").unwrap();
         let prefix = |text: &str| text.parse::<Prefix>().unwrap();
         for prefixes in [

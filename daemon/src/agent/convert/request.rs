@@ -184,22 +184,29 @@ pub(in crate::agent) fn change(path: &str, change: &v1::Change) -> Result<Change
         Is::EnableRule(rule) => {
             Change::EnableRule(rule_id(&format!("{path}.id"), &rule.id)?, rule.enabled)
         }
-        Is::Failsafe(given) => Change::Failsafe(failsafe(path, given)?),
+        Is::Failsafe(given) => failsafe(path, given)?,
     })
 }
 
-fn failsafe(path: &str, given: &v1::Failsafe) -> Result<Failsafe, Wrong> {
+fn failsafe(path: &str, given: &v1::Failsafe) -> Result<Change, Wrong> {
     let place = |index: usize| format!("{path}.ssh_from[{index}]");
     if given.none && !given.ssh_from.is_empty() {
         let what = "with none nothing passes before the rules: leave one of both out";
         return Err(Wrong::new(place(0), what));
     }
+    if given.no_ssh {
+        if given.none || !given.ssh_from.is_empty() {
+            let what = "not with none or ssh_from: leave one of them out";
+            return Err(Wrong::new(format!("{path}.no_ssh"), what));
+        }
+        return Ok(Change::FailsafeWithoutSsh);
+    }
     let ssh_from = given.ssh_from.iter().enumerate();
     let ssh_from = ssh_from.map(|(index, text)| prefix(&place(index), text));
-    Ok(Failsafe {
+    Ok(Change::Failsafe(Failsafe {
         enabled: !given.none,
         ssh_from: ssh_from.collect::<Result<_, _>>()?,
-    })
+    }))
 }
 
 fn rule(path: &str, text: &str) -> Result<Rule, Wrong> {

@@ -41,6 +41,7 @@ pub(super) fn changes(request: &v1::ChangePolicyRequest) -> String {
         Some(Change::DefaultVerdict(_)) => "default".to_owned(),
         Some(Change::Malformed(_)) => "malformed".to_owned(),
         Some(Change::Failsafe(failsafe)) if failsafe.none => "failsafe none".to_owned(),
+        Some(Change::Failsafe(failsafe)) if failsafe.no_ssh => "failsafe without SSH".to_owned(),
         Some(Change::Failsafe(_)) => "failsafe".to_owned(),
         None => "nothing".to_owned(),
     };
