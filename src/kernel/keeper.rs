@@ -36,7 +36,8 @@ const SAVE_AGAIN: Duration = Duration::from_secs(30);
 impl Keeper {
     pub(super) fn start(&self, core: &Arc<Core>) -> io::Result<()> {
         let mut thread = lock(&self.thread);
-        if thread.is_none() {
+        // One that panicked is replaced.
+        if thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let (core, signal) = (Arc::clone(core), Arc::clone(&self.signal));
             let started = thread::Builder::new()
                 .name("xdpgate-keeper".into())

@@ -62,6 +62,9 @@ pub(super) fn until_stopped(
         &firewall, auto, &reloader, front, received, &mut stop,
     ));
     drop(reloader);
+    // Before anything is taken back: a call that is cut may still put in force what waits for its
+    // confirmation.
+    runtime.shutdown_timeout(DRAIN);
     if stop == Stop::Leave {
         take_back(&firewall);
     }
@@ -83,7 +86,6 @@ pub(super) fn until_stopped(
             }
         }
     }
-    runtime.shutdown_timeout(DRAIN);
     match served {
         Ok(_) => Ok(()),
         Err(e) => Err(Failure::operation(format!("serving the API: {e}"))),
