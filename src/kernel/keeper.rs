@@ -109,3 +109,28 @@ impl Core {
         next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Enforcement, Firewall};
+
+    #[test]
+    fn r110_a_thread_that_panicked_is_replaced() {
+        let (firewall, _) = Firewall::loader().rehearse();
+        let gone = thread::spawn(|| panic!("wanted by the test"));
+        while !gone.is_finished() {
+            thread::yield_now();
+        }
+        *lock(&firewall.core.keeper.thread) = Some(gone);
+        firewall
+            .set_enforcement(Enforcement::Enforce, Some(Duration::from_millis(50)))
+            .unwrap();
+        let started = Instant::now();
+        while firewall.pending().is_some() {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(firewall.enforcement(), Enforcement::DryRun);
+    }
+}
