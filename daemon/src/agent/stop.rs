@@ -63,7 +63,7 @@ mod tests {
     fn r110_a_change_that_is_on_its_way_at_the_end_is_taken_back() {
         let (firewall, _) = Firewall::loader().rehearse();
         let first = Policy::from_yaml("version: 1\n").expect("a policy");
-        let first_generation = firewall.apply(&first).expect("room").generation;
+        firewall.apply(&first).expect("room");
         let large = large();
         thread::scope(|scope| {
             let change = scope.spawn(|| {
@@ -75,7 +75,6 @@ mod tests {
                 assert!(started.elapsed() < Duration::from_secs(20));
                 thread::yield_now();
             }
-            assert_eq!(firewall.generation(), Some(first_generation), "on its way");
             take_back(&firewall);
             change.join().expect("no panic");
         });
