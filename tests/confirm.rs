@@ -186,11 +186,15 @@ fn r110_a_key_whose_change_was_taken_back_is_answered_so() {
     firewall
         .apply_with(&policy("first"), first.clone())
         .unwrap();
-    let short = |key: &str| within(Duration::from_secs(1)).key(key);
+    let long = || within(LONG).key("waits");
+    let waits = firewall.apply_with(&policy("waits"), long()).unwrap();
+    let again = firewall.apply_with(&policy("waits"), long()).unwrap();
+    assert!(again.repeated, "it waits still");
+    assert_eq!(again.generation, waits.generation);
+    firewall.rollback().unwrap();
+    let short = |key: &str| within(Duration::from_millis(50)).key(key);
     let second = firewall.apply_with(&policy("second"), short("second"));
     let second = second.unwrap().generation;
-    let again = firewall.apply_with(&policy("second"), short("second"));
-    assert!(again.unwrap().repeated, "it waits still");
     wait_for_the_deadline(&firewall);
     let error = firewall.apply_with(&policy("second"), short("second"));
     let TransactionError::KeyTakenBack { key, generation } = error.unwrap_err() else {
@@ -278,6 +282,73 @@ fn r110_what_is_done_at_a_deadline_is_told() {
         .unwrap();
     firewall.rollback().unwrap();
     assert!(told.try_recv().is_err());
+}
+
+/// Whoever is told may be wrong: the deadlines after it are kept all the same, and told.
+#[test]
+fn r110_a_panic_of_who_is_told_ends_nothing() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    let (sender, told) = mpsc::channel();
+    firewall.on_deadline(move |_| {
+        sender.send(()).unwrap();
+        panic!("wanted by the test");
+    });
+    for id in ["second", "third"] {
+        let short = within(Duration::from_millis(50));
+        firewall.apply_with(&policy(id), short).unwrap();
+        told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(*firewall.policy().unwrap(), policy("first"), "{id}");
+    }
+}
+
+/// A plan of what was done starts from it, whoever else changed the policy meanwhile.
+#[test]
+fn what_was_replaced_is_told_of_each_change() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let apply = |number: usize| {
+        let applied = firewall.apply(&policy(&format!("p{number}"))).unwrap();
+        (number, applied)
+    };
+    let mut done: Vec<_> = thread::scope(|scope| {
+        let threads = [0, 1000]
+            .map(|from| scope.spawn(move || (from..from + 100).map(apply).collect::<Vec<_>>()));
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect()
+    });
+    done.sort_by_key(|(_, applied)| applied.generation);
+    assert_eq!(done[0].1.previous, None);
+    for pair in done.windows(2) {
+        let (number, _) = &pair[0];
+        let previous = pair[1].1.previous.as_deref();
+        assert_eq!(previous, Some(&policy(&format!("p{number}"))));
+    }
+}
+
+#[test]
+fn r72_that_enforcement_was_taken_back_is_known_until_a_mode_is_chosen() {
+    use Enforcement::{DryRun, Enforce, Pass};
+    let (firewall, _) = Firewall::loader().rehearse();
+    firewall.apply(&policy("first")).unwrap();
+    for (chosen, expected) in [(DryRun, false), (Pass, true), (Enforce, false)] {
+        firewall.set_enforcement(DryRun, None).unwrap();
+        assert!(!firewall.enforcement_taken_back());
+        let short = Some(Duration::from_millis(50));
+        firewall.set_enforcement(Enforce, short).unwrap();
+        wait_for_the_deadline(&firewall);
+        assert!(firewall.enforcement_taken_back());
+        firewall.set_enforcement(chosen, None).unwrap();
+        assert_eq!(firewall.enforcement_taken_back(), expected, "{chosen}");
+    }
+    firewall.set_enforcement(DryRun, None).unwrap();
+    firewall.set_enforcement(Enforce, Some(LONG)).unwrap();
+    firewall.rollback().unwrap();
+    assert!(firewall.enforcement_taken_back());
+    firewall.set_enforcement(Enforce, Some(LONG)).unwrap();
+    firewall.confirm(firewall.generation().unwrap()).unwrap();
+    assert!(!firewall.enforcement_taken_back());
 }
 
 #[test]

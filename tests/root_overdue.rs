@@ -11,15 +11,15 @@ mod common {
 }
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::child::{self, Places, Process, judged, number, policy};
 use common::live::Entry;
 use common::netns::{self, sh};
 use xdpgate::policy::{Change, RuleId};
 use xdpgate::{
-    ApplyError, ApplyOptions, ConfirmError, Enforcement, HealthError, Previous, TransactionError,
-    TransactionOptions,
+    ApplyError, ApplyOptions, ConfirmError, Enforcement, Firewall, HealthError, Previous,
+    TransactionError, TransactionOptions,
 };
 
 #[test]
@@ -73,9 +73,16 @@ fn r110_what_cannot_be_taken_back_lets_everything_pass_and_gives_way() {
         process.tell("apply 1");
         process.tell("try 2 3000");
         refuse(&process, true);
-        netns::wait_until("pass mode", || process.tell("state").mode == "pass");
+        netns::wait_until("pass mode", || {
+            let state = process.tell("state");
+            assert!(
+                state.mode != "pass" || state.refused >= 4,
+                "not at once: {state:?}"
+            );
+            // The fifth is told when all of it is done.
+            state.mode == "pass" && state.refused >= 5
+        });
         let state = process.tell("state");
-        assert_eq!(state.refused, 5, "not at once");
         assert!(state.pending > 0, "{state:?}");
         assert_eq!(places.judged(), 0);
 
@@ -150,10 +157,22 @@ fn r110_what_a_start_cannot_take_back() {
             "{error}"
         );
 
-        netns::wait_until("pass mode", || former() == 0);
-        assert_eq!(firewall.enforcement(), Enforcement::Pass);
-        assert!(firewall.pending().unwrap().refused.unwrap().opened);
+        let refused = |firewall: &Firewall| firewall.pending().unwrap().refused.unwrap();
+        netns::wait_until("pass mode", || refused(&firewall).opened);
+        assert_eq!((former(), firewall.enforcement()), (0, Enforcement::Pass));
         netns::wait_until("its mark", || places.state.join("pass").exists());
+
+        // It is opened once, and the next process knows that.
+        let opened = || places.text("state.json").contains("\"opened\": true");
+        netns::wait_until("what was done on disk", opened);
+        firewall
+            .set_enforcement(Enforcement::Enforce, None)
+            .unwrap();
+        drop(firewall);
+        let firewall = places.loader().max_rules(4).load().unwrap();
+        assert!(refused(&firewall).opened);
+        netns::wait_until("five more", || refused(&firewall).tries >= 5);
+        assert_eq!(firewall.enforcement(), Enforcement::Enforce);
 
         // One that waits itself falls back to the last that lasted, not to the one that it replaced.
         let waits = firewall.apply_with(&policy(2), within(60_000)).unwrap();
@@ -166,5 +185,54 @@ fn r110_what_a_start_cannot_take_back() {
         firewall.confirm(waits.generation).unwrap();
         firewall.health().unwrap();
         assert_eq!(judged(&firewall), 2);
+    });
+}
+
+/// Neither what waits nor what was before has room, and the deadline is not past: what the process before
+/// left judges until then, and then it is as ever.
+#[test]
+fn r110_a_start_before_the_deadline_that_can_put_nothing_in_force() {
+    if netns::skipped() {
+        return;
+    }
+    netns::run(|| {
+        let (places, _state) = Places::new("overdue-early");
+        let firewall = places.loader().load().unwrap();
+        firewall
+            .set_enforcement(Enforcement::Enforce, None)
+            .unwrap();
+        firewall.apply(&policy(255)).unwrap();
+        let within = Duration::from_secs(20);
+        let begun = Instant::now();
+        let options = ApplyOptions::default().confirm_within(within);
+        let waits = firewall.apply_with(&policy(127), options).unwrap();
+        drop(firewall);
+
+        let former = Entry::pinned(&places.pins.join("1/xdpgate"));
+        let firewall = places.loader().max_rules(4).load().unwrap();
+        assert_eq!(firewall.in_force(), None);
+        let judges = number(|frame| former.receive(frame));
+        assert_eq!(judges, 127, "as it was left");
+        let pending = firewall.pending().unwrap();
+        assert_eq!(pending.generation, waits.generation);
+        let refused = pending.refused.unwrap();
+        assert_eq!((refused.tries, refused.opened), (1, false));
+        assert!(begun.elapsed() < within, "this test took too long");
+        let error = firewall.confirm(waits.generation).unwrap_err();
+        assert!(matches!(error, ConfirmError::NotInForce { .. }), "{error}");
+        // With room again, before the deadline, all is as it was to be.
+        drop(firewall);
+        let firewall = places.loader().load().unwrap();
+        assert_eq!(judged(&firewall), 127);
+        assert_eq!(firewall.pending().unwrap().refused, None);
+        drop(firewall);
+
+        let firewall = places.loader().max_rules(4).load().unwrap();
+        let tries = || firewall.pending().unwrap().refused.unwrap().tries;
+        thread::sleep(within.saturating_sub(begun.elapsed()));
+        netns::wait_until("a try at the deadline", || tries() >= 2);
+        // The way out.
+        firewall.apply(&policy(2)).unwrap();
+        assert_eq!((firewall.pending(), judged(&firewall)), (None, 2));
     });
 }

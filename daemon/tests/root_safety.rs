@@ -10,20 +10,27 @@ use std::time::{Duration, Instant};
 use common::daemon::Daemon;
 use common::host::audited;
 use common::pinned::Scene;
-use common::{is_root, wait_for};
+use common::{is_root, wait_for, wait_up_to};
 use nix::sys::signal::Signal;
 
-/// Puts one in force that lasts, and one that shuts the neighbour out until it is confirmed.
-fn shut_out(scene: &Scene, daemon: &Daemon, lasting: &str, within: Duration) -> Instant {
+/// A deadline within which some clients and a daemon start, on a busy machine too.
+const WITHIN: Duration = Duration::from_secs(15);
+/// What comes at such a deadline, or after some refusals, is waited for so long.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Puts one in force that lasts, and one that shuts the neighbour out until it is confirmed; when, and
+/// as which generation.
+fn shut_out(scene: &Scene, daemon: &Daemon, lasting: &str) -> (Instant, u64) {
     daemon.ask(&["policy", "apply", lasting]).ok();
     assert!(scene.arrives());
     let shut = scene.policy("shut.yaml", 1, true);
-    let within = format!("{}s", within.as_secs());
+    let within = format!("{}s", WITHIN.as_secs());
     let begun = Instant::now();
     let apply = ["policy", "apply", &shut, "--confirm-within", &within];
-    daemon.ask(&apply).ok();
+    let applied = daemon.json(&apply)["applied"].clone();
     assert!(!scene.arrives());
-    begun
+    let generation = applied["generation"].as_u64();
+    (begun, generation.unwrap_or_else(|| panic!("{applied}")))
 }
 
 #[test]
@@ -33,20 +40,18 @@ fn r110_killed_and_started_before_the_deadline() {
     }
     let scene = Scene::new();
     let daemon = scene.start(&["--enforce"]);
-    let within = Duration::from_secs(6);
     let lasting = scene.policy("lasting.yaml", 1, false);
-    let begun = shut_out(&scene, &daemon, &lasting, within);
-    let waits = daemon.json(&["status"])["pending"]["policy_generation"].clone();
+    let (begun, waits) = shut_out(&scene, &daemon, &lasting);
     daemon.stop(Signal::SIGKILL);
     assert!(!scene.arrives(), "what was pinned judges");
 
     let daemon = scene.start(&["--enforce"]);
     let pending = daemon.json(&["status"])["pending"].clone();
-    if begun.elapsed() < within {
+    if begun.elapsed() < WITHIN {
         assert_eq!(pending["policy_generation"], waits, "{pending}");
     }
-    wait_for("the policy before", || scene.arrives().then_some(()));
-    assert!(begun.elapsed() >= within, "early");
+    wait_up_to(LONG, "the policy before", || scene.arrives().then_some(()));
+    assert!(begun.elapsed() >= WITHIN, "early");
     let line = audited(&daemon, &["who=\"deadline\"", "RollbackPolicy"]);
     assert!(line.contains(&format!("generation {waits}")), "{line}");
     let status = daemon.json(&["status"]);
@@ -62,12 +67,10 @@ fn r110_killed_for_longer_than_the_deadline() {
     }
     let scene = Scene::new();
     let daemon = scene.start(&["--enforce"]);
-    let within = Duration::from_secs(4);
     let lasting = scene.policy("lasting.yaml", 1, false);
-    let begun = shut_out(&scene, &daemon, &lasting, within);
-    let waits = daemon.json(&["status"])["pending"]["policy_generation"].clone();
+    let (begun, waits) = shut_out(&scene, &daemon, &lasting);
     daemon.stop(Signal::SIGKILL);
-    sleep((within + Duration::from_millis(500)).saturating_sub(begun.elapsed()));
+    sleep((WITHIN + Duration::from_millis(500)).saturating_sub(begun.elapsed()));
     assert!(!scene.arrives(), "there was nobody to take it back");
 
     let daemon = scene.start(&["--enforce"]);
@@ -88,34 +91,81 @@ fn r110_killed_for_longer_than_the_deadline() {
 
 #[test]
 fn r72_r110_killed_while_enforcement_waits() {
-    if !is_root() {
-        return;
+    if is_root() {
+        kill_while_enforcement_waits(&[]);
     }
+}
+
+/// What the configuration says is no confirmation.
+#[test]
+fn r72_r110_killed_while_enforcement_waits_where_the_configuration_enforces() {
+    if is_root() {
+        kill_while_enforcement_waits(&["--enforce"]);
+    }
+}
+
+fn kill_while_enforcement_waits(arguments: &[&str]) {
     let scene = Scene::new();
-    let daemon = scene.start(&[]);
+    let mut daemon = scene.start(arguments);
     let shut = scene.policy("shut.yaml", 1, true);
+    daemon.ask(&["dry-run"]).ok();
     daemon.ask(&["policy", "apply", &shut]).ok();
     assert!(scene.arrives(), "dry run");
-    let mut daemon = daemon;
     for late in [false, true] {
-        let within = Duration::from_secs(if late { 4 } else { 6 });
         let begun = Instant::now();
-        let within_text = format!("{}s", within.as_secs());
+        let within_text = format!("{}s", WITHIN.as_secs());
         daemon
             .ask(&["enforce", "--confirm-within", &within_text])
             .ok();
         assert!(!scene.arrives());
         daemon.stop(Signal::SIGKILL);
         if late {
-            sleep((within + Duration::from_millis(500)).saturating_sub(begun.elapsed()));
+            sleep((WITHIN + Duration::from_millis(500)).saturating_sub(begun.elapsed()));
         }
         assert!(!scene.arrives(), "what is pinned goes on");
-        daemon = scene.start(&[]);
-        wait_for("dry run", || scene.arrives().then_some(()));
-        assert!(begun.elapsed() >= within, "early");
+        daemon = scene.start(arguments);
+        wait_up_to(LONG, "dry run", || scene.arrives().then_some(()));
+        assert!(begun.elapsed() >= WITHIN, "early");
         audited(&daemon, &["who=\"deadline\"", "SetMode dry run"]);
         assert_eq!(daemon.json(&["status"])["mode"], "dry_run");
     }
+    // And so it stays.
+    daemon.stop(Signal::SIGKILL);
+    let daemon = scene.start(arguments);
+    assert!(scene.arrives());
+    assert_eq!(daemon.json(&["status"])["mode"], "dry_run");
+}
+
+/// A daemon that ends takes back, and the next one knows it until somebody chooses a mode.
+#[test]
+fn r72_r110_what_a_stop_took_back_the_configuration_does_not_enforce() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = scene.start(&["--enforce"]);
+    let shut = scene.policy("shut.yaml", 1, true);
+    daemon.ask(&["dry-run"]).ok();
+    daemon.ask(&["policy", "apply", &shut]).ok();
+    daemon.ask(&["enforce", "--confirm-within", "600s"]).ok();
+    assert!(!scene.arrives());
+    daemon.stop(Signal::SIGTERM);
+    assert!(scene.arrives(), "taken back");
+    for _ in 0..2 {
+        let daemon = scene.start(&["--enforce"]);
+        assert!(scene.arrives(), "the configuration is no confirmation");
+        let status = daemon.json(&["status"]);
+        assert_eq!(status["mode"], "dry_run", "{status}");
+        assert_eq!(status["next_start_enforces"], false, "{status}");
+        let (_, log) = daemon.stop(Signal::SIGTERM);
+        assert!(log.contains("enforcement was not confirmed"), "{log}");
+    }
+    let daemon = scene.start(&["--enforce"]);
+    daemon.ask(&["enforce"]).ok();
+    assert!(!scene.arrives());
+    daemon.stop(Signal::SIGTERM);
+    let _daemon = scene.start(&["--enforce"]);
+    assert!(!scene.arrives());
 }
 
 /// A start with too few places for the rules of the policy before cannot take back.
@@ -126,11 +176,10 @@ fn r110_what_a_start_cannot_take_back_lets_everything_pass() {
     }
     let scene = Scene::new();
     let daemon = scene.start(&["--enforce"]);
-    let within = Duration::from_secs(4);
     let lasting = scene.policy("lasting.yaml", 8, false);
-    shut_out(&scene, &daemon, &lasting, within);
+    let (begun, _) = shut_out(&scene, &daemon, &lasting);
     daemon.stop(Signal::SIGKILL);
-    sleep(within);
+    sleep((WITHIN + Duration::from_millis(500)).saturating_sub(begun.elapsed()));
 
     let daemon = scene.start(&["--enforce", "--max-rules", "4"]);
     assert!(!scene.arrives(), "what was pinned judges");
@@ -144,7 +193,7 @@ fn r110_what_a_start_cannot_take_back_lets_everything_pass() {
     let late = daemon.ask(&["confirm"]);
     late.refused(1, &["was not confirmed in time", "apply the policy"]);
 
-    wait_for("pass mode", || scene.arrives().then_some(()));
+    wait_up_to(LONG, "pass mode", || scene.arrives().then_some(()));
     audited(&daemon, &["who=\"deadline\"", "SetMode pass"]);
     assert!(daemon.log().contains("PASS MODE"), "{}", daemon.log());
     assert_eq!(daemon.json(&["status"])["mode"], "pass");

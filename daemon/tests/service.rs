@@ -1,10 +1,13 @@
 //! The service over a firewall that only rehearses: no root, no kernel.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
-use xdpgate::Firewall;
+use xdpgate::{Firewall, Policy};
 use xdpgate_api::v1::firewall_server::Firewall as _;
 use xdpgate_api::v1::{
     ApplyPolicyRequest, ApplyPolicyResponse, EvaluateRequest, GetPolicyRequest, GetStatsRequest,
@@ -277,5 +280,50 @@ mod any_changes {
                 Ok(())
             })?;
         }
+    }
+}
+
+/// A plan in the answer is of the policy that was replaced, also where somebody beside the API changes it.
+#[tokio::test]
+async fn a_plan_of_an_apply_starts_from_what_it_replaced() {
+    let (firewall, _) = Firewall::loader().rehearse();
+    let firewall = Arc::new(firewall);
+    let service = FirewallService::new(Arc::clone(&firewall));
+    let watched = Arc::clone(&firewall);
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&ended);
+    let beside = std::thread::spawn(move || {
+        let mut ids = HashMap::new();
+        for n in 0.. {
+            let id = format!("beside-{n}");
+            let rule = format!("{{ id: {id}, match: {{ src: 203.0.113.9 }}, action: drop }}");
+            let text = format!("version: 1\nrules: [{rule}]\n");
+            let policy = Policy::from_yaml(&text).expect("a policy");
+            let applied = firewall.apply(&policy).expect("room");
+            ids.insert(applied.generation.get(), id);
+            if end.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        ids
+    });
+    let mut plans = Vec::new();
+    for _ in 0..200 {
+        let done = apply(&service, POLICY).await.expect("applied");
+        let generation = done.applied.expect("done").generation;
+        plans.push((generation, text(&done.plan).to_owned()));
+        // The other one has its turn.
+        let started = Instant::now();
+        while watched.generation().is_none_or(|g| g.get() == generation) {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            std::thread::yield_now();
+        }
+    }
+    ended.store(true, Ordering::Relaxed);
+    let ids = beside.join().expect("no panic");
+    for (generation, plan) in &plans[1..] {
+        let id = &ids[&(generation - 1)];
+        let words: Vec<&str> = plan.split_whitespace().collect();
+        assert!(words.contains(&id.as_str()), "{id}: {plan}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use super::confirm::RolledBack;
@@ -56,7 +57,10 @@ impl Deadlines {
             return;
         };
         drop(listener);
-        tell(&done);
+        // The thread has other deadlines to keep.
+        if catch_unwind(AssertUnwindSafe(|| tell(&done))).is_err() {
+            log::error!("the function that is told of deadlines panicked: {done:?}");
+        }
     }
 }
 
@@ -70,7 +74,7 @@ impl Firewall {
     /// Calls `tell` for all that is done from now on because nobody confirmed a change in time, such as
     /// for an audit log; and at once for what was done before, also while the firewall was loaded. There
     /// is one such function: another call replaces it. It is called on the thread that keeps
-    /// deadlines, so let it be quick.
+    /// deadlines, so let it be quick. A panic of it there is logged, and deadlines are kept on.
     ///
     /// ```
     /// use xdpgate::{AtDeadline, Firewall};

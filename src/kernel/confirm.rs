@@ -106,6 +106,18 @@ pub enum ConfirmError {
         /// Why it is not.
         reason: String,
     },
+    /// This process could put neither the change nor the policy before in force when it started: what
+    /// judges is what the process before left, and that cannot be made to last.
+    #[error(
+        "generation {generation} cannot be confirmed, because this process could not put it in force, nor \
+         the policy before: {reason}; apply the policy that is wanted"
+    )]
+    NotInForce {
+        /// The generation that waits.
+        generation: Generation,
+        /// Why the policy before cannot be put in force.
+        reason: String,
+    },
     /// The confirmation cannot be saved, so that a crash would undo it.
     #[error(
         "not confirmed, because it cannot be saved: {source}; make room or mend the directory, and try again"
@@ -148,8 +160,10 @@ pub(super) struct Waiting {
     pub generation: Generation,
     pub deadline: Deadline,
     pub change: WaitingChange,
-    /// Only when the deadline is past.
+    /// When the deadline is past, or when a start could put neither this nor what was before in force.
     pub refused: Option<TakeBackRefused>,
+    /// Pass mode came because it could not be taken back, in this process or in an earlier one.
+    pub opened: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -249,9 +263,14 @@ impl Core {
                 expected: waiting.generation,
             });
         }
-        if waiting.left().is_zero() {
+        let is_over = waiting.left().is_zero();
+        if is_over || waiting.refused.is_some() {
             return Err(match waiting.refused {
                 None => ConfirmError::NothingPending,
+                Some(refused) if !is_over => ConfirmError::NotInForce {
+                    generation: waiting.generation,
+                    reason: refused.reason,
+                },
                 Some(refused) => ConfirmError::Overdue {
                     generation: waiting.generation,
                     reason: refused.reason,
@@ -259,6 +278,7 @@ impl Core {
             });
         }
         let (enforcement, before) = (memory.enforcement, memory.before.clone());
+        let taken_back = memory.enforcement_taken_back;
         memory.pending = None;
         let mut ends_pass = false;
         match &waiting.change {
@@ -272,6 +292,7 @@ impl Core {
                 // Not if pass mode came meanwhile.
                 ends_pass = self.backend.enforcement() == Enforcement::Enforce;
                 memory.enforcement = Some(Enforcement::Enforce);
+                memory.enforcement_taken_back = false;
             }
         }
         drop(memory);
@@ -284,6 +305,7 @@ impl Core {
         let mut memory = lock(&self.memory);
         if let Err(source) = saved {
             (memory.enforcement, memory.before) = (enforcement, before);
+            memory.enforcement_taken_back = taken_back;
             memory.pending = Some(waiting);
             drop(memory);
             // The deadline stands on disk, too.

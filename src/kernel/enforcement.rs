@@ -115,6 +115,30 @@ impl Firewall {
         }
     }
 
+    /// Whether enforcement was taken back because nobody confirmed it
+    /// ([`Firewall::set_enforcement`]), or by [`Firewall::rollback`], and no mode was chosen since. With a
+    /// [`state_dir`](crate::Loader::state_dir) it is known in later processes, too, and they begin in dry
+    /// run: whoever enforces by a configuration at each start asks this first, and leaves the mode as it
+    /// is.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use xdpgate::{Enforcement, Firewall};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (firewall, _) = Firewall::loader().rehearse();
+    /// firewall.set_enforcement(Enforcement::Enforce, Some(Duration::from_secs(60)))?;
+    /// firewall.rollback()?;
+    /// assert!(firewall.enforcement_taken_back());
+    /// firewall.set_enforcement(Enforcement::Enforce, None)?;
+    /// assert!(!firewall.enforcement_taken_back());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn enforcement_taken_back(&self) -> bool {
+        lock(&self.core.memory).enforcement_taken_back
+    }
+
     /// Chooses whether frames are dropped, at once and for all interfaces. With a
     /// [`state_dir`](crate::Loader::state_dir) the choice is saved and holds after a restart too.
     ///
@@ -192,9 +216,13 @@ impl Core {
                     deadline,
                     change: WaitingChange::Enforcement { before },
                     refused: None,
+                    opened: false,
                 });
                 if let Err(source) = self.save() {
                     lock(&self.memory).pending = None;
+                    // It may be in place all the same, where only the last sync failed: the disk must
+                    // not wait for what never came.
+                    self.save_or_note();
                     return Err(not_saved(source));
                 }
                 lock(&self.memory).confirmed = None;
@@ -202,11 +230,16 @@ impl Core {
                 self.keeper.wake();
             }
             None => {
-                let (chosen, waiting) = {
+                let (chosen, waiting, taken_back) = {
                     let mut memory = lock(&self.memory);
-                    let was = (memory.enforcement, memory.pending.clone());
+                    let was = (
+                        memory.enforcement,
+                        memory.pending.clone(),
+                        memory.enforcement_taken_back,
+                    );
                     if mode != Enforcement::Pass {
                         memory.enforcement = Some(mode);
+                        memory.enforcement_taken_back = false;
                     }
                     if pending_mode {
                         memory.pending = None;
@@ -221,6 +254,7 @@ impl Core {
                     if let Err(source) = ended {
                         let mut memory = lock(&self.memory);
                         (memory.enforcement, memory.pending) = (chosen, waiting);
+                        memory.enforcement_taken_back = taken_back;
                         drop(memory);
                         self.save_or_note();
                         return Err(not_saved(source));
@@ -264,16 +298,18 @@ pub(super) fn is_within(within: Duration) -> bool {
 }
 
 /// The mode that a process begins with, if that was chosen before it: pass mode by its mark, then a
-/// change that is pending, then what was saved.
+/// change that is pending, then dry run where enforcement was taken back, then what was saved.
 pub(super) fn chosen(
     is_pass: bool,
     saved: Option<Enforcement>,
+    taken_back: bool,
     pending: Option<(Enforcement, Duration)>,
 ) -> Option<Enforcement> {
     match pending {
         _ if is_pass => Some(Enforcement::Pass),
         Some((_, left)) if !left.is_zero() => Some(Enforcement::Enforce),
         Some((before, _)) => Some(before),
+        None if taken_back => Some(Enforcement::DryRun),
         None => saved,
     }
 }
@@ -322,16 +358,33 @@ mod tests {
     fn r72_pass_mode_wins_then_what_is_pending_then_what_was_saved() {
         use Enforcement::{DryRun, Enforce, Pass};
         let (over, left) = (Duration::ZERO, Duration::from_secs(1));
-        for (is_pass, saved, pending, expected) in [
-            (false, None, None, None),
-            (false, Some(Enforce), None, Some(Enforce)),
-            (true, Some(Enforce), None, Some(Pass)),
-            (true, Some(Enforce), Some((DryRun, left)), Some(Pass)),
-            (false, Some(DryRun), Some((DryRun, left)), Some(Enforce)),
-            (false, None, Some((DryRun, over)), Some(DryRun)),
-            (false, Some(Enforce), Some((DryRun, over)), Some(DryRun)),
+        for (is_pass, saved, taken_back, pending, expected) in [
+            (false, None, false, None, None),
+            (false, Some(Enforce), false, None, Some(Enforce)),
+            (true, Some(Enforce), false, None, Some(Pass)),
+            (true, Some(Enforce), false, Some((DryRun, left)), Some(Pass)),
+            (
+                false,
+                Some(DryRun),
+                false,
+                Some((DryRun, left)),
+                Some(Enforce),
+            ),
+            (false, None, false, Some((DryRun, over)), Some(DryRun)),
+            (
+                false,
+                Some(Enforce),
+                false,
+                Some((DryRun, over)),
+                Some(DryRun),
+            ),
+            // Taken back before, by whatever process.
+            (false, Some(Enforce), true, None, Some(DryRun)),
+            (false, None, true, None, Some(DryRun)),
+            (true, None, true, None, Some(Pass)),
+            (false, None, true, Some((DryRun, left)), Some(Enforce)),
         ] {
-            assert_eq!(chosen(is_pass, saved, pending), expected);
+            assert_eq!(chosen(is_pass, saved, taken_back, pending), expected);
         }
     }
 }

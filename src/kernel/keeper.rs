@@ -36,7 +36,8 @@ const SAVE_AGAIN: Duration = Duration::from_secs(30);
 impl Keeper {
     pub(super) fn start(&self, core: &Arc<Core>) -> io::Result<()> {
         let mut thread = lock(&self.thread);
-        if thread.is_none() {
+        // One that panicked is replaced.
+        if thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let (core, signal) = (Arc::clone(core), Arc::clone(&self.signal));
             let started = thread::Builder::new()
                 .name("xdpgate-keeper".into())
@@ -106,5 +107,30 @@ impl Core {
             next = Some(next.map_or(due, |next| next.min(due)));
         }
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Enforcement, Firewall};
+
+    #[test]
+    fn r110_a_thread_that_panicked_is_replaced() {
+        let (firewall, _) = Firewall::loader().rehearse();
+        let gone = thread::spawn(|| panic!("wanted by the test"));
+        while !gone.is_finished() {
+            thread::yield_now();
+        }
+        *lock(&firewall.core.keeper.thread) = Some(gone);
+        firewall
+            .set_enforcement(Enforcement::Enforce, Some(Duration::from_millis(50)))
+            .unwrap();
+        let started = Instant::now();
+        while firewall.pending().is_some() {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(firewall.enforcement(), Enforcement::DryRun);
     }
 }

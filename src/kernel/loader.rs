@@ -88,7 +88,8 @@ impl Loader {
     ///
     /// This is for a first start. What wins is, in this order: [pass mode](crate::Enforcement::Pass), by
     /// the pins or by the mark in the [`state_dir`](Loader::state_dir); a change of the mode that is
-    /// [pending](crate::Firewall::pending), or the mode before if its deadline is past; the mode that
+    /// [pending](crate::Firewall::pending), or the mode before if its deadline is past; dry run where
+    /// [enforcement was taken back](crate::Firewall::enforcement_taken_back); the mode that
     /// [`Firewall::set_enforcement`](crate::Firewall::set_enforcement) chose last, by the state
     /// directory; this; the mode of the process whose pins are taken over; dry run.
     /// [`Firewall::set_dry_run`](crate::Firewall::set_dry_run) changes it later, for this process.

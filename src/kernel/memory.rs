@@ -38,6 +38,8 @@ pub(super) struct Memory {
     pub before: Before,
     /// The mode that was chosen to last; pass mode has its own mark.
     pub enforcement: Option<Enforcement>,
+    /// Enforcement that nobody confirmed was taken back, and no mode was chosen since.
+    pub enforcement_taken_back: bool,
     pub keys: VecDeque<KeyRecord>,
     pub unsaved: Option<Unsaved>,
 }
@@ -67,6 +69,7 @@ impl Memory {
     pub(super) fn end_waiting(&mut self, waiting: &Waiting) {
         self.pending = None;
         if waiting.is_of_mode() {
+            self.enforcement_taken_back = true;
             // It has the generation of the policy, which stays.
             return;
         }
@@ -155,6 +158,7 @@ impl Core {
             let memory = lock(&self.memory);
             let record = Record {
                 enforcement: memory.enforcement,
+                enforcement_taken_back: memory.enforcement_taken_back,
                 keys: memory.keys.iter().cloned().collect(),
                 ..Record::default()
             };
@@ -206,6 +210,7 @@ impl Disk {
                 generation: waiting.generation.get(),
                 deadline: waiting.deadline,
                 change,
+                opened: waiting.opened,
             });
         }
         // Everything that takes room.

@@ -27,7 +27,8 @@ pub struct TakeBackRefused {
     pub tries: u32,
     /// Why it failed the last time.
     pub reason: String,
-    /// Whether pass mode was switched on because of it. That is done once.
+    /// Whether pass mode was switched on because of it, in this process or in an earlier one. That is
+    /// done once.
     pub opened: bool,
     /// When it is tried again.
     again: Instant,
@@ -47,12 +48,13 @@ fn back_off(tries: u32) -> Duration {
 
 impl TakeBackRefused {
     /// One refusal more.
-    fn next(former: Option<&Self>, error: &ApplyError) -> Self {
+    fn next(waiting: &Waiting, error: &ApplyError) -> Self {
+        let former = waiting.refused.as_ref();
         let tries = former.map_or(0, |former| former.tries).saturating_add(1);
         Self {
             tries,
             reason: error.to_string(),
-            opened: former.is_some_and(|former| former.opened),
+            opened: waiting.opened,
             again: Instant::now() + back_off(tries),
         }
     }
@@ -84,12 +86,11 @@ impl Core {
         let (told, next) = match self.take_back(&waiting, &mut slots) {
             Ok(back) => (Some(AtDeadline::TakenBack { generation, back }), None),
             Err(error) => {
-                let is_open = |w: &Waiting| w.refused.as_ref().is_some_and(|r| r.opened);
-                let was_open = is_open(&waiting);
+                let was_open = waiting.opened;
                 let waiting = self.refuse_to_take_back(waiting, &error);
                 let reason = error.to_string();
                 let opened = AtDeadline::Opened { generation, reason };
-                let opens = is_open(&waiting) && !was_open;
+                let opens = waiting.opened && !was_open;
                 (opens.then_some(opened), Some(waiting.due()))
             }
         };
@@ -102,16 +103,17 @@ impl Core {
 
     /// Keeps in mind that a change could not be taken back; at last everything passes.
     pub(super) fn refuse_to_take_back(&self, mut waiting: Waiting, error: &ApplyError) -> Waiting {
-        let mut refused = TakeBackRefused::next(waiting.refused.as_ref(), error);
+        let mut refused = TakeBackRefused::next(&waiting, error);
         log::error!(
             generation = waiting.generation.get(), tries = refused.tries;
-            "generation {} was not confirmed, and the policy before cannot be put in force: {error}; \
+            "generation {} is to be taken back, and the policy before cannot be put in force: {error}; \
              it is tried again in {:?}, and a policy that is applied now replaces it",
             waiting.generation,
-            back_off(refused.tries)
+            waiting.left().max(back_off(refused.tries))
         );
-        let opens = refused.tries >= OPEN_AT && !refused.opened && self.open();
-        refused.opened |= opens;
+        let opens = refused.tries >= OPEN_AT && !waiting.opened && self.open();
+        waiting.opened |= opens;
+        refused.opened = waiting.opened;
         waiting.refused = Some(refused);
         lock(&self.memory).pending = Some(waiting.clone());
         if opens {

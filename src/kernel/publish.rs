@@ -87,6 +87,9 @@ impl fmt::Display for Generation {
 pub struct Applied {
     /// The number of the policy that is in force now.
     pub generation: Generation,
+    /// The policy that it replaced: what a [`Plan`] of this change starts from. `None` if there was none
+    /// in this process, or if this is [repeated](Self::repeated).
+    pub previous: Option<Arc<Policy>>,
     /// How long it took to compile the policy into its image.
     pub compile: Duration,
     /// How long it took to bring the image into the kernel, to load its program and to switch.
@@ -113,6 +116,7 @@ impl Applied {
     pub(super) fn repeated(generation: Generation) -> Self {
         Self {
             generation,
+            previous: None,
             compile: Duration::ZERO,
             publish: Duration::ZERO,
             image_bytes: 0,
@@ -273,8 +277,9 @@ impl Core {
         let judge = self.backend.publish(&image, generation, &by_slot)?;
         let published = Instant::now();
 
-        let applied = Applied {
+        let mut applied = Applied {
             generation,
+            previous: None,
             compile: compiled - started,
             publish: published - compiled,
             image_bytes: image.as_bytes().len(),
@@ -298,6 +303,7 @@ impl Core {
         let mut in_force = self.active.write().unwrap_or_else(PoisonError::into_inner);
         let before = in_force.replace(Arc::clone(&active));
         drop(in_force);
+        applied.previous = before.as_ref().map(|before| Arc::clone(&before.policy));
         // What still ran by the policy of an earlier process.
         if interfaces.succeed() {
             self.backend.settle();

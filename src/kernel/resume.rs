@@ -46,7 +46,8 @@ impl Saved {
             }
             PendingChange::Policy { .. } => None,
         });
-        enforcement::chosen(self.is_pass, self.record.enforcement, mode)
+        let taken_back = self.record.enforcement_taken_back;
+        enforcement::chosen(self.is_pass, self.record.enforcement, taken_back, mode)
     }
 }
 
@@ -80,6 +81,7 @@ impl Core {
         let policy = dir.policy(POLICY).map_err(failed)?;
         let policy = policy.map(|(policy, hash)| (Arc::new(policy), hash));
         let mut before = before(&record);
+        let mut taken_back = record.enforcement_taken_back;
         let start = match record.pending.take() {
             Some(pending) => {
                 let left = pending.deadline.left(&now);
@@ -88,6 +90,7 @@ impl Core {
                     deadline: pending.deadline.clone(),
                     change,
                     refused: None,
+                    opened: pending.opened,
                 };
                 match pending.change {
                     PendingChange::Enforcement { before } => {
@@ -95,6 +98,7 @@ impl Core {
                         if !is_pass && !left.is_zero() {
                             lock(&self.memory).pending = Some(waiting);
                         } else if !is_pass {
+                            taken_back = true;
                             self.deadlines.tell(AtDeadline::TakenBack {
                                 generation: waiting.generation,
                                 back: RolledBack::Enforcement(before),
@@ -132,6 +136,7 @@ impl Core {
             let mut memory = lock(&self.memory);
             memory.before = before;
             memory.enforcement = record.enforcement;
+            memory.enforcement_taken_back = taken_back;
             memory.keys = record.keys.into();
         }
         let lasting = policy.as_ref().map(|(policy, _)| Arc::clone(policy));
@@ -189,8 +194,9 @@ impl Core {
                         applied.generation
                     );
                 }
-                // What the process before left goes on judging, as long as it cannot be taken back.
-                (Err(error), Start::Reverted(waiting)) if waiting.left().is_zero() => {
+                // What the process before left goes on judging, as long as it cannot be taken back: to its
+                // deadline, if that is not past, and then the keeper tries.
+                (Err(error), Start::Reverted(waiting)) => {
                     self.refuse_to_take_back(waiting, &error);
                 }
                 (Err(error), _) => return Err(SavedPolicyError::Apply(error)),
@@ -280,6 +286,7 @@ mod tests {
             change: PendingChange::Enforcement {
                 before: Enforcement::DryRun,
             },
+            opened: false,
         });
         saved
     }

@@ -349,6 +349,7 @@ impl Core {
                     previous,
                 },
                 refused: None,
+                opened: false,
             };
             memory.pending = Some(waiting);
             keys

@@ -19,6 +19,7 @@ mod reload;
 mod serve;
 mod service;
 mod start;
+mod stop;
 
 #[cfg(any(fuzzing, test))]
 pub use service::hostile;

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic_health::server::HealthReporter;
-use xdpgate::{AutoAttach, Firewall, HealthError, RollbackError};
+use xdpgate::{AutoAttach, Firewall, HealthError};
 use xdpgate_api::v1::FILE_DESCRIPTOR_SET;
 use xdpgate_api::v1::firewall_server::FirewallServer;
 
@@ -22,6 +22,7 @@ use super::notify;
 use super::reload::Reloader;
 use super::service::{FirewallService, Reload, Stop};
 use super::start::Started;
+use super::stop;
 use crate::failure::Failure;
 
 /// Where the API is served, to whom, and who is told how far the daemon is.
@@ -57,15 +58,16 @@ pub(super) fn until_stopped(
             Ok(())
         });
     let reloader = Arc::new(reloader);
-    let mut stop = Stop::Leave;
-    let served = runtime.block_on(serve(
-        &firewall, auto, &reloader, front, received, &mut stop,
-    ));
+    let mut how = Stop::Leave;
+    let served = runtime.block_on(serve(&firewall, auto, &reloader, front, received, &mut how));
     drop(reloader);
-    if stop == Stop::Leave {
-        take_back(&firewall);
+    // Before anything is taken back: a call that is cut may still put in force what waits for its
+    // confirmation.
+    runtime.shutdown_timeout(DRAIN);
+    if how == Stop::Leave {
+        stop::take_back(&firewall);
     }
-    match firewall.pin_root().filter(|_| stop == Stop::Leave) {
+    match firewall.pin_root().filter(|_| how == Stop::Leave) {
         Some(dir) => log::info!(
             "what is attached goes on being judged; `xdpgate unload --pin {}` detaches it",
             dir.display()
@@ -83,34 +85,9 @@ pub(super) fn until_stopped(
             }
         }
     }
-    runtime.shutdown_timeout(DRAIN);
     match served {
         Ok(_) => Ok(()),
         Err(e) => Err(Failure::operation(format!("serving the API: {e}"))),
-    }
-}
-
-/// Takes back what nobody has confirmed: nobody would keep its deadline until the next start.
-fn take_back(firewall: &Firewall) {
-    // First: what the deadline takes back from here on is not rolled back once more.
-    let in_force = firewall.generation().unwrap_or_default();
-    let Some(pending) = firewall.pending() else {
-        return;
-    };
-    let generation = pending.generation.get();
-    match firewall.rollback_from(in_force) {
-        Ok(back) => {
-            log::warn!(
-                generation;
-                "what waits for its confirmation is taken back, because the daemon ends"
-            );
-            deadline::taken_back("stop", pending.generation, &back);
-        }
-        Err(RollbackError::Generation { .. }) => {}
-        Err(error) => log::error!(
-            generation;
-            "what waits for its confirmation stays in force until the next start: {error}"
-        ),
     }
 }
 

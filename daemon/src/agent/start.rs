@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xdpgate::{
     Applied, Attachment, AutoAttach, Bridge, Enforcement, EventOptions, Firewall, IfIndex,
-    Management, ModePreference, Policy, RestoreOutcome,
+    Management, ModePreference, Policy, Previous, RestoreOutcome,
 };
 
 use super::args::Args;
@@ -142,9 +142,15 @@ impl Plan {
     }
 
     /// Enforces if the configuration says so. If it does not, a mode that was chosen by a call holds, or
-    /// else it is dry run. Pass mode stays in any case.
+    /// else it is dry run. Pass mode stays in any case; and so does enforcement that waits for its
+    /// confirmation, and dry run where nobody confirmed it: the configuration is not a confirmation.
     fn set_mode(&self, firewall: &Firewall) {
-        if firewall.enforcement() == Enforcement::Pass {
+        // In this order: one that does not wait any more is known as taken back.
+        let waits = firewall.pending().map(|pending| pending.previous);
+        if matches!(waits, Some(Previous::Enforcement(_)))
+            || firewall.enforcement_taken_back()
+            || firewall.enforcement() == Enforcement::Pass
+        {
             return;
         }
         if self.config.enforce || firewall.chosen_enforcement().is_none() {
@@ -236,6 +242,10 @@ impl Plan {
         }
         match firewall.enforcement() {
             Enforcement::Enforce => {}
+            Enforcement::DryRun if firewall.enforcement_taken_back() => log::warn!(
+                "dry run: nothing is dropped, whatever the configuration says, because enforcement was not \
+                 confirmed and is taken back; `xdpgate enforce` drops"
+            ),
             Enforcement::DryRun => log::info!("dry run: nothing is dropped; --enforce drops"),
             Enforcement::Pass => log::warn!(
                 "pass mode: nothing is dropped, whatever the configuration says, until the mode enforce \

@@ -141,16 +141,19 @@ pub fn text(path: &Path) -> String {
 
 /// Waits until something is there, ten seconds at most.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_up_to(Duration::from_secs(10), what, look)
+}
+
+/// Likewise, for as long as is said.
+#[track_caller]
+pub fn wait_up_to<T>(longest: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "waited in vain for {what}"
-        );
+        assert!(start.elapsed() < longest, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

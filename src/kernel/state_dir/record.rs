@@ -25,6 +25,9 @@ pub(in crate::kernel) struct Record {
     pub previous: Option<PreviousRecord>,
     /// The mode that was chosen; `None` if none was, or only for a process.
     pub enforcement: Option<Enforcement>,
+    /// Enforcement that nobody confirmed was taken back, and no mode was chosen since.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub enforcement_taken_back: bool,
     pub pending: Option<PendingRecord>,
     /// Oldest first.
     pub keys: Vec<KeyRecord>,
@@ -53,6 +56,9 @@ pub(in crate::kernel) struct PendingRecord {
     pub generation: u64,
     pub deadline: Deadline,
     pub change: PendingChange,
+    /// Pass mode came because it could not be taken back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub opened: bool,
 }
 
 /// What it is.
@@ -91,6 +97,7 @@ impl Default for Record {
             policy: None,
             previous: None,
             enforcement: None,
+            enforcement_taken_back: false,
             pending: None,
             keys: Vec::new(),
         }
@@ -230,12 +237,14 @@ mod tests {
                 }),
             }),
             enforcement: Some(Enforcement::DryRun),
+            enforcement_taken_back: true,
             pending: Some(PendingRecord {
                 generation: 8,
                 deadline,
                 change: PendingChange::Policy {
                     hash: Hash::of("pending"),
                 },
+                opened: true,
             }),
             keys: vec![KeyRecord {
                 key: "a \"key\"\n".to_owned(),

@@ -133,6 +133,7 @@ pub(in crate::agent) fn confirm(error: &ConfirmError) -> Status {
         ConfirmError::NothingPending => ("NOTHING_PENDING", "pending"),
         ConfirmError::Generation { .. } => ("ANOTHER_PENDING", "pending"),
         ConfirmError::Overdue { .. } => ("OVERDUE", "pending"),
+        ConfirmError::NotInForce { .. } => ("NOT_IN_FORCE", "pending"),
         ConfirmError::NotSaved { .. } => ("NOT_SAVED", "state_dir"),
         _ => return super::internal(error),
     };

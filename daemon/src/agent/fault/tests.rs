@@ -274,7 +274,12 @@ fn statuses() -> Vec<(Code, &'static str, Status)> {
         generation: Generation::new(2),
         reason: "no room".to_owned(),
     };
+    let not_in_force = xdpgate::ConfirmError::NotInForce {
+        generation: Generation::new(2),
+        reason: "no room".to_owned(),
+    };
     all.push((FailedPrecondition, "OVERDUE", confirm(&overdue)));
+    all.push((FailedPrecondition, "NOT_IN_FORCE", confirm(&not_in_force)));
     all.push((FailedPrecondition, "NOTHING_PENDING", nothing_pending()));
     all.push((FailedPrecondition, "ANOTHER_PENDING", confirm(&another)));
     all.push((FailedPrecondition, "NOT_SAVED", confirm(&not_saved)));

@@ -73,7 +73,8 @@ struct Shared {
     /// Whether the configuration says to enforce.
     enforces: Arc<AtomicBool>,
     started: Instant,
-    /// Held from plan to apply, so that what was planned is what is applied.
+    /// One change of the policy by a call at a time, so that what its answer says of the policy in force
+    /// is of this change.
     change: Mutex<()>,
     recent: Recent,
     tokens: Tokens,
@@ -94,7 +95,9 @@ impl Shared {
 
     /// Whether dry run lasts only until the next start.
     fn next_start_enforces(&self) -> bool {
-        self.enforces.load(Ordering::Relaxed) && self.firewall.enforcement() == Enforcement::DryRun
+        self.enforces.load(Ordering::Relaxed)
+            && self.firewall.enforcement() == Enforcement::DryRun
+            && !self.firewall.enforcement_taken_back()
     }
 }
 

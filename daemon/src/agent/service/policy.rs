@@ -23,7 +23,6 @@ pub(super) fn apply(
     )?;
     let policy = Policy::from_yaml(&request.yaml).map_err(|e| fault::policy(&e))?;
     let _change = shared.lock_changes();
-    let before = shared.firewall.policy();
     let applied = shared.firewall.apply_with(&policy, guard.apply());
     let applied = applied.map_err(|e| fault::transaction(&e, |_| "yaml".to_owned()))?;
     if applied.repeated {
@@ -36,7 +35,7 @@ pub(super) fn apply(
         });
     }
     crate::agent::log_applied(&applied);
-    let mut plan = Plan::between(before.as_deref(), &policy);
+    let mut plan = Plan::between(applied.previous.as_deref(), &policy);
     plan.image_bytes = Some(applied.image_bytes);
     Ok(v1::ApplyPolicyResponse {
         plan: Some(convert::plan(plan)),

@@ -101,23 +101,22 @@ pub(super) fn rollback(
 ) -> Result<v1::RollbackPolicyResponse, Status> {
     let firewall = &shared.firewall;
     let _change = shared.lock_changes();
-    let before = firewall.policy();
     let done = match request.expected_generation {
         Some(expected) => firewall.rollback_from(Generation::new(expected)),
         None => firewall.rollback(),
     };
     let done = done.map_err(|e| fault::rollback(&e))?;
     let after = firewall.policy().unwrap_or_default();
+    let (applied, before) = match &done {
+        RolledBack::Policy(applied) => {
+            (Some(convert::applied(applied)), applied.previous.as_deref())
+        }
+        _ => (None, Some(&*after)),
+    };
     Ok(v1::RollbackPolicyResponse {
-        applied: match &done {
-            RolledBack::Policy(applied) => Some(convert::applied(applied)),
-            _ => None,
-        },
+        applied,
         hash: after.hash().to_string(),
-        plan: Some(convert::plan(xdpgate::Plan::between(
-            before.as_deref(),
-            &after,
-        ))),
+        plan: Some(convert::plan(xdpgate::Plan::between(before, &after))),
     })
 }
 
