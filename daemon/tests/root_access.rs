@@ -486,8 +486,8 @@ fn r69_guessing_tokens_is_slow_and_does_not_fill_the_log() {
             status(&channel, &alike).await.expect_err("wrong");
             status(&channel, &right).await.expect("it is right");
         }
-        // One that a human made up could be guessed: it waits until guesses are looked at again. A second is
-        // long after the last one that was, but not always on a busy machine.
+        // One that a human made up could be guessed: it waits until guesses are looked at again. That is a
+        // second after the last one that was: if a busy machine takes longer to ask, it is tried again.
         let too_early = async {
             loop {
                 for code in [Code::ResourceExhausted, Code::Unauthenticated] {

@@ -178,7 +178,7 @@ fn ping_until_stuck(connection: &mut TcpStream) -> bool {
     let limit = Some(Duration::from_millis(300));
     connection.set_write_timeout(limit).expect("a socket");
     let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let pings = b"\0\0\x08\x06\0\0\0\0\012345678".repeat(256);
+    let pings = b"\0\0\x08\x06\0\0\0\0\0pingping".repeat(256);
     let mut said = connection.write_all(settings);
     while said.is_ok() && start.elapsed() < Duration::from_secs(8) {
         said = connection.write_all(&pings);
