@@ -306,5 +306,9 @@ fn r73_the_failsafe_is_changed_by_itself() {
     daemon
         .ask(&both)
         .refused(2, &["changes[0].failsafe.ssh_from[0]", "leave one"]);
+    let both = ["policy", "failsafe", "none", "--no-ssh"];
+    daemon
+        .ask(&both)
+        .refused(2, &["changes[0].failsafe.no_ssh", "leave one"]);
     drop(listener);
 }
