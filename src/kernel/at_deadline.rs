@@ -59,7 +59,11 @@ impl Deadlines {
         drop(listener);
         // The thread has other deadlines to keep.
         if catch_unwind(AssertUnwindSafe(|| tell(&done))).is_err() {
-            log::error!("the function that is told of deadlines panicked: {done:?}");
+            let generation = match &done {
+                AtDeadline::TakenBack { generation, .. }
+                | AtDeadline::Opened { generation, .. } => generation.get(),
+            };
+            log::error!(generation; "the function that is told what is done at deadlines panicked");
         }
     }
 }
