@@ -194,6 +194,11 @@ fn r72_one_interface_drops_nothing() {
     assert!(said.contains("xg1: drops nothing"), "{said}");
     assert!(said.contains("mode of the daemon: enforce"), "{said}");
     assert_eq!(dry(), ["xg1"]);
+    for table in ["status", "interfaces"] {
+        let said = daemon.ask(&[table]).ok();
+        let line = said.lines().find(|line| line.starts_with("xg1 "));
+        assert!(line.is_some_and(|l| l.contains("dry run here")), "{said}");
+    }
     assert!(!scene.bad_arrives(), "xg0 is another one");
 
     daemon.ask(&["dry-run", "--interface", "xg0"]).ok();

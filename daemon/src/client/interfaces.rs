@@ -2,9 +2,9 @@
 
 use clap::Args;
 use xdpgate_api::v1::{
-    AttachInterfaceRequest, AttachInterfaceResponse, DetachInterfaceRequest, InterfacePreflight,
-    ListInterfacesRequest, ListInterfacesResponse, ModePreference, PreflightRequest,
-    WatchInterfacesRequest, WatchInterfacesResponse, watch_interfaces_response,
+    AttachInterfaceRequest, AttachInterfaceResponse, Attachment, DetachInterfaceRequest,
+    InterfacePreflight, ListInterfacesRequest, ListInterfacesResponse, ModePreference,
+    PreflightRequest, WatchInterfacesRequest, WatchInterfacesResponse, watch_interfaces_response,
 };
 
 use super::args::{Mode, Remote};
@@ -174,6 +174,13 @@ pub(super) fn preflight(args: &Preflight) -> Result<(), Failure> {
     })
 }
 
+/// What is worth a word about an attachment, in a table of them.
+pub(super) fn attachment_note(attachment: &Attachment) -> String {
+    let dry_run = attachment.dry_run.then_some("dry run here");
+    let notes = dry_run.into_iter().chain(attachment.fell_back.as_deref());
+    notes.collect::<Vec<_>>().join("; ")
+}
+
 fn list_text(found: &ListInterfacesResponse) -> String {
     let mut table = Table::new(&[
         ("INTERFACE", Align::Left),
@@ -186,10 +193,8 @@ fn list_text(found: &ListInterfacesResponse) -> String {
     ]);
     for interface in &found.interfaces {
         let attached = interface.attachment.as_ref();
-        let fell_back = attached.and_then(|a| a.fell_back.clone());
-        let note = interface.error.clone().or(fell_back);
-        let note = note.or(match attached {
-            Some(_) => None,
+        let note = interface.error.clone().or(match attached {
+            Some(attached) => Some(attachment_note(attached)),
             None => interface.skipped.clone(),
         });
         let style = match (&interface.error, attached) {

@@ -11,6 +11,7 @@ use xdpgate_api::v1::{
 };
 
 use super::args::Remote;
+use super::interfaces::attachment_note;
 use super::out::{BAD, HEAD, WARN, answer, styled};
 use super::table::{Align, Table};
 use super::{duration, names, remote, units};
@@ -141,18 +142,13 @@ fn status_text(status: &GetStatusResponse) -> String {
         ("NOTE", Align::Left),
     ]);
     for attachment in &status.attachments {
-        let dry = attachment.dry_run.then(|| "dry run here".to_owned());
-        let notes: Vec<String> = dry
-            .into_iter()
-            .chain(attachment.fell_back.clone())
-            .collect();
         table.row([
             attachment.name.clone(),
             attachment.ifindex.to_string(),
             names::attach_mode(attachment.mode()).to_owned(),
             attachment.program_id.to_string(),
             attachment.link_id.to_string(),
-            notes.join("; "),
+            attachment_note(attachment),
         ]);
     }
     format!("{text}\n{table}")
