@@ -88,7 +88,7 @@ pub struct Applied {
     /// The number of the policy that is in force now.
     pub generation: Generation,
     /// The policy that it replaced: what a [`Plan`] of this change starts from. `None` if there was none
-    /// in this process, or if this is [repeated](Self::repeated).
+    /// in this process, or if an idempotency key was there already and nothing was changed.
     pub previous: Option<Arc<Policy>>,
     /// How long it took to compile the policy into its image.
     pub compile: Duration,

@@ -119,6 +119,15 @@ fn message(change: &Change) -> v1::Change {
             id: id.to_string(),
             enabled: *enabled,
         }),
+        Change::Failsafe(said) => Is::Failsafe(v1::Failsafe {
+            none: !said.enabled,
+            ssh_from: said.ssh_from.iter().map(Prefix::to_string).collect(),
+            no_ssh: false,
+        }),
+        Change::FailsafeWithoutSsh => Is::Failsafe(v1::Failsafe {
+            no_ssh: true,
+            ..Default::default()
+        }),
         other => panic!("a change that the API does not have: {other:?}"),
     };
     v1::Change {
@@ -267,6 +276,14 @@ mod tests {
             }],
             count_entries,
         };
+        let failsafe = |none, ssh_from: &[&str], no_ssh| {
+            let ssh_from = ssh_from.iter().map(|prefix| (*prefix).to_owned()).collect();
+            Is::Failsafe(v1::Failsafe {
+                none,
+                ssh_from,
+                no_ssh,
+            })
+        };
         let rule = "{ id: web, match: { dport: [80, 443], src: '@bad' }, action: pass }".to_owned();
         let changes = [
             Is::CreateRule(rule.clone()),
@@ -283,6 +300,9 @@ mod tests {
                 id: "web".to_owned(),
                 enabled: true,
             }),
+            failsafe(false, &["192.0.2.0/24", "2001:db8::/32"], false),
+            failsafe(true, &[], false),
+            failsafe(false, &[], true),
         ];
         let change = |change| v1::Change {
             change: Some(change),
