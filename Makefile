@@ -14,6 +14,7 @@ LOAD_SECONDS ?= 60
 BENCH_ARGS ?=
 FUZZ_TARGETS ?= policy_yaml compile_vs_oracle image_reader frames requests
 FUZZ_SECONDS ?= 20
+FUZZ_ARGS ?=
 PROPERTY_CASES ?= 50000
 SCRIPTS := $(shell grep -lE '^.!.*\<(ba)?sh$$' scripts/* tests/kernels/* .ci/run fuzz/seed)
 export CLANGS ?= 14 15 16 19
@@ -84,7 +85,7 @@ fuzz: ## every fuzz target for a moment (root; FUZZ_SECONDS=20; needs cargo-fuzz
 	@for target in $(FUZZ_TARGETS); do \
 		echo "== $$target"; \
 		(cd fuzz && $(CARGO) fuzz run --sanitizer none --codegen-units 16 $$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=60); \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=60 $(FUZZ_ARGS)); \
 	done
 
 .PHONY: fuzz-long
