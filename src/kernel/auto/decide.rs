@@ -200,13 +200,13 @@ pub(super) fn decide_by(
         members: members(seen),
         by_hand: by_hand.collect(),
     };
-    let mut passing: BTreeMap<IfIndex, SkipReason> = BTreeMap::new();
+    let mut passing: Vec<IfIndex> = Vec::new();
     let mut decisions = Decisions::new();
     for interface in seen.values() {
         let attached = held.get(&interface.ifindex).is_some_and(|h| h.automatic);
         let decision = match refusal(interface) {
             Some(reason) if attached && reason.is_passing() => {
-                passing.insert(interface.ifindex, reason);
+                passing.push(interface.ifindex);
                 Decision::Attach
             }
             Some(reason) => Decision::Skip(reason),
@@ -216,19 +216,17 @@ pub(super) fn decide_by(
     }
     // What stays only because it is attached has no say any more once a layer has taken its place:
     // the others are decided without it, as they will be when it is detached.
-    let mut replaced = Decisions::new();
     loop {
         let mut thinned = decisions.clone();
         layers.thin_out(&mut thinned);
-        let before = replaced.len();
-        for (ifindex, reason) in &passing {
-            if !replaced.contains_key(ifindex) && thinned[ifindex] != Decision::Attach {
-                replaced.insert(*ifindex, thinned[ifindex].clone());
-                decisions.insert(*ifindex, Decision::Skip(reason.clone()));
+        let mut replaced = false;
+        for ifindex in &passing {
+            if thinned[ifindex] != decisions[ifindex] {
+                decisions.insert(*ifindex, thinned[ifindex].clone());
+                replaced = true;
             }
         }
-        if replaced.len() == before {
-            thinned.extend(replaced);
+        if !replaced {
             return thinned;
         }
     }
