@@ -10,7 +10,6 @@ use std::time::Duration;
 use common::daemon::{Daemon, attempt};
 use common::neighbours::Neighbours;
 use common::{XDPGATE, is_root, text, wait_for};
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -27,11 +26,7 @@ impl Scene {
     fn new() -> Self {
         let neighbours = Neighbours::new();
         let bpffs = neighbours.scratch.path("bpffs");
-        neighbours.host.run(|| {
-            std::fs::create_dir(&bpffs).expect("a directory");
-            let none = None::<&str>;
-            mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).expect("root may");
-        });
+        neighbours.host.mount_bpffs(&bpffs);
         let policy = neighbours.scratch.file("policy.yaml", POLICY);
         Self {
             neighbours,

@@ -11,7 +11,6 @@ use std::time::Duration;
 use common::daemon::{Daemon, daemon};
 use common::namespace::Namespace;
 use common::{Ended, Scratch, XDPGATE, is_root, run, text, wait_for};
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 
 const UNIT: &str = include_str!("../packaging/xdpgated.service");
@@ -32,11 +31,7 @@ impl Scene {
         host.ip("link set nb0 up");
         let scratch = Scratch::new();
         let bpffs = scratch.path("bpffs");
-        host.run(|| {
-            std::fs::create_dir(&bpffs).expect("a directory");
-            let none = None::<&str>;
-            mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).expect("root may");
-        });
+        host.mount_bpffs(&bpffs);
         Self {
             host,
             server: format!("unix:{}", text(&scratch.path("xdpgated.sock"))),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::UdpSocket;
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
@@ -102,6 +103,21 @@ impl Namespace {
     #[track_caller]
     pub fn receiver(&self, address: &str) -> UdpSocket {
         super::wait_for("the address", || self.run(|| UdpSocket::bind(address)).ok())
+    }
+
+    /// Makes a directory and mounts a BPF file system on it, which is seen there only.
+    pub fn mount_bpffs(&self, dir: &Path) {
+        self.run(|| {
+            std::fs::create_dir(dir).expect("a directory");
+            mount(
+                Some("bpf"),
+                dir,
+                Some("bpf"),
+                MsFlags::empty(),
+                None::<&str>,
+            )
+            .expect("root may");
+        });
     }
 
     /// Puts the calling thread there.

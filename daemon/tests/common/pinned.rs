@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
-
 use super::api::arrives;
 use super::daemon::{Daemon, daemon};
 use super::namespace::Namespace;
@@ -29,11 +27,7 @@ impl Scene {
         let peer = host.neighbour(("xg0", "10.9.0.1/24"), ("xg1", "10.9.0.2/24"));
         let scratch = Scratch::new();
         let bpffs = scratch.path("bpffs");
-        host.run(|| {
-            std::fs::create_dir(&bpffs).expect("a directory");
-            let none = None::<&str>;
-            mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).expect("root may");
-        });
+        host.mount_bpffs(&bpffs);
         let receiver = host.receiver("10.9.0.1:9");
         let timeout = Some(Duration::from_millis(300));
         receiver.set_read_timeout(timeout).expect("a timeout");
