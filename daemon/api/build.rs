@@ -4,7 +4,10 @@ use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio, exit};
 
-const PROTO: &str = "proto/xdpgate/v1/xdpgate.proto";
+/// The daemon's own API, and what nodes and controllers say to each other: a descriptor for each, since
+/// a daemon serves only the first.
+const NODE: &str = "proto/xdpgate/v1/xdpgate.proto";
+const FLEET: &str = "proto/xdpgate/fleet/v1/fleet.proto";
 
 fn main() {
     println!("cargo:rerun-if-changed=proto");
@@ -18,14 +21,27 @@ fn main() {
         ));
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
-    // By their names the client finds the messages in the descriptor.
-    let mut config = tonic_prost_build::Config::new();
-    config.enable_type_names();
-    tonic_prost_build::configure()
-        .build_transport(env::var_os("CARGO_FEATURE_TRANSPORT").is_some())
-        .file_descriptor_set_path(out.join("xdpgate.v1.bin"))
-        .compile_with_config(config, &[PROTO], &["proto"])
-        .unwrap_or_else(|e| fail(&format!("{PROTO}: {e}")));
+    let transport = env::var_os("CARGO_FEATURE_TRANSPORT").is_some();
+    let generate = |proto: &str, descriptor: &str, external: Option<(&str, &str)>| {
+        // By their names the client finds the messages in the descriptor.
+        let mut config = tonic_prost_build::Config::new();
+        config.enable_type_names();
+        let mut builder = tonic_prost_build::configure()
+            .build_transport(transport)
+            .file_descriptor_set_path(out.join(descriptor));
+        if let Some((package, module)) = external {
+            builder = builder.extern_path(package, module);
+        }
+        builder
+            .compile_with_config(config, &[proto], &["proto"])
+            .unwrap_or_else(|e| fail(&format!("{proto}: {e}")));
+    };
+    generate(NODE, "xdpgate.v1.bin", None);
+    generate(
+        FLEET,
+        "xdpgate.fleet.v1.bin",
+        Some((".xdpgate.v1", "crate::v1")),
+    );
 }
 
 fn runs(protoc: &std::ffi::OsStr) -> bool {

@@ -26,5 +26,7 @@ pub mod v1 {
     pub const SERVICE: &str = "xdpgate.v1.Firewall";
 }
 
+pub mod fleet;
+
 /// The largest message that server and client take, in bytes: a policy of some millions of entries.
 pub const MAX_MESSAGE: usize = 128 << 20;

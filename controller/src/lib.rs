@@ -1,0 +1,3 @@
+//! The fleet controller of xdpgate: one desired state for many nodes. docs/fleet.md tells the whole.
+
+pub mod store;
