@@ -1,6 +1,7 @@
 //! Generates messages, client, server and the descriptor for reflection from the `.proto` files.
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio, exit};
 
@@ -29,8 +30,11 @@ fn main() {
         let mut builder = tonic_prost_build::configure()
             .build_transport(transport)
             .file_descriptor_set_path(out.join(descriptor));
+        // In a folder of its own: what is imported is written as well, over what is there.
         if let Some((package, module)) = external {
-            builder = builder.extern_path(package, module);
+            let folder = out.join("importing");
+            fs::create_dir_all(&folder).unwrap_or_else(|e| fail(&format!("OUT_DIR: {e}")));
+            builder = builder.extern_path(package, module).out_dir(folder);
         }
         builder
             .compile_with_config(config, &[proto], &["proto"])

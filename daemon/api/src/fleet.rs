@@ -2,7 +2,7 @@
 
 /// Version 1 of the protocol: package `xdpgate.fleet.v1`. It is extended, never broken.
 pub mod v1 {
-    tonic::include_proto!("xdpgate.fleet.v1");
+    include!(concat!(env!("OUT_DIR"), "/importing/xdpgate.fleet.v1.rs"));
 
     /// The encoded `FileDescriptorSet` of this package.
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("xdpgate.fleet.v1");
