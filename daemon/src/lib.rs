@@ -9,9 +9,15 @@
 pub mod agent;
 pub mod client;
 mod endpoint;
-mod failure;
 mod libbpf;
-mod usage;
 
 pub use endpoint::{Endpoint, EndpointError};
-pub use failure::Failure;
+pub use xdpgate_service::Failure;
+
+/// A policy file was read and then not applied.
+fn not_applied(file: &std::path::Path, error: &xdpgate::ApplyError) -> Failure {
+    match error {
+        xdpgate::ApplyError::Policy(error) => Failure::policy(file, error),
+        _ => Failure::operation(error),
+    }
+}

@@ -6,9 +6,11 @@ use clap::{Parser, Subcommand};
 use serde_json::Value;
 
 use super::access::TokenCommand;
-use super::config::{FILE_VARIABLE, Loaded, Mode, Override, PinMode, Problem, environment, load};
-use super::logging::{Format, Level};
+use super::config::{
+    Config, Configuration, Loaded, Mode, Override, PinMode, Problem, environment, load,
+};
 use crate::endpoint::Endpoint;
+use xdpgate_service::logging::{Format, Level};
 
 /// Keeps an XDP firewall on network interfaces and serves its API.
 ///
@@ -57,7 +59,7 @@ pub(super) enum ConfigCommand {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
     /// The configuration file; without one all is as its defaults have it
-    #[arg(long, value_name = "FILE", env = FILE_VARIABLE)]
+    #[arg(long, value_name = "FILE", env = Config::FILE_VARIABLE)]
     pub config: Option<PathBuf>,
     /// An interface to filter, in place of those that the configuration selects; repeat it for more.
     /// All are attached, or none
@@ -126,7 +128,11 @@ impl Args {
     ///
     /// All that is wrong.
     pub(super) fn load(&self) -> Result<Loaded, Vec<Problem>> {
-        load(self.config.as_deref(), &environment(), &self.overrides())
+        load(
+            self.config.as_deref(),
+            &environment::<Config>(),
+            &self.overrides(),
+        )
     }
 
     /// What the flags say of keys.

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use super::access;
 use super::args::{Args, ConfigCommand};
-use super::config::{Problem, default_file, effective, json_schema};
+use super::config::{Config, Problem, default_file, effective, json_schema};
 use super::start::read_policy;
-use crate::failure::Failure;
+use crate::Failure;
 
 /// `xdpgated check`: a line for all that is wrong.
 pub(super) fn check(args: &Args) -> Result<(), Failure> {
@@ -33,8 +33,8 @@ pub(super) fn check(args: &Args) -> Result<(), Failure> {
 /// `xdpgated config ...`.
 pub(super) fn config(command: &ConfigCommand) -> Result<(), Failure> {
     match command {
-        ConfigCommand::PrintDefault => print(&default_file()),
-        ConfigCommand::Schema => print(&json_schema()),
+        ConfigCommand::PrintDefault => print(&default_file::<Config>()),
+        ConfigCommand::Schema => print(&json_schema::<Config>()),
         ConfigCommand::Show(args) => {
             let loaded = args
                 .load()

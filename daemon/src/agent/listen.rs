@@ -18,8 +18,8 @@ use xdpgate::policy::Prefix;
 use xdpgate::{Management, ManagementPort};
 
 use super::config::Api;
+use crate::Failure;
 use crate::endpoint::Endpoint;
-use crate::failure::Failure;
 
 /// A socket that takes connections; nobody serves them yet.
 #[derive(Debug)]

@@ -11,7 +11,6 @@ mod convert;
 mod deadline;
 mod fault;
 mod listen;
-mod logging;
 mod look;
 mod monitor;
 mod notify;
@@ -29,8 +28,8 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use crate::failure::Failure;
-use crate::{libbpf, usage};
+use crate::Failure;
+use crate::libbpf;
 use access::Access;
 use args::{Args, Cli, Command};
 use listen::Listener;
@@ -38,7 +37,7 @@ use monitor::{Monitor, Told};
 
 /// Runs the daemon with this process's arguments until a signal ends it.
 pub fn main() -> ExitCode {
-    let done = usage::parse().map(|cli: Cli| match cli.command {
+    let done = xdpgate_service::parse().map(|cli: Cli| match cli.command {
         None => run(&cli.args),
         Some(Command::Run(args)) => run(&args),
         Some(Command::Check(args)) => commands::check(&args),
@@ -57,7 +56,7 @@ pub fn command() -> clap::Command {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let log = logging::install(logging::Log::default());
+    let log = xdpgate_service::logging::install(xdpgate_service::logging::Log::default());
     libbpf::print_to_log();
     let plan = start::Plan::new(args)?;
     log.set(plan.log());

@@ -15,7 +15,6 @@ use xdpgate_api::v1::firewall_server::FirewallServer;
 use super::access::{self, Access};
 use super::deadline;
 use super::listen::Listener;
-use super::logging::Control;
 use super::look::Looks;
 use super::monitor::Told;
 use super::notify;
@@ -23,7 +22,8 @@ use super::reload::Reloader;
 use super::service::{FirewallService, Reload, Stop};
 use super::start::Started;
 use super::stop;
-use crate::failure::Failure;
+use crate::Failure;
+use xdpgate_service::logging::Control;
 
 /// Where the API is served, to whom, and who is told how far the daemon is.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use xdpgate::{
 use super::args::Args;
 use super::config::{Api, Config, Problem};
 use super::fault;
-use super::logging::Log;
 use super::monitor::Metrics;
 use super::reload::Reloader;
-use crate::failure::Failure;
+use crate::Failure;
+use xdpgate_service::logging::Log;
 
 /// What is to be done, from arguments and a file that were all checked.
 #[derive(Debug)]

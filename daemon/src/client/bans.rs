@@ -13,7 +13,7 @@ use super::args::Remote;
 use super::out::answer;
 use super::table::{Align, Table};
 use super::{duration, names, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 /// Which frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

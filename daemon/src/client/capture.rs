@@ -9,7 +9,7 @@ use pcap_parser::pcapng::Block;
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{InterfaceDescriptionBlock, Linktype, PcapBlockOwned, PcapError, create_reader};
 
-use crate::failure::Failure;
+use crate::Failure;
 
 /// A capture file that was read to its end once, so that it is known to be whole.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use xdpgate_api::v1::{Applied, Change, ChangePolicyRequest, ChangePolicyResponse
 
 use super::args::Remote;
 use super::{duration, remote, units};
-use crate::failure::Failure;
+use crate::Failure;
 
 /// How a change is made safe.
 #[derive(Debug, Args)]

@@ -23,9 +23,9 @@ use xdpgate_api::MAX_MESSAGE;
 use xdpgate_api::v1::firewall_client::FirewallClient;
 
 use super::args::Remote;
+use crate::Failure;
 use crate::agent::access::{Others, is_placeholder_text, read_private};
 use crate::endpoint::Endpoint;
-use crate::failure::Failure;
 
 /// The client of the service.
 pub(super) type Client = FirewallClient<InterceptedService<Channel, Bearer>>;

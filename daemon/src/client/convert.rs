@@ -16,7 +16,7 @@ use xdpgate::Policy;
 use xdpgate::policy::{AddressSet, ListError, Prefix, SetName};
 
 use super::out::print;
-use crate::failure::Failure;
+use crate::Failure;
 
 /// What is converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -15,7 +15,7 @@ use xdpgate_api::v1::GetPolicyRequest;
 use super::args::Remote;
 use super::out::{BAD, GOOD, HEAD, print, print_json, styled};
 use super::{policy, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

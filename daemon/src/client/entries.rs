@@ -7,7 +7,7 @@ use super::args::Remote;
 use super::out::answer;
 use super::table::{Align, Table};
 use super::{remote, units};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

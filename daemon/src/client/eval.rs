@@ -16,7 +16,7 @@ use xdpgate_api::v1::{self, EvaluateRequest};
 use super::args::Remote;
 use super::capture::Capture;
 use super::{policy, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -169,7 +169,7 @@ fn in_kernel(file: &Path, policy: &Policy) -> Result<Firewall, Failure> {
         ApplyError::Policy(fault) => {
             Failure::input(file.display(), format!("{fault}; --oracle can judge it"))
         }
-        _ => Failure::apply(file, &e),
+        _ => crate::not_applied(file, &e),
     })?;
     Ok(firewall)
 }

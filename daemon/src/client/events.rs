@@ -12,7 +12,7 @@ use xdpgate_api::v1::{Event, WatchEventsRequest};
 use super::args::Remote;
 use super::out::{print, print_json_line, styled};
 use super::{duration, json, names, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

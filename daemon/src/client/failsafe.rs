@@ -7,7 +7,7 @@ use xdpgate_api::v1::{self, change};
 use super::args::Remote;
 use super::change::{self as changes, Guard};
 use super::out::answer;
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Whether {

@@ -18,7 +18,7 @@ use super::args::Remote;
 use super::change::{self as changes, Guard};
 use super::out::answer;
 use super::remote;
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

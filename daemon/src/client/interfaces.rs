@@ -12,7 +12,7 @@ use super::out::{BAD, GOOD, WARN, answer, print, print_json_line, styled};
 use super::remote::Enough;
 use super::table::{Align, Cell, Table};
 use super::{duration, json, names, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -16,7 +16,7 @@ use prost_reflect::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::failure::Failure;
+use crate::Failure;
 
 static POOL: LazyLock<Result<DescriptorPool, String>> = LazyLock::new(|| {
     DescriptorPool::decode(xdpgate_api::v1::FILE_DESCRIPTOR_SET).map_err(|e| e.to_string())

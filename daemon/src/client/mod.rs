@@ -34,14 +34,14 @@ mod units;
 
 use std::process::ExitCode;
 
-use crate::failure::Failure;
-use crate::{libbpf, usage};
+use crate::Failure;
+use crate::libbpf;
 use args::{Cli, Command};
 
 /// Runs the client with this process's arguments.
 pub fn main() -> ExitCode {
     libbpf::print_nothing();
-    match usage::parse().and_then(run) {
+    match xdpgate_service::parse().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

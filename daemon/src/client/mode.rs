@@ -13,7 +13,7 @@ use super::args::Remote;
 use super::connect::connect;
 use super::out::{answer, print, print_json};
 use super::{duration, names, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

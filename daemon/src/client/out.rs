@@ -9,7 +9,7 @@ use prost::{Message, Name};
 use serde::Serialize;
 
 use super::json;
-use crate::failure::Failure;
+use crate::Failure;
 
 /// Whether text is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

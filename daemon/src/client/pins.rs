@@ -6,7 +6,7 @@ use clap::Args;
 use xdpgate::Frags;
 
 use super::policy;
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -54,7 +54,7 @@ pub(super) fn load(args: &Load) -> Result<(), Failure> {
         .map_err(Failure::operation)?;
     firewall
         .apply(&policy)
-        .map_err(|e| Failure::apply(&args.policy, &e))?;
+        .map_err(|e| crate::not_applied(&args.policy, &e))?;
     firewall.pin(&args.pin).map_err(Failure::operation)
 }
 

@@ -15,7 +15,7 @@ use super::args::Remote;
 use super::change::{self as changes, Guard};
 use super::out::{answer, print, print_json};
 use super::{convert, diff, duration, failsafe, names, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\

@@ -5,7 +5,7 @@ use tonic_types::StatusExt;
 
 use super::args::Remote;
 use super::connect::{Client, broken_off, connect};
-use crate::failure::Failure;
+use crate::Failure;
 
 /// Connects, makes one call, and puts what goes wrong into one line.
 pub(super) fn call<R>(

@@ -12,7 +12,7 @@ use super::change::{self as changes, Guard};
 use super::out::{WARN, answer, print, print_json};
 use super::table::{Align, Cell, Table};
 use super::{json, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\

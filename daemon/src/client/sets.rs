@@ -18,7 +18,7 @@ use super::out::{answer, print, print_json, print_json_line};
 use super::remote::Enough;
 use super::table::{Align, Table};
 use super::{duration, remote};
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\

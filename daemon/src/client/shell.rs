@@ -9,8 +9,8 @@ use clap_complete::Shell;
 
 use super::args::Cli;
 use super::out::print;
+use crate::Failure;
 use crate::agent;
-use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

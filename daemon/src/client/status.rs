@@ -15,7 +15,7 @@ use super::interfaces::attachment_note;
 use super::out::{BAD, HEAD, WARN, answer, styled};
 use super::table::{Align, Table};
 use super::{duration, names, remote, units};
-use crate::failure::Failure;
+use crate::Failure;
 
 pub(super) use stats::{Stats, rates_text, stats};
 

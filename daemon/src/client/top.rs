@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::args::Remote;
 use super::duration;
-use crate::failure::Failure;
+use crate::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -19,7 +19,7 @@ pub(crate) struct AuditNote {
 }
 
 /// The target of the lines in the log; it is written whatever the level is.
-pub(crate) const TARGET: &str = "audit";
+pub(crate) use xdpgate_service::logging::AUDIT as TARGET;
 
 /// Writes the lines.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Subcommand;
 
 use super::{Role, tokens};
-use crate::failure::Failure;
+use crate::Failure;
 
 /// What is done with tokens.
 #[derive(Debug, Clone, Subcommand)]

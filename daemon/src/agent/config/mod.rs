@@ -1,36 +1,33 @@
 //! The configuration: one struct for the file, one for each of its sections, in a file of its own.
 //!
 //! What the keys mean, and their defaults, is said once: in the docs and the `Default` of these structs.
-//! `xdpgated config print-default` and `config schema` print it ([`document`], [`schema`]), and what is
-//! read is checked against it ([`check`]) before a section checks itself. A new section is a struct with
+//! `xdpgated config print-default` and `config schema` print it, and what is read is checked against it before
+//! a section checks itself ([`xdpgate_service::config`]). A new section is a struct with
 //! `#[serde(default, deny_unknown_fields)]`, a field of [`Config`], and a line in [`Config::invalid`].
 
 mod api;
 mod bridge;
-mod check;
-mod document;
 mod interfaces;
 mod pins;
-mod problem;
-mod schema;
-mod sources;
 
 pub(super) use api::{Api, Tls};
 pub(super) use bridge::Bridge;
-pub(super) use document::{default_file, effective};
 pub(super) use interfaces::{Interfaces, Mode};
 pub(super) use pins::{PinMode, Pins};
-pub(super) use problem::{Invalid, Problem};
-pub(super) use schema::json as json_schema;
-pub(super) use sources::{FILE_VARIABLE, Loaded, Override, differences, environment, keep, load};
+pub(super) use xdpgate_service::config::{
+    Configuration, Invalid, Override, Problem, default_file, differences, effective, environment,
+    json_schema, keep, load,
+};
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::logging::Log;
 use super::monitor::Metrics;
+use xdpgate_service::logging::Log;
 
 /// The configuration of xdpgated: every key with its default. `xdpgated --config FILE` reads it, and
 /// `xdpgated check --config FILE` says what is wrong in it.
@@ -87,8 +84,19 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// What no type says, of all sections. Looks at nothing outside of the configuration.
+/// A configuration that was read and is right.
+pub(super) type Loaded = xdpgate_service::config::Loaded<Config>;
+
+impl Configuration for Config {
+    const PREFIX: &'static str = "XDPGATED_";
+    const FILE_VARIABLE: &'static str = "XDPGATED_CONFIG";
+
+    fn schema() -> &'static Value {
+        static SCHEMA: LazyLock<Value> =
+            LazyLock::new(xdpgate_service::config::schema_of::<Config>);
+        &SCHEMA
+    }
+
     fn invalid(&self) -> Vec<Invalid> {
         let mut invalid = Vec::new();
         for checked in [

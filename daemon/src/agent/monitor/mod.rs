@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use xdpgate::{Firewall, MetricsOptions};
 
 use super::listen::Listener;
-use crate::failure::Failure;
+use crate::Failure;
 
 /// A listener that nobody serves yet, and the recorder of all metrics from now on.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use xdpgate_api::v1::{
     WatchStatsResponse,
 };
 
+use crate::Failure;
 use crate::client::args::Remote;
 use crate::client::out::{BAD, GOOD, WARN, answer, print, print_json_line};
 use crate::client::remote::Enough;
 use crate::client::table::{Align, Cell, Table};
 use crate::client::{duration, json, names, remote, units};
-use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use super::keys::{self, Key};
 use super::state::{Feed, State, Update};
 use super::{Top, view};
+use crate::Failure;
 use crate::client::remote;
-use crate::failure::Failure;
 
 pub(super) fn run(args: &Top) -> Result<(), Failure> {
     remote::run(async {

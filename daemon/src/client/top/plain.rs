@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::Top;
 use super::state::{Feed, State, Update};
+use crate::Failure;
 use crate::client::out::{GOOD, HEAD, WARN, print, print_json_line, styled};
 use crate::client::status;
 use crate::client::table::{Align, Table};
 use crate::client::{json, remote};
-use crate::failure::Failure;
 
 pub(super) fn run(args: &Top) -> Result<(), Failure> {
     remote::run(async {

@@ -10,10 +10,10 @@ use xdpgate_api::v1::{
 };
 
 use super::Top;
+use crate::Failure;
 use crate::client::connect::{Client, connect};
 use crate::client::remote;
 use crate::client::{duration, names};
-use crate::failure::Failure;
 
 /// The three calls that fill the screen.
 pub(super) struct Feed {

@@ -1,26 +1,22 @@
 //! The JSON Schema of the configuration, and what one can ask of a place in it.
 
-use std::sync::LazyLock;
-
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::Config;
+use super::Configuration;
 
-/// The schema, without references. The order of its keys is that of the structs.
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+/// The schema of a configuration, without references. The order of its keys is that of the structs.
+pub fn schema_of<C: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
     });
-    settings
-        .into_generator()
-        .into_root_schema_for::<Config>()
-        .into()
-});
+    settings.into_generator().into_root_schema_for::<C>().into()
+}
 
 /// The JSON Schema of the file, as text.
-pub(in crate::agent) fn json() -> String {
-    format!("{:#}\n", *SCHEMA)
+pub fn json_schema<C: Configuration>() -> String {
+    format!("{:#}\n", C::schema())
 }
 
 /// A place in the schema.
@@ -28,8 +24,8 @@ pub(in crate::agent) fn json() -> String {
 pub(super) struct Node<'a>(&'a Value);
 
 impl Node<'static> {
-    pub(super) fn root() -> Self {
-        Node(&SCHEMA)
+    pub(super) fn root<C: Configuration>() -> Self {
+        Node(C::schema())
     }
 }
 

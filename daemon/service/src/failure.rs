@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use xdpgate::{ApplyError, PolicyError};
+use xdpgate::PolicyError;
 
 /// Why a command failed. Both binaries print it as one line, `error: ...`, on stderr.
 #[derive(Debug)]
@@ -41,14 +41,6 @@ impl Failure {
                 Self::Input(error.to_string())
             }
             _ => Self::input(file.display(), error),
-        }
-    }
-
-    /// A policy file was read and then not applied.
-    pub fn apply(file: &std::path::Path, error: &ApplyError) -> Self {
-        match error {
-            ApplyError::Policy(error) => Self::policy(file, error),
-            _ => Self::operation(error),
         }
     }
 

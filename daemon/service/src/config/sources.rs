@@ -1,6 +1,7 @@
 //! From flags, environment, file and defaults to one configuration that remembers where it is from.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -10,39 +11,37 @@ use toml::de::{DeTable, DeValue};
 use super::check::{check, join, nearest};
 use super::problem::Source;
 use super::schema::Node;
-use super::{Config, Invalid, Problem};
+use super::{Configuration, Invalid, Problem};
 
 /// What a flag says of a key.
 #[derive(Debug, Clone)]
-pub(in crate::agent) struct Override {
+pub struct Override {
+    /// The flag, as `--enforce`.
     pub flag: &'static str,
+    /// The key, as `api.listen`.
     pub key: &'static str,
+    /// What it is.
     pub value: Value,
 }
 
 /// A configuration that was read and is right.
 #[derive(Debug, Clone)]
-pub(in crate::agent) struct Loaded {
-    pub config: Config,
+pub struct Loaded<C> {
+    /// The configuration.
+    pub config: C,
     /// Of each key that something said, the default aside.
     pub sources: BTreeMap<String, Source>,
     /// What is strange and no error.
     pub warnings: Vec<String>,
 }
 
-/// Variables with this prefix are ours.
-const PREFIX: &str = "XDPGATED_";
-
-/// Names the file and is no key of it.
-pub(in crate::agent) const FILE_VARIABLE: &str = "XDPGATED_CONFIG";
-
 /// The variables of this process that may be of the configuration.
-pub(in crate::agent) fn environment() -> Vec<(String, String)> {
+pub fn environment<C: Configuration>() -> Vec<(String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     env::vars_os()
         .map(|(name, value)| (text(name), text(value)))
-        .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
-        .filter(|(name, _)| name != FILE_VARIABLE)
+        .filter(|(name, value)| name.starts_with(C::PREFIX) && !value.is_empty())
+        .filter(|(name, _)| name != C::FILE_VARIABLE)
         .collect()
 }
 
@@ -51,11 +50,11 @@ pub(in crate::agent) fn environment() -> Vec<(String, String)> {
 /// # Errors
 ///
 /// All that is wrong, in the order of the file. If it is no TOML, only what is wrong with that.
-pub(in crate::agent) fn load(
+pub fn load<C: Configuration>(
     file: Option<&Path>,
     environment: &[(String, String)],
     flags: &[Override],
-) -> Result<Loaded, Vec<Problem>> {
+) -> Result<Loaded<C>, Vec<Problem>> {
     let text = match file {
         Some(path) => fs::read_to_string(path).map_err(|error| {
             let reason = format!("{}: {error}", path.display());
@@ -76,7 +75,7 @@ pub(in crate::agent) fn load(
         };
         return Err(errors.iter().map(describe).collect());
     }
-    let mut layers = Layers::new();
+    let mut layers = Layers::<C>::new();
     layers.file(&file);
     layers.environment(environment);
     for flag in flags {
@@ -86,15 +85,15 @@ pub(in crate::agent) fn load(
 }
 
 /// The keys whose values differ.
-pub(in crate::agent) fn differences(one: &Config, other: &Config) -> Vec<String> {
+pub fn differences<C: Configuration>(one: &C, other: &C) -> Vec<String> {
     let (one, other) = (tree(one), tree(other));
     let mut keys = Vec::new();
-    compare(Node::root(), "", &one, &other, &mut keys);
+    compare(Node::root::<C>(), "", &one, &other, &mut keys);
     keys
 }
 
 /// `new` with what `former` has for these keys.
-pub(in crate::agent) fn keep(new: &Config, former: &Config, keys: &[String]) -> Config {
+pub fn keep<C: Configuration>(new: &C, former: &C, keys: &[String]) -> C {
     let (mut kept, former) = (tree(new), tree(former));
     for key in keys {
         put_back(&mut kept, &former, key);
@@ -113,7 +112,7 @@ fn compare(node: Node<'_>, key: &str, one: &Value, other: &Value, keys: &mut Vec
 }
 
 /// A configuration as a tree.
-pub(super) fn tree(config: &Config) -> Value {
+pub(super) fn tree<C: Configuration>(config: &C) -> Value {
     serde_json::to_value(config).expect("a configuration is a tree of texts and numbers")
 }
 
@@ -126,18 +125,20 @@ fn problem(source: Option<Source>, reason: String) -> Problem {
 }
 
 /// What was said so far, one upon the other.
-struct Layers {
+struct Layers<C> {
     values: Value,
     sources: BTreeMap<String, Source>,
     warnings: Vec<String>,
+    of: PhantomData<C>,
 }
 
-impl Layers {
+impl<C: Configuration> Layers<C> {
     fn new() -> Self {
         Self {
-            values: tree(&Config::default()),
+            values: tree(&C::default()),
             sources: BTreeMap::new(),
             warnings: Vec::new(),
+            of: PhantomData,
         }
     }
 
@@ -156,7 +157,7 @@ impl Layers {
     }
 
     fn file(&mut self, file: &Document<'_>) {
-        self.table(file, Node::root(), "", file.table);
+        self.table(file, Node::root::<C>(), "", file.table);
     }
 
     fn table(&mut self, file: &Document<'_>, node: Node<'_>, key: &str, table: &DeTable<'_>) {
@@ -177,7 +178,7 @@ impl Layers {
 
     fn environment(&mut self, environment: &[(String, String)]) {
         let mut known = Vec::new();
-        variables(Node::root(), "", &mut known);
+        variables(C::PREFIX, Node::root::<C>(), "", &mut known);
         for (variable, text) in environment {
             match known.iter().find(|(name, ..)| name == variable) {
                 Some((_, key, node)) => {
@@ -198,15 +199,16 @@ impl Layers {
         }
     }
 
-    fn finish(mut self, file: &Document<'_>) -> Result<Loaded, Vec<Problem>> {
+    fn finish(mut self, file: &Document<'_>) -> Result<Loaded<C>, Vec<Problem>> {
         let mut invalid = Vec::new();
-        check(Node::root(), "", &self.values, &mut invalid);
+        let root = Node::root::<C>();
+        check(root, root, "", &self.values, &mut invalid);
         // The rest is checked too, with the defaults in place of what is wrong.
-        let defaults = tree(&Config::default());
+        let defaults = tree(&C::default());
         for Invalid { key, .. } in &invalid {
             put_back(&mut self.values, &defaults, key);
         }
-        let config = serde_json::from_value::<Config>(self.values.clone());
+        let config = serde_json::from_value::<C>(self.values.clone());
         match &config {
             Ok(config) => invalid.extend(config.invalid()),
             Err(error) if invalid.is_empty() => {
@@ -272,13 +274,18 @@ fn put_back(values: &mut Value, defaults: &Value, key: &str) {
 }
 
 /// The variable of each key that has one: lists of tables have none.
-fn variables<'a>(node: Node<'a>, key: &str, known: &mut Vec<(String, String, Node<'a>)>) {
+fn variables<'a>(
+    prefix: &str,
+    node: Node<'a>,
+    key: &str,
+    known: &mut Vec<(String, String, Node<'a>)>,
+) {
     for (name, node) in node.keys().into_iter().flatten() {
         let key = join(key, name);
         if node.keys().is_some() {
-            variables(node, &key, known);
+            variables(prefix, node, &key, known);
         } else if node.element().is_none_or(|e| e.keys().is_none()) {
-            let variable = format!("{PREFIX}{}", key.replace('.', "_").to_uppercase());
+            let variable = format!("{prefix}{}", key.replace('.', "_").to_uppercase());
             known.push((variable, key, node));
         }
     }

@@ -7,7 +7,8 @@ use crate::failure::Failure;
 
 /// A value that its section does not take, by the key from the root: `interfaces.include[1]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::agent) struct Invalid {
+pub struct Invalid {
+    /// The key.
     pub key: String,
     /// What is wrong, and the mend where it is not obvious.
     pub reason: String,
@@ -15,7 +16,7 @@ pub(in crate::agent) struct Invalid {
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::agent) enum Source {
+pub enum Source {
     /// A line of the file.
     File(PathBuf, usize),
     /// A variable of the environment.
@@ -26,15 +27,18 @@ pub(in crate::agent) enum Source {
 
 /// Something that is wrong, with all that is needed to find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::agent) struct Problem {
+pub struct Problem {
+    /// Where it was said, if it is known.
     pub source: Option<Source>,
     /// Empty if the file is no TOML at that place.
     pub key: String,
+    /// What is wrong, and the mend.
     pub reason: String,
 }
 
 impl Invalid {
-    pub(in crate::agent) fn new(key: impl Into<String>, reason: impl fmt::Display) -> Self {
+    /// A key and what is wrong with it.
+    pub fn new(key: impl Into<String>, reason: impl fmt::Display) -> Self {
         Self {
             key: key.into(),
             reason: reason.to_string(),
@@ -44,7 +48,7 @@ impl Invalid {
 
 impl Invalid {
     /// Of a reason that begins with its key.
-    pub(in crate::agent) fn named(reason: &str) -> Self {
+    pub fn named(reason: &str) -> Self {
         let (key, reason) = reason.split_once(": ").unwrap_or(("", reason));
         Self::new(key, reason)
     }
@@ -52,7 +56,7 @@ impl Invalid {
 
 impl Problem {
     /// What a part of the daemon does not take: its reason begins with the key, or is of the section.
-    pub(in crate::agent) fn of(section: &str, reason: &str) -> Self {
+    pub fn of(section: &str, reason: &str) -> Self {
         let invalid = Invalid::named(reason);
         let (key, reason) = match invalid.key.starts_with(section) {
             true => (invalid.key, invalid.reason),
@@ -66,7 +70,7 @@ impl Problem {
     }
 
     /// All of them as one failure.
-    pub(in crate::agent) fn failure(problems: &[Self]) -> Failure {
+    pub fn failure(problems: &[Self]) -> Failure {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failure::Input(lines.join("\n"))
     }

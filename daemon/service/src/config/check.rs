@@ -5,16 +5,22 @@ use serde_json::Value;
 use super::Invalid;
 use super::schema::Node;
 
-/// All that is wrong. `key` is where the value is, from the root; empty for the root.
-pub(super) fn check(node: Node<'_>, key: &str, value: &Value, invalid: &mut Vec<Invalid>) {
+/// All that is wrong in a place of the schema `root`. `key` is where the value is, from the root; empty for the root.
+pub(super) fn check(
+    root: Node<'_>,
+    node: Node<'_>,
+    key: &str,
+    value: &Value,
+    invalid: &mut Vec<Invalid>,
+) {
     match value {
         // Left out.
         Value::Null => {}
         Value::Object(table) if node.keys().is_some() => {
             for (name, value) in table {
                 match node.key(name) {
-                    Some(node) => check(node, &join(key, name), value, invalid),
-                    None => invalid.push(Invalid::new(join(key, name), unknown(node, name))),
+                    Some(node) => check(root, node, &join(key, name), value, invalid),
+                    None => invalid.push(Invalid::new(join(key, name), unknown(root, node, name))),
                 }
             }
             for name in node.required().filter(|name| !table.contains_key(*name)) {
@@ -24,7 +30,7 @@ pub(super) fn check(node: Node<'_>, key: &str, value: &Value, invalid: &mut Vec<
         Value::Array(values) if node.kind() == "array" => {
             for (index, value) in values.iter().enumerate() {
                 if let Some(element) = node.element() {
-                    check(element, &format!("{key}[{index}]"), value, invalid);
+                    check(root, element, &format!("{key}[{index}]"), value, invalid);
                 }
             }
         }
@@ -53,13 +59,12 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, known)| known)
 }
 
-fn unknown(table: Node<'_>, name: &str) -> String {
+fn unknown(root: Node<'_>, table: Node<'_>, name: &str) -> String {
     let known = || table.keys().into_iter().flatten().map(|(key, _)| key);
     match nearest(name, known()) {
         Some(near) => format!("there is no such key; did you mean {near}?"),
         None => {
             // The key may be right and the section wrong.
-            let root = Node::root();
             let sections = root.keys().into_iter().flatten();
             let elsewhere = sections
                 .filter(|(_, section)| section.key(name).is_some())

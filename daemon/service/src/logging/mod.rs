@@ -3,7 +3,7 @@
 mod line;
 mod section;
 
-pub(super) use section::{Format, Level, Log};
+pub use section::{Format, Level, Log};
 
 use std::env;
 use std::io::{self, Write};
@@ -13,7 +13,8 @@ use std::sync::{PoisonError, RwLock};
 use env_filter::Filter;
 use log::{LevelFilter, Metadata, Record};
 
-use super::access::AUDIT;
+/// The target of the audit log: it is written whatever the level.
+pub const AUDIT: &str = "audit";
 
 /// The logger of this process.
 #[derive(Debug)]
@@ -42,10 +43,10 @@ enum Place {
 
 /// Changes what is logged, and how.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Control(&'static Logger);
+pub struct Control(&'static Logger);
 
 /// Logs to stderr from now on. To be called once.
-pub(super) fn install(log: Log) -> Control {
+pub fn install(log: Log) -> Control {
     let directives = env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let logger = Logger::new(log, Place::of_stderr(), directives);
     let logger: &'static Logger = Box::leak(Box::new(logger));
@@ -58,7 +59,7 @@ pub(super) fn install(log: Log) -> Control {
 
 impl Control {
     /// Logs by this level and in this form from the next record on.
-    pub(super) fn set(self, log: Log) {
+    pub fn set(self, log: Log) {
         log::set_max_level(self.0.change(log));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::Config;
+use super::Configuration;
 use super::check::join;
 use super::problem::Source;
 use super::schema::Node;
@@ -14,19 +14,20 @@ use super::sources::{Loaded, tree};
 const WIDTH: usize = 100;
 
 /// All keys with their defaults and what they are, as a file.
-pub(in crate::agent) fn default_file() -> String {
+pub fn default_file<C: Configuration>() -> String {
     let mut out = String::new();
-    comment(&mut out, Node::root().doc().unwrap_or_default());
-    table(&mut out, Node::root(), "", &tree(&Config::default()));
+    let root = Node::root::<C>();
+    comment(&mut out, root.doc().unwrap_or_default());
+    table(&mut out, root, "", &tree(&C::default()));
     out
 }
 
 /// All keys with the values in force, and where those are from that are not the default.
-pub(in crate::agent) fn effective(loaded: &Loaded) -> String {
+pub fn effective<C: Configuration>(loaded: &Loaded<C>) -> String {
     let mut out = String::new();
     values(
         &mut out,
-        Node::root(),
+        Node::root::<C>(),
         "",
         &tree(&loaded.config),
         &loaded.sources,

@@ -6,7 +6,10 @@ use clap::error::ErrorKind;
 use crate::failure::Failure;
 
 /// Parses the command line of this process. Help and version are printed and end it.
-pub(crate) fn parse<A: Parser>() -> Result<A, Failure> {
+///
+/// # Errors
+/// What is wrong, on one line, and where to read more.
+pub fn parse<A: Parser>() -> Result<A, Failure> {
     A::try_parse().map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion

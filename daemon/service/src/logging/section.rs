@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// What is logged on stderr, and in which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(in crate::agent) struct Log {
+pub struct Log {
     /// off, error, warn, info, debug or trace. `RUST_LOG` in the environment says it in more detail, and
     /// goes before this.
     pub level: Level,
@@ -19,7 +19,7 @@ pub(in crate::agent) struct Log {
     Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
 )]
 #[serde(rename_all = "lowercase")]
-pub(in crate::agent) enum Level {
+pub enum Level {
     /// Nothing
     Off,
     /// What failed
@@ -40,7 +40,7 @@ pub(in crate::agent) enum Level {
     Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
 )]
 #[serde(rename_all = "lowercase")]
-pub(in crate::agent) enum Format {
+pub enum Format {
     /// For people: time, level, where it comes from, message
     #[default]
     Text,
