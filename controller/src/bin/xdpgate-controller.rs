@@ -1,3 +1,7 @@
 //! The fleet controller of the XDP firewall xdpgate, and its command-line client.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xdpgate_controller::main()
+}
