@@ -4,6 +4,7 @@
 pub mod args;
 mod commands;
 pub mod config;
+pub mod feed;
 pub mod store;
 
 use std::process::ExitCode;
