@@ -6,6 +6,7 @@ pub mod client;
 mod commands;
 pub mod config;
 pub mod feed;
+pub mod rollout;
 pub mod store;
 
 use std::process::ExitCode;

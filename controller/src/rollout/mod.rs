@@ -1,0 +1,129 @@
+//! Staged rollouts: a new version of a policy reaches a few nodes first, then more, and goes back by itself where it
+//! does harm.
+//!
+//! A rollout is a record; [`step`] says what comes next, from what was observed. It looks at no clock and at no
+//! store, so whoever takes a step does it by one compare-and-swap of the record: several controllers may try, one
+//! makes it, and a controller that is killed in between leaves the record at a step, never within one.
+//!
+//! Which version a node has follows from the record and the node alone ([`Rollout::reaches`]): nothing is written per node.
+
+mod gates;
+mod plan;
+
+pub use gates::{Gates, Observed, Seen, Trouble};
+pub use plan::{Reach, Stage, rank};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A version of a policy on its way to the nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rollout {
+    /// Its identity; it decides by which nodes percentages begin.
+    pub id: String,
+    /// The policy.
+    pub policy: String,
+    /// The version that nodes have until they are reached.
+    pub from: u64,
+    /// The version that they get.
+    pub to: u64,
+    /// The stages, each reaching more nodes; the last one reaches all.
+    pub stages: Vec<Stage>,
+    /// What ends it.
+    pub gates: Gates,
+    /// How far it is.
+    pub state: State,
+    /// The stage that is reached, from 0.
+    pub stage: usize,
+    /// Since when it is in this stage, without the time in which it was paused.
+    #[schema(value_type = String, format = "date-time")]
+    pub since: Timestamp,
+    /// Why it is paused, aborted or rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How far a rollout is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It goes on by itself.
+    Running,
+    /// It waits for somebody to resume or abort it; nodes keep what they have.
+    Paused,
+    /// All nodes have the new version.
+    Done,
+    /// Somebody ended it; all nodes have the former version.
+    Aborted,
+    /// A gate ended it; all nodes have the former version.
+    RolledBack,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nothing yet, and why: for people.
+    Wait(String),
+    /// The next stage.
+    Advance,
+    /// All nodes have it.
+    Finish,
+    /// Back to the former version, everywhere.
+    RollBack(Trouble),
+}
+
+impl Rollout {
+    /// Whether it still decides which version a node has: if not, it is history.
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, State::Running | State::Paused)
+    }
+
+    /// Whether a node has the new version: by its id and labels alone.
+    pub fn reaches(&self, node: &str, selects: impl Fn(&str) -> bool) -> bool {
+        match self.state {
+            State::Done => true,
+            State::Aborted | State::RolledBack => false,
+            State::Running | State::Paused => self
+                .stages
+                .iter()
+                .take(self.stage + 1)
+                .any(|stage| stage.reach.holds(&self.id, node, &selects)),
+        }
+    }
+}
+
+/// What comes next of a rollout that runs, at a time.
+pub fn step(rollout: &Rollout, observed: &Observed, now: Timestamp) -> Step {
+    if rollout.state != State::Running {
+        return Step::Wait("it does not run".to_owned());
+    }
+    if let Some(trouble) = rollout.gates.trouble(observed) {
+        return Step::RollBack(trouble);
+    }
+    if observed.pending > 0 {
+        return Step::Wait(format!(
+            "{} of {} nodes have not answered",
+            observed.pending, observed.reached
+        ));
+    }
+    let Some(stage) = rollout.stages.get(rollout.stage) else {
+        return Step::Finish;
+    };
+    let baked = now.duration_since(rollout.since).as_secs();
+    let left = i64::from(stage.bake_seconds) - baked;
+    if left > 0 {
+        return Step::Wait(format!("{left} s of baking are left"));
+    }
+    if observed.reached == 0 && observed.offline == 0 && rollout.stage + 1 < rollout.stages.len() {
+        // A stage that reaches nobody has proved nothing.
+        return Step::Wait("the stage reaches no node: add one, or abort".to_owned());
+    }
+    match rollout.stage + 1 == rollout.stages.len() {
+        true => Step::Finish,
+        false => Step::Advance,
+    }
+}
+
+#[cfg(test)]
+mod tests;
