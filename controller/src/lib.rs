@@ -1,3 +1,4 @@
 //! The fleet controller of xdpgate: one desired state for many nodes. docs/fleet.md tells the whole.
 
+pub mod content;
 pub mod store;
