@@ -9,6 +9,7 @@
 //! the SHA-256 of their bytes; a record has the list of their names. So a small change of a large thing writes few
 //! bytes, history shares what did not change, and one transaction of a few records publishes any change.
 
+pub mod etcd;
 mod packed;
 pub mod sqlite;
 
