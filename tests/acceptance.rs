@@ -12,6 +12,8 @@ const ROOTS: &[&str] = &[
     "src",
     "daemon/src",
     "daemon/api/tests",
+    "controller/tests",
+    "controller/src",
 ];
 
 fn root() -> &'static Path {
