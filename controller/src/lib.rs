@@ -9,6 +9,8 @@ pub mod content;
 pub mod core;
 pub mod domain;
 pub mod feed;
+mod keep;
+mod open;
 pub mod rollout;
 pub mod store;
 
@@ -19,7 +21,9 @@ use args::{Cli, Command};
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
     let done = xdpgate_service::parse().map(|cli: Cli| match cli.command {
-        Command::Serve(_) | Command::Backup(_) | Command::Restore(_) => todo!(),
+        Command::Serve(_) => todo!(),
+        Command::Backup(args) => keep::backup(&args),
+        Command::Restore(args) => keep::restore(&args),
         Command::Check(args) => commands::check(&args),
         Command::Config(command) => commands::config(&command),
     });
