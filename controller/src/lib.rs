@@ -1,3 +1,5 @@
 //! The fleet controller of xdpgate: one desired state for many nodes. docs/fleet.md tells the whole.
 
+pub mod core;
+pub mod domain;
 pub mod store;
