@@ -2,4 +2,5 @@
 
 pub mod core;
 pub mod domain;
+pub mod fleet;
 pub mod store;

@@ -88,8 +88,14 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> Cache<K, V> {
         }
         inner.weight += inner.slots[key].weight;
         while inner.weight > self.most {
-            let kept = inner.slots.iter().filter(|(k, slot)| slot.weight > 0 && *k != key);
-            let Some(oldest) = kept.min_by_key(|(_, slot)| slot.used).map(|(k, _)| k.clone()) else {
+            let kept = inner
+                .slots
+                .iter()
+                .filter(|(k, slot)| slot.weight > 0 && *k != key);
+            let Some(oldest) = kept
+                .min_by_key(|(_, slot)| slot.used)
+                .map(|(k, _)| k.clone())
+            else {
                 return;
             };
             if let Some(slot) = inner.slots.remove(&oldest) {
@@ -99,6 +105,7 @@ impl<K: Eq + Hash + Clone, V: Clone + Send + Sync + 'static> Cache<K, V> {
     }
 
     /// What is there already, whoever asked for it.
+    #[cfg(test)]
     pub(super) fn ready(&self, key: &K) -> Option<V> {
         let inner = self.lock();
         inner.slots.get(key)?.value.peek().cloned()

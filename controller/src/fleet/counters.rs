@@ -117,7 +117,9 @@ impl Beat {
         let rates = heartbeat.rates.as_ref().map(|rates| {
             let interfaces = rates.interfaces.iter().filter_map(|i| i.rates.as_ref());
             let mut sum = Rates::default();
-            interfaces.chain(&rates.other).for_each(|rates| sum.add_verdicts(rates));
+            interfaces
+                .chain(&rates.other)
+                .for_each(|rates| sum.add_verdicts(rates));
             sum
         });
         let mut stats = HashMap::new();
@@ -151,7 +153,11 @@ impl Beat {
 
 /// A rate that a node says; one that is none would make every sum one that is none.
 fn sane(rate: f64) -> f64 {
-    if rate.is_finite() && rate > 0.0 { rate } else { 0.0 }
+    if rate.is_finite() && rate > 0.0 {
+        rate
+    } else {
+        0.0
+    }
 }
 
 impl Rates {
@@ -182,7 +188,11 @@ pub(super) struct Totals(HashMap<(Arc<str>, Fate), Count>);
 impl Totals {
     /// A heartbeat came after another one of the same node. Counters that are lower than before begin anew.
     pub(super) fn take(&mut self, before: &Beat, now: &Beat) {
-        let old: HashMap<_, _> = before.counts.iter().map(|(key, count)| (key, count)).collect();
+        let old: HashMap<_, _> = before
+            .counts
+            .iter()
+            .map(|(key, count)| (key, count))
+            .collect();
         let new: HashMap<_, _> = now.counts.iter().map(|(key, count)| (key, count)).collect();
         let lower = |key, old: &Count| {
             let now = new.get(key).copied().copied().unwrap_or_default();
@@ -190,7 +200,12 @@ impl Totals {
         };
         let began_anew = old.iter().any(|(key, count)| lower(*key, count));
         for (key, count) in &now.counts {
-            let base = old.get(key).filter(|_| !began_anew).copied().copied().unwrap_or_default();
+            let base = old
+                .get(key)
+                .filter(|_| !began_anew)
+                .copied()
+                .copied()
+                .unwrap_or_default();
             let place = if self.0.contains_key(key) || self.0.len() < REASONS {
                 self.0.entry(key.clone()).or_default()
             } else {
@@ -205,7 +220,8 @@ impl Totals {
     /// By reason and fate.
     pub(super) fn rows(&self) -> BTreeMap<(String, Fate), Count> {
         let rows = self.0.iter();
-        rows.map(|((reason, fate), count)| ((reason.to_string(), *fate), *count)).collect()
+        rows.map(|((reason, fate), count)| ((reason.to_string(), *fate), *count))
+            .collect()
     }
 }
 
@@ -229,7 +245,10 @@ pub struct RuleRow {
 }
 
 /// The rules with the most hits a second, then the most hits, then by id: the same order whoever reports first.
-pub(super) fn top_rules<'a>(beats: impl Iterator<Item = &'a Beat>, limit: usize) -> Vec<RuleRow> {
+pub(super) fn top_rules<'a>(
+    tops: impl Iterator<Item = &'a Box<[TopRule]>>,
+    limit: usize,
+) -> Vec<RuleRow> {
     // Summed in whole numbers of thousandths, so that the order of the nodes makes no difference.
     #[derive(Default)]
     struct Sum {
@@ -238,15 +257,22 @@ pub(super) fn top_rules<'a>(beats: impl Iterator<Item = &'a Beat>, limit: usize)
         nodes: u32,
     }
     let mut sums = HashMap::<&Arc<str>, Sum>::new();
-    for rule in beats.flat_map(|beat| &beat.top) {
+    for rule in tops.flatten() {
         let sum = sums.entry(&rule.id).or_insert_with(|| Sum {
             packets: Some(0),
             ..Sum::default()
         });
-        for (sum, rate) in sum.rates.iter_mut().zip([rule.matched, rule.bits, rule.dropped, rule.would_drop]) {
+        for (sum, rate) in
+            sum.rates
+                .iter_mut()
+                .zip([rule.matched, rule.bits, rule.dropped, rule.would_drop])
+        {
             *sum += (f64::from(rate) * 1000.0).round() as u128;
         }
-        sum.packets = sum.packets.zip(rule.packets).map(|(a, b)| a.saturating_add(b));
+        sum.packets = sum
+            .packets
+            .zip(rule.packets)
+            .map(|(a, b)| a.saturating_add(b));
         sum.nodes += 1;
     }
     let mut rows: Vec<_> = sums.into_iter().collect();
@@ -283,11 +309,20 @@ mod tests {
             bytes: packets * 64,
         };
         let verdicts = counts.iter().map(verdict).collect();
-        Beat::new(&Heartbeat { verdicts, ..Heartbeat::default() }, texts)
+        Beat::new(
+            &Heartbeat {
+                verdicts,
+                ..Heartbeat::default()
+            },
+            texts,
+        )
     }
 
     fn packets(totals: &Totals, reason: &str) -> u64 {
-        totals.rows().get(&(reason.to_owned(), Fate::Drop)).map_or(0, |count| count.packets)
+        totals
+            .rows()
+            .get(&(reason.to_owned(), Fate::Drop))
+            .map_or(0, |count| count.packets)
     }
 
     #[test]
@@ -329,14 +364,20 @@ mod tests {
         assert!(texts.0.lock().unwrap().0.len() < 3000);
         let rule = RuleRates {
             id: "é".repeat(500),
-            matched: Some(Rate { packets: f64::NAN, bits: f64::INFINITY }),
+            matched: Some(Rate {
+                packets: f64::NAN,
+                bits: f64::INFINITY,
+            }),
             dropped: -1.0,
             would_drop: 0.0,
         };
-        let heartbeat = Heartbeat { top_rules: vec![rule; 5000], ..Heartbeat::default() };
+        let heartbeat = Heartbeat {
+            top_rules: vec![rule; 5000],
+            ..Heartbeat::default()
+        };
         let beat = Beat::new(&heartbeat, &texts);
         assert_eq!(beat.top.len(), TOP);
-        assert_eq!(top_rules([&beat].into_iter(), 9)[0].matched, 0.0);
+        assert_eq!(top_rules([&beat.top].into_iter(), 9)[0].matched, 0.0);
     }
 
     #[test]
@@ -345,7 +386,10 @@ mod tests {
         let node = |rules: &[(&str, f64, u64)]| {
             let rates = rules.iter().map(|(id, rate, _)| RuleRates {
                 id: (*id).to_owned(),
-                matched: Some(Rate { packets: *rate, bits: 8.0 * rate }),
+                matched: Some(Rate {
+                    packets: *rate,
+                    bits: 8.0 * rate,
+                }),
                 ..RuleRates::default()
             });
             let stats = rules.iter().map(|(id, _, packets)| RuleStats {
@@ -365,17 +409,20 @@ mod tests {
             node(&[("fast", 1000.7, 5), ("more", 2.0, 11)]),
             node(&[("fast", 0.2, 5)]),
         ];
-        let rows = top_rules(nodes.iter(), 10);
+        let rows = top_rules(nodes.iter().map(|beat| &beat.top), 10);
         let ids: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
         assert_eq!(ids, ["fast", "more", "a", "b"]);
-        assert_eq!((rows[0].nodes, rows[0].packets, rows[1].nodes), (3, Some(15), 1));
+        assert_eq!(
+            (rows[0].nodes, rows[0].packets, rows[1].nodes),
+            (3, Some(15), 1)
+        );
         for rotated in 0..3 {
             let mut nodes = nodes.to_vec();
             nodes.rotate_left(rotated);
-            assert_eq!(top_rules(nodes.iter(), 10), rows);
+            assert_eq!(top_rules(nodes.iter().map(|beat| &beat.top), 10), rows);
             nodes.reverse();
-            assert_eq!(top_rules(nodes.iter(), 10), rows);
+            assert_eq!(top_rules(nodes.iter().map(|beat| &beat.top), 10), rows);
         }
-        assert_eq!(top_rules(nodes.iter(), 2), rows[..2]);
+        assert_eq!(top_rules(nodes.iter().map(|beat| &beat.top), 2), rows[..2]);
     }
 }

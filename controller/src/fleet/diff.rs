@@ -25,17 +25,28 @@ pub(super) fn diff(from: &Policy, to: &Policy) -> Vec<Change> {
     for (name, set) in to.sets() {
         match from.sets().get(name) {
             Some(before) if before == set => (),
-            Some(before) if before.counters() == set.counters() => entries(name, before, set, &mut out),
+            Some(before) if before.counters() == set.counters() => {
+                entries(name, before, set, &mut out)
+            }
             _ => out.push(Change::PutSet(name.clone(), set.clone())),
         }
     }
     let before: HashMap<_, _> = from.rules().iter().map(|rule| (&rule.id, rule)).collect();
     let after: HashMap<_, _> = to.rules().iter().map(|rule| (&rule.id, rule)).collect();
-    let gone = from.rules().iter().filter(|rule| !after.contains_key(&rule.id));
+    let gone = from
+        .rules()
+        .iter()
+        .filter(|rule| !after.contains_key(&rule.id));
     out.extend(gone.map(|rule| Change::RemoveRule(rule.id.clone())));
-    let news = to.rules().iter().filter(|rule| before.get(&rule.id) != Some(rule));
+    let news = to
+        .rules()
+        .iter()
+        .filter(|rule| before.get(&rule.id) != Some(rule));
     out.extend(news.map(|rule| Change::PutRule(rule.clone())));
-    let gone = from.sets().keys().filter(|name| !to.sets().contains_key(*name));
+    let gone = from
+        .sets()
+        .keys()
+        .filter(|name| !to.sets().contains_key(*name));
     out.extend(gone.map(|name| Change::RemoveSet(name.clone())));
     out
 }
@@ -44,12 +55,19 @@ fn entries(name: &SetName, before: &AddressSet, after: &AddressSet, out: &mut Ve
     let old: HashMap<Prefix, _> = before.entries().collect();
     let new: HashMap<Prefix, _> = after.entries().collect();
     let differs = |(prefix, expires): &(Prefix, _)| new.get(prefix) != Some(expires);
-    let gone: Vec<_> = before.entries().filter(differs).map(|(prefix, _)| prefix).collect();
+    let gone: Vec<_> = before
+        .entries()
+        .filter(differs)
+        .map(|(prefix, _)| prefix)
+        .collect();
     if gone.len() == before.len() {
         out.push(Change::PutSet(name.clone(), after.clone()));
         return;
     }
-    let added: Vec<_> = after.entries().filter(|(p, e)| old.get(p) != Some(e)).collect();
+    let added: Vec<_> = after
+        .entries()
+        .filter(|(p, e)| old.get(p) != Some(e))
+        .collect();
     if !gone.is_empty() {
         out.push(Change::RemoveEntries(name.clone(), gone));
     }

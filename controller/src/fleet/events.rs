@@ -106,7 +106,9 @@ mod tests {
     async fn who_reads_too_slowly_is_told_how_many_it_missed() {
         let events = Events::default();
         let mut slow = events.listen();
-        let online = |i: usize| Event::Online { node: NodeId::new(format!("n-{i}")).unwrap() };
+        let online = |i: usize| Event::Online {
+            node: NodeId::new(format!("n-{i}")).unwrap(),
+        };
         for i in 0..KEPT + 10 {
             events.tell(online(i));
         }

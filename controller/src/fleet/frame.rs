@@ -17,14 +17,14 @@ const WORTH_IT: usize = 256;
 
 /// A gRPC message with its five bytes of header.
 #[derive(Debug, Clone)]
-pub struct Frame {
+pub(super) struct Frame {
     plain: Bytes,
     packed: Option<Bytes>,
 }
 
 impl Frame {
     /// Encodes, and compresses if that saves something. Not for async threads if it may be large.
-    pub fn new(message: &impl Message) -> Self {
+    pub(super) fn new(message: &impl Message) -> Self {
         let length = message.encoded_len();
         let mut plain = BytesMut::with_capacity(5 + length);
         header(&mut plain, 0, length);
@@ -47,18 +47,13 @@ impl Frame {
     }
 
     /// The bytes for who takes zstd, or for who does not.
-    pub fn bytes(&self, zstd: bool) -> Bytes {
+    pub(super) fn bytes(&self, zstd: bool) -> Bytes {
         let packed = self.packed.as_ref().filter(|_| zstd);
         packed.unwrap_or(&self.plain).clone()
     }
 
-    /// How long the message is, not compressed.
-    pub fn len(&self) -> usize {
-        self.plain.len() - 5
-    }
-
     /// How much memory it takes.
-    pub fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         self.plain.len() + self.packed.as_ref().map_or(0, Bytes::len) + 64
     }
 }
@@ -137,6 +132,8 @@ impl<M: Message + Default> Decoder for Decode<M> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
         let message = M::decode(buffer);
-        message.map(Some).map_err(|e| Status::internal(e.to_string()))
+        message
+            .map(Some)
+            .map_err(|e| Status::internal(e.to_string()))
     }
 }

@@ -38,7 +38,7 @@ pub enum Seen {
 
 /// The heartbeats of one node.
 #[derive(Debug, Clone, Default)]
-pub struct Health {
+pub(super) struct Health {
     seen: Seen,
     last: Option<Instant>,
     /// Since when heartbeats have come without a gap.
@@ -68,7 +68,7 @@ impl Demands {
 
 impl Health {
     /// A heartbeat has come. `Some` if that has changed how the node is.
-    pub fn beat(&mut self, now: Instant, demands: &Demands) -> Option<Seen> {
+    pub(super) fn beat(&mut self, now: Instant, demands: &Demands) -> Option<Seen> {
         // What a late tick would have found.
         let turned = self.tick(now, demands);
         let run = *self.run.get_or_insert(now);
@@ -85,7 +85,7 @@ impl Health {
     }
 
     /// Time has passed. `Some` if that has changed how the node is.
-    pub fn tick(&mut self, now: Instant, demands: &Demands) -> Option<Seen> {
+    pub(super) fn tick(&mut self, now: Instant, demands: &Demands) -> Option<Seen> {
         let silent = now.duration_since(self.last?);
         if silent < demands.patience() {
             return None;
@@ -109,23 +109,22 @@ impl Health {
     }
 
     /// How the node is.
-    pub fn seen(&self) -> Seen {
+    pub(super) fn seen(&self) -> Seen {
         self.seen
     }
 
     /// When [`Health::tick`] may find something; `None` if nothing is awaited.
-    pub fn due(&self, demands: &Demands) -> Option<Instant> {
-        (self.seen == Seen::Online)
-            .then_some(self.last? + demands.patience())
+    pub(super) fn due(&self, demands: &Demands) -> Option<Instant> {
+        (self.seen == Seen::Online).then_some(self.last? + demands.patience())
     }
 
     /// When the last heartbeat came.
-    pub fn last(&self) -> Option<Instant> {
+    pub(super) fn last(&self) -> Option<Instant> {
         self.last
     }
 
     /// How many heartbeats are due since the last one and did not come.
-    pub fn missed(&self, now: Instant, demands: &Demands) -> u32 {
+    pub(super) fn missed(&self, now: Instant, demands: &Demands) -> u32 {
         let Some(last) = self.last else { return 0 };
         let every = demands.every.as_nanos().max(1);
         // Half an interval of grace: a heartbeat that is a little late is not missed.
@@ -134,7 +133,7 @@ impl Health {
     }
 
     /// Whether it changes so often that it must hold for longer.
-    pub fn is_damped(&self, now: Instant, demands: &Demands) -> bool {
+    pub(super) fn is_damped(&self, now: Instant, demands: &Demands) -> bool {
         let recent = |at: &&Instant| now.duration_since(**at) < demands.window;
         demands.flaps > 0 && self.changes.iter().filter(recent).count() >= demands.flaps
     }
@@ -164,13 +163,27 @@ mod tests {
         assert_eq!(health.seen(), Seen::Never);
         assert_eq!(health.beat(start, &DEMANDS), Some(Seen::Online));
         assert_eq!(health.beat(start + seconds(10), &DEMANDS), None);
-        assert_eq!(health.tick(start + seconds(39), &DEMANDS), None, "two are missed");
+        assert_eq!(
+            health.tick(start + seconds(39), &DEMANDS),
+            None,
+            "two are missed"
+        );
         assert_eq!(health.missed(start + seconds(39), &DEMANDS), 2);
         assert_eq!(health.due(&DEMANDS), Some(start + seconds(40)));
-        assert_eq!(health.tick(start + seconds(40), &DEMANDS), Some(Seen::Offline));
-        assert_eq!(health.tick(start + seconds(50), &DEMANDS), None, "said once");
+        assert_eq!(
+            health.tick(start + seconds(40), &DEMANDS),
+            Some(Seen::Offline)
+        );
+        assert_eq!(
+            health.tick(start + seconds(50), &DEMANDS),
+            None,
+            "said once"
+        );
         assert_eq!(health.due(&DEMANDS), None);
-        assert_eq!(health.beat(start + seconds(99), &DEMANDS), Some(Seen::Online));
+        assert_eq!(
+            health.beat(start + seconds(99), &DEMANDS),
+            Some(Seen::Online)
+        );
     }
 
     #[test]
@@ -207,7 +220,11 @@ mod tests {
             assert_eq!(health.beat(now, &DEMANDS), None);
             now += seconds(10);
         }
-        assert_eq!(health.beat(now, &DEMANDS), Some(Seen::Online), "60 s without a gap");
+        assert_eq!(
+            health.beat(now, &DEMANDS),
+            Some(Seen::Online),
+            "60 s without a gap"
+        );
         // Long after, it is a node like any other.
         now += seconds(700);
         assert_eq!(health.tick(now, &DEMANDS), Some(Seen::Offline));

@@ -122,14 +122,20 @@ mod tests {
             let passed = f64::from(i % 12);
             history.push(Sample {
                 at: start + Duration::from_secs(5 * u64::from(i)),
-                rates: known.then_some(Rates { passed, ..Rates::default() }),
+                rates: known.then_some(Rates {
+                    passed,
+                    ..Rates::default()
+                }),
                 of: i % 7,
                 nodes: 10,
                 online: 9 - i % 3,
             });
         }
         let fine = history.samples(Steps::Fine);
-        assert_eq!((fine.len(), fine[719].at), (720, start + Duration::from_secs(5 * 39_999)));
+        assert_eq!(
+            (fine.len(), fine[719].at),
+            (720, start + Duration::from_secs(5 * 39_999))
+        );
         let coarse = history.samples(Steps::Coarse);
         assert_eq!(coarse.len(), 1440);
         let gap = coarse.iter().find(|sample| sample.rates.is_none()).unwrap();

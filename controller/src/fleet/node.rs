@@ -115,6 +115,8 @@ pub(super) struct Inner {
     pub link: Option<Link>,
     pub about: Option<About>,
     pub held: Held,
+    /// The newest change for which it was known to have what it shall have.
+    pub confirmed: u64,
     /// The mode that it was told last.
     told: i32,
     /// Whether `held` is what it acknowledged, or was found to have as it shall.
@@ -169,7 +171,9 @@ impl Node {
     /// Takes one of so many places for a fetch, until the guard is dropped.
     pub(super) fn fetch(self: &Arc<Self>, most: u32) -> Option<Fetching> {
         let one_more = |many: u32| (many < most).then_some(many + 1);
-        let taken = self.fetches.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        let taken = self
+            .fetches
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         taken.is_ok().then(|| Fetching(self.clone()))
     }
 }
@@ -261,10 +265,10 @@ impl Inner {
             self.told = mode;
             self.acknowledged = true;
             self.drifted = false;
+            self.confirmed = self.confirmed.max(desired.sequence);
             return Next::Nothing;
         }
-        let same = |refusal: &&Refusal| refusal.hash == desired.hash && refusal.mode == mode;
-        match self.refusal.as_ref().filter(same) {
+        match self.refused(desired.hash, mode) {
             None => Next::Send(self.held.hash),
             Some(refusal) => match refusal.reason {
                 Reason::Base | Reason::Hash if refusal.was_delta => Next::Send(None),
@@ -281,8 +285,19 @@ impl Inner {
         self.held.hash == Some(desired.hash) && is_in(self.held.mode, mode_number(desired.mode))
     }
 
+    /// The refusal of this very content.
+    pub(super) fn refused(&self, hash: PolicyHash, mode: i32) -> Option<&Refusal> {
+        let refusal = self.refusal.as_ref();
+        refusal.filter(|refusal| refusal.hash == hash && refusal.mode == mode)
+    }
+
     /// A state is on its way.
-    pub(super) fn sent(&mut self, desired: &Desired, snapshot: Option<Arc<Snapshot>>, now: Instant) {
+    pub(super) fn sent(
+        &mut self,
+        desired: &Desired,
+        snapshot: Option<Arc<Snapshot>>,
+        now: Instant,
+    ) {
         self.force = false;
         self.suspect = false;
         self.sent = Some(Sent {
@@ -297,7 +312,12 @@ impl Inner {
     }
 
     /// The node has answered a state; `None` if that is not the one that was sent last.
-    pub(super) fn answered(&mut self, result: &v1::Result, error: Arc<str>, now: Instant) -> Option<Became> {
+    pub(super) fn answered(
+        &mut self,
+        result: &v1::Result,
+        error: Arc<str>,
+        now: Instant,
+    ) -> Option<Became> {
         let state = result.state.as_ref()?;
         let is_it = |sent: &mut Sent| {
             sent.sequence == state.sequence && sent.hash.as_bytes()[..] == state.hash
@@ -308,9 +328,14 @@ impl Inner {
             self.held = Held {
                 sequence: sent.sequence,
                 hash: Some(sent.hash),
-                mode: if sent.mode == unspecified { self.held.mode } else { sent.mode },
+                mode: if sent.mode == unspecified {
+                    self.held.mode
+                } else {
+                    sent.mode
+                },
             };
             self.told = sent.mode;
+            self.confirmed = self.confirmed.max(sent.sequence);
             self.acknowledged = true;
             self.refusal = None;
             self.drifted = false;

@@ -75,6 +75,8 @@ pub(super) struct Session {
     pub node: Arc<Node>,
     pub number: u64,
     pub link: Link,
+    /// Of the node's certificate.
+    pub serial: Option<String>,
     pub up: Messages,
     pub down: mpsc::Sender<Result<Bytes, Status>>,
     pub control: mpsc::Receiver<Control>,
@@ -144,7 +146,7 @@ impl Session {
     }
 
     async fn serve(mut self) -> Result<std::convert::Infallible, Status> {
-        let mut view = self.fleet.view.clone();
+        let mut targets = self.fleet.targets.clone();
         let config = &self.fleet.config;
         let mut budget = Budget::new(config.messages_per_second, config.messages_burst);
         let mut making: Option<Making> = None;
@@ -153,11 +155,13 @@ impl Session {
             let now = Instant::now();
             let mut wake = self.overdue(now)?;
             {
-                let seen = view.borrow_and_update().clone();
-                self.fleet.membership(&seen, &self.node.id, None)?;
+                let seen = targets.borrow_and_update().clone();
+                self.fleet
+                    .membership(&seen, &self.node.id, self.serial.as_deref())?;
                 if making.is_none()
-                    && let Some(desired) = seen.desired(&self.node.id)
+                    && let Some(target) = seen.nodes.get(&self.node.id)
                 {
+                    let desired = target.desired.clone();
                     let next = self.node.lock().next(&desired, now);
                     match next {
                         Next::Nothing => (),
@@ -187,7 +191,7 @@ impl Session {
                     self.node.lock().sent(&desired, out.snapshot, Instant::now());
                     self.send(frame)?;
                 }
-                changed = view.changed() => {
+                changed = targets.changed() => {
                     if changed.is_err() {
                         return Err(Status::unavailable("the controller stops"));
                     }
@@ -241,7 +245,9 @@ impl Session {
     async fn control(&mut self, control: Option<Control>, asks: &mut Asks) -> Result<(), Status> {
         match control {
             // The node has been forgotten.
-            None => Err(Status::unauthenticated("the node is no member of this fleet")),
+            None => Err(Status::unauthenticated(
+                "the node is no member of this fleet",
+            )),
             Some(Control::End(status)) => Err(status),
             Some(Control::Look) => Ok(()),
             Some(Control::Drain(after)) => {
@@ -254,7 +260,9 @@ impl Session {
             Some(Control::Ask(question, reply)) => {
                 asks.sweep(self)?;
                 // Who asks sees that the reply is dropped.
-                let Some(id) = asks.open(reply) else { return Ok(()) };
+                let Some(id) = asks.open(reply) else {
+                    return Ok(());
+                };
                 self.ask(id, question)
             }
         }
@@ -277,7 +285,9 @@ impl Session {
                 }
             }
             Some(Up::Hello(_)) => {
-                return Err(Status::invalid_argument("hello comes once, as the first message"));
+                return Err(Status::invalid_argument(
+                    "hello comes once, as the first message",
+                ));
             }
             // Of a newer version.
             None => (),
@@ -346,7 +356,12 @@ impl Asks {
             Reply::Once(reply) => reply.is_closed(),
             Reply::Events { to, .. } => to.is_closed(),
         };
-        let over: Vec<u64> = self.open.iter().filter(|(_, r)| is_over(r)).map(|(id, _)| *id).collect();
+        let over: Vec<u64> = self
+            .open
+            .iter()
+            .filter(|(_, r)| is_over(r))
+            .map(|(id, _)| *id)
+            .collect();
         for id in over {
             if let Some(Reply::Events { .. }) = self.open.remove(&id) {
                 session.ask(id, ask::Question::Stop(id))?;

@@ -5,7 +5,7 @@
 //! that has the chunks of the last one fetches a few. What did not change since the last snapshot is not even
 //! encoded again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use prost::Message;
@@ -36,7 +36,7 @@ pub(super) struct Chunk {
 
 /// A policy in chunks.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     frame: String,
     /// The rules, and the chunks of each part of them.
     policy: Arc<Policy>,
@@ -77,7 +77,11 @@ impl Chunks {
             digest: digest.0.to_vec(),
             content,
         });
-        let chunk = Arc::new(Chunk { digest, size, frame });
+        let chunk = Arc::new(Chunk {
+            digest,
+            size,
+            frame,
+        });
         lock().insert(digest, Arc::downgrade(&chunk));
         chunk
     }
@@ -102,9 +106,16 @@ impl Snapshot {
         let mut of_rules = Vec::new();
         let mut from = 0;
         while from < rules.len() {
-            let to = from + boundary(&rules[from..], RULES, |rule| xxh3_64(rule.id.as_str().as_bytes()));
+            let to = from
+                + boundary(&rules[from..], RULES, |rule| {
+                    xxh3_64(rule.id.as_str().as_bytes())
+                });
             let made = same(from, to).unwrap_or_else(|| of_part(&rules[from..to], chunks));
-            of_rules.push(Part { from, to, chunks: made });
+            of_rules.push(Part {
+                from,
+                to,
+                chunks: made,
+            });
             from = to;
         }
         let sets = policy.sets().iter().map(|(name, set)| Set {
@@ -129,7 +140,9 @@ impl Snapshot {
     fn parts(&self) -> impl Iterator<Item = (&str, &Part)> {
         let rules = self.policy.rules();
         let first = |part: &Part| rules.get(part.from).map(|rule| rule.id.as_str());
-        self.rules.iter().filter_map(move |part| Some((first(part)?, part)))
+        self.rules
+            .iter()
+            .filter_map(move |part| Some((first(part)?, part)))
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Chunk>> {
@@ -138,7 +151,7 @@ impl Snapshot {
     }
 
     /// How large all chunks are together.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
@@ -148,7 +161,8 @@ impl Snapshot {
     }
 
     /// The names of all chunks.
-    pub fn digests(&self) -> HashSet<Digest> {
+    #[cfg(test)]
+    pub(super) fn digests(&self) -> std::collections::HashSet<Digest> {
         self.by_digest.keys().copied().collect()
     }
 
@@ -171,7 +185,11 @@ impl Snapshot {
     /// How much memory it takes, chunks that it shares with others as if it had them alone.
     pub(super) fn weight(&self) -> usize {
         let chunks = self.by_digest.values();
-        chunks.map(|chunk| chunk.frame.weight() + 128).sum::<usize>() + self.frame.len() + 256
+        chunks
+            .map(|chunk| chunk.frame.weight() + 128)
+            .sum::<usize>()
+            + self.frame.len()
+            + 256
     }
 }
 
@@ -196,7 +214,11 @@ fn frame(policy: &Policy) -> String {
 
 /// How many of these are before the next boundary: the first has none before it.
 fn boundary<T>(items: &[T], (mean, most): (u64, usize), hash: impl Fn(&T) -> u64) -> usize {
-    let next = items.iter().take(most).skip(1).position(|item| hash(item).is_multiple_of(mean));
+    let next = items
+        .iter()
+        .take(most)
+        .skip(1)
+        .position(|item| hash(item).is_multiple_of(mean));
     next.map_or(items.len().min(most), |place| place + 1)
 }
 
@@ -225,7 +247,11 @@ fn of_set(set: &AddressSet, chunks: &Chunks) -> Vec<Arc<Chunk>> {
     let entries: Vec<_> = set.entries().collect();
     let mut out = Vec::new();
     for alike in entries.chunk_by(|a, b| kind(a) == kind(b)) {
-        let sizes = if alike[0].1.is_some() { EXPIRING } else { ENTRIES };
+        let sizes = if alike[0].1.is_some() {
+            EXPIRING
+        } else {
+            ENTRIES
+        };
         let mut rest = alike;
         while !rest.is_empty() {
             let (part, after) = rest.split_at(boundary(rest, sizes, |(prefix, _)| hash(prefix)));
@@ -256,10 +282,18 @@ mod tests {
         let mut builder = Policy::builder();
         if entries > 0 {
             let hosts = (0..entries).map(|i| Prefix::host(std::net::Ipv4Addr::from(i * 7).into()));
-            builder = builder.set(SetName::new("bad").unwrap(), AddressSet::from_prefixes(hosts));
+            builder = builder.set(
+                SetName::new("bad").unwrap(),
+                AddressSet::from_prefixes(hosts),
+            );
         }
         for i in 0..rules {
-            let text = format!("{{ id: r-{i}, priority: {}, match: {{ src: 10.0.{}.{} }}, action: drop }}", i / 10, i / 256 % 256, i % 256);
+            let text = format!(
+                "{{ id: r-{i}, priority: {}, match: {{ src: 10.0.{}.{} }}, action: drop }}",
+                i / 10,
+                i / 256 % 256,
+                i % 256
+            );
             builder = builder.rule(Rule::from_yaml(&text).unwrap());
         }
         Arc::new(builder.build().unwrap())
@@ -275,7 +309,8 @@ mod tests {
         let first = policy(3000, 60_000);
         let before = Snapshot::new(&first, None, &chunks);
         assert!(before.digests().len() > 40, "{}", before.digests().len());
-        let rule = Rule::from_yaml("{ id: new, priority: 120, match: { src: 192.0.2.1 }, action: drop }");
+        let rule =
+            Rule::from_yaml("{ id: new, priority: 120, match: { src: 192.0.2.1 }, action: drop }");
         let entry = ("192.0.2.77".parse().unwrap(), None);
         let more = [
             Change::PutRule(rule.unwrap()),

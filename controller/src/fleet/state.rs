@@ -86,15 +86,39 @@ impl State {
         Self::Revoked,
     ];
 
+    /// All of them, the one that asks for most attention first.
+    pub const WORST: [Self; 10] = [
+        Self::Offline,
+        Self::Drifted,
+        Self::Refused,
+        Self::Stale,
+        Self::Connecting,
+        Self::Draining,
+        Self::Fresh,
+        Self::NeverConnected,
+        Self::Maintenance,
+        Self::Revoked,
+    ];
+
     /// The first that holds.
     pub fn of(facts: &Facts) -> Self {
         match *facts {
             Facts { revoked: true, .. } => Self::Revoked,
-            Facts { maintenance: true, .. } => Self::Maintenance,
-            Facts { known: false, session: false, .. } => Self::NeverConnected,
+            Facts {
+                maintenance: true, ..
+            } => Self::Maintenance,
+            Facts {
+                known: false,
+                session: false,
+                ..
+            } => Self::NeverConnected,
             Facts { offline: true, .. } => Self::Offline,
             Facts { draining: true, .. } => Self::Draining,
-            Facts { session: true, beat: false, .. } => Self::Connecting,
+            Facts {
+                session: true,
+                beat: false,
+                ..
+            } => Self::Connecting,
             Facts { session: false, .. } | Facts { missed: 1.., .. } => Self::Stale,
             Facts { drifted: true, .. } => Self::Drifted,
             Facts { refused: true, .. } => Self::Refused,
@@ -116,31 +140,136 @@ mod tests {
 
     #[test]
     fn r88_each_state_of_the_table_and_what_its_numbers_are_worth() {
-        let well = Facts { known: true, session: true, beat: true, ..Facts::default() };
+        let well = Facts {
+            known: true,
+            session: true,
+            beat: true,
+            ..Facts::default()
+        };
         let table = [
             (Facts::default(), State::NeverConnected, false),
-            (Facts { session: true, ..Facts::default() }, State::Connecting, false),
-            (Facts { beat: false, ..well }, State::Connecting, false),
+            (
+                Facts {
+                    session: true,
+                    ..Facts::default()
+                },
+                State::Connecting,
+                false,
+            ),
+            (
+                Facts {
+                    beat: false,
+                    ..well
+                },
+                State::Connecting,
+                false,
+            ),
             (well, State::Fresh, true),
             (Facts { missed: 1, ..well }, State::Stale, false),
-            (Facts { session: false, ..well }, State::Stale, false),
-            (Facts { offline: true, missed: 3, ..well }, State::Offline, false),
-            (Facts { offline: true, session: false, ..well }, State::Offline, false),
-            (Facts { drifted: true, refused: true, ..well }, State::Drifted, true),
-            (Facts { refused: true, ..well }, State::Refused, true),
-            (Facts { refused: true, missed: 2, ..well }, State::Stale, false),
-            (Facts { draining: true, ..well }, State::Draining, true),
-            (Facts { draining: true, offline: true, ..well }, State::Offline, false),
-            (Facts { maintenance: true, ..well }, State::Maintenance, true),
-            (Facts { maintenance: true, ..Facts::default() }, State::Maintenance, false),
-            (Facts { revoked: true, maintenance: true, ..well }, State::Revoked, false),
+            (
+                Facts {
+                    session: false,
+                    ..well
+                },
+                State::Stale,
+                false,
+            ),
+            (
+                Facts {
+                    offline: true,
+                    missed: 3,
+                    ..well
+                },
+                State::Offline,
+                false,
+            ),
+            (
+                Facts {
+                    offline: true,
+                    session: false,
+                    ..well
+                },
+                State::Offline,
+                false,
+            ),
+            (
+                Facts {
+                    drifted: true,
+                    refused: true,
+                    ..well
+                },
+                State::Drifted,
+                true,
+            ),
+            (
+                Facts {
+                    refused: true,
+                    ..well
+                },
+                State::Refused,
+                true,
+            ),
+            (
+                Facts {
+                    refused: true,
+                    missed: 2,
+                    ..well
+                },
+                State::Stale,
+                false,
+            ),
+            (
+                Facts {
+                    draining: true,
+                    ..well
+                },
+                State::Draining,
+                true,
+            ),
+            (
+                Facts {
+                    draining: true,
+                    offline: true,
+                    ..well
+                },
+                State::Offline,
+                false,
+            ),
+            (
+                Facts {
+                    maintenance: true,
+                    ..well
+                },
+                State::Maintenance,
+                true,
+            ),
+            (
+                Facts {
+                    maintenance: true,
+                    ..Facts::default()
+                },
+                State::Maintenance,
+                false,
+            ),
+            (
+                Facts {
+                    revoked: true,
+                    maintenance: true,
+                    ..well
+                },
+                State::Revoked,
+                false,
+            ),
         ];
         for (facts, state, counts) in table {
             assert_eq!(State::of(&facts), state, "{facts:?}");
             assert_eq!(facts.is_authoritative(), counts, "{facts:?}");
         }
         for state in State::ALL {
-            assert!(table.iter().any(|row| row.1 == state), "{state:?} is not in the table");
+            assert!(
+                table.iter().any(|row| row.1 == state),
+                "{state:?} is not in the table"
+            );
         }
     }
 }

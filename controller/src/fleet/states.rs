@@ -90,7 +90,9 @@ impl States {
     pub(super) fn new(epoch: &str, signer: Option<Arc<dyn Signer>>, sizes: &Sizes) -> Self {
         let of_changes = |changes: &Changes| {
             let changes = changes.iter().flat_map(|changes| changes.iter());
-            64 + changes.map(|change| 64 + 2 * change.encoded_len()).sum::<usize>()
+            64 + changes
+                .map(|change| 64 + 2 * change.encoded_len())
+                .sum::<usize>()
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -124,7 +126,10 @@ impl States {
     }
 
     fn base(&self, hash: &PolicyHash) -> Option<Arc<Policy>> {
-        self.bases.lock().unwrap_or_else(PoisonError::into_inner).get(hash)
+        self.bases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(hash)
     }
 
     /// What brings a node that has `base` to `desired`; without a base a snapshot.
@@ -141,12 +146,20 @@ impl States {
         self.frames.get(key, make).await
     }
 
-    async fn make(self: Arc<Self>, base: Option<PolicyHash>, desired: Arc<Desired>, mode: i32) -> Outgoing {
+    async fn make(
+        self: Arc<Self>,
+        base: Option<PolicyHash>,
+        desired: Arc<Desired>,
+        mode: i32,
+    ) -> Outgoing {
         let to = self.state(&desired, mode).await;
         if let Some(base) = base
             && let Some(delta) = self.delta(base, &desired, &to).await
         {
-            return Outgoing { frame: delta, snapshot: None };
+            return Outgoing {
+                frame: delta,
+                snapshot: None,
+            };
         }
         let snapshot = self.snapshot(&desired).await;
         let states = self.clone();
@@ -175,7 +188,9 @@ impl States {
             sign::sign(&mut state, signer.as_deref());
             Arc::new(state)
         };
-        self.signatures.get((desired.hash, desired.sequence, mode), make).await
+        self.signatures
+            .get((desired.hash, desired.sequence, mode), make)
+            .await
     }
 
     async fn delta(

@@ -18,12 +18,16 @@ type Entry = (Prefix, Option<Timestamp>);
 /// A message that says something which is not so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Wrong(pub String);
+pub(super) struct Wrong(String);
 
 /// The changes as messages; `None` if there is one that the protocol does not have.
-pub fn changes(changes: &[Change]) -> Option<Vec<fleet::Change>> {
+pub(super) fn changes(changes: &[Change]) -> Option<Vec<fleet::Change>> {
     let mut out: Vec<fleet::Change> = Vec::with_capacity(changes.len());
-    let mut push = |change| out.push(fleet::Change { change: Some(change) });
+    let mut push = |change| {
+        out.push(fleet::Change {
+            change: Some(change),
+        })
+    };
     let mut entries: Option<fleet::Entries> = None;
     for change in changes {
         // What goes and what comes of one set is one message.
@@ -40,12 +44,20 @@ pub fn changes(changes: &[Change]) -> Option<Vec<fleet::Change>> {
         let is = match change {
             Change::AddEntries(set, added) => {
                 let add = Some(pack(added.iter().copied()));
-                push(Either::Entries(fleet::Entries { set: set.to_string(), remove: None, add }));
+                push(Either::Entries(fleet::Entries {
+                    set: set.to_string(),
+                    remove: None,
+                    add,
+                }));
                 continue;
             }
             Change::RemoveEntries(set, gone) => {
                 let remove = Some(pack(gone.iter().map(|prefix| (*prefix, None))));
-                entries = Some(fleet::Entries { set: set.to_string(), remove, add: None });
+                entries = Some(fleet::Entries {
+                    set: set.to_string(),
+                    remove,
+                    add: None,
+                });
                 continue;
             }
             Change::CreateRule(rule) => Is::CreateRule(rule.to_json()),
@@ -66,7 +78,11 @@ pub fn changes(changes: &[Change]) -> Option<Vec<fleet::Change>> {
                 if set.len() > 1 {
                     let add = Some(pack(set.entries().skip(1)));
                     let set = name.to_string();
-                    push(Either::Entries(fleet::Entries { set, remove: None, add }));
+                    push(Either::Entries(fleet::Entries {
+                        set,
+                        remove: None,
+                        add,
+                    }));
                 }
                 continue;
             }
@@ -121,7 +137,7 @@ fn entry((prefix, expires): Entry) -> v1::SetEntry {
 }
 
 /// Entries as a message: packed where they do not expire.
-pub fn pack(entries: impl Iterator<Item = Entry>) -> v1::SetEntries {
+pub(super) fn pack(entries: impl Iterator<Item = Entry>) -> v1::SetEntries {
     let mut out = v1::SetEntries::default();
     for (prefix, expires) in entries {
         match (prefix.addr(), expires) {
@@ -143,7 +159,7 @@ pub fn pack(entries: impl Iterator<Item = Entry>) -> v1::SetEntries {
 ///
 /// # Errors
 /// One of them is none.
-pub fn unpack(entries: &v1::SetEntries, into: &mut AddressSetBuilder) -> Result<(), Wrong> {
+pub(super) fn unpack(entries: &v1::SetEntries, into: &mut AddressSetBuilder) -> Result<(), Wrong> {
     for given in &entries.entries {
         let (prefix, expires) = read_entry(given)?;
         into.push(prefix, expires);
@@ -172,7 +188,7 @@ fn read_entry(given: &v1::SetEntry) -> Result<Entry, Wrong> {
 ///
 /// # Errors
 /// One of them is none that this version knows.
-pub fn read_changes(changes: &[fleet::Change]) -> Result<Vec<Change>, Wrong> {
+pub(super) fn read_changes(changes: &[fleet::Change]) -> Result<Vec<Change>, Wrong> {
     let mut out = Vec::with_capacity(changes.len());
     for change in changes {
         match &change.change {
@@ -230,7 +246,9 @@ fn read_change(change: &Is) -> Result<Change, Wrong> {
             })
         }
         Is::AddEntries(_) | Is::RemoveEntries(_) => {
-            return Err(Wrong("entries of sets have a message of their own".to_owned()));
+            return Err(Wrong(
+                "entries of sets have a message of their own".to_owned(),
+            ));
         }
     })
 }
@@ -273,7 +291,11 @@ mod tests {
         let until = Some("2030-01-01T00:00:00.123456789Z".parse().unwrap());
         let bad = SetName::new("bad").unwrap();
         let new = SetName::new("new").unwrap();
-        let entries = |text: &str| text.split(' ').map(|p| p.parse().unwrap()).collect::<Vec<Prefix>>();
+        let entries = |text: &str| {
+            text.split(' ')
+                .map(|p| p.parse().unwrap())
+                .collect::<Vec<Prefix>>()
+        };
         let set = AddressSet::from_entries([
             ("198.51.100.0/24".parse().unwrap(), until),
             ("2001:db8:1::/48".parse().unwrap(), None),
@@ -287,25 +309,41 @@ mod tests {
             Change::RemoveEntries(bad.clone(), entries("2001:db8::1")),
             Change::CreateSet(new.clone(), set.clone()),
             Change::PutSet(new.clone(), set.clone()),
-            Change::CreateRule(Rule::from_yaml("{ id: b, match: { src: '@new' }, action: drop }").unwrap()),
+            Change::CreateRule(
+                Rule::from_yaml("{ id: b, match: { src: '@new' }, action: drop }").unwrap(),
+            ),
             Change::PutRule(Rule::from_yaml("{ id: c, priority: 7, action: pass }").unwrap()),
             Change::EnableRule(RuleId::new("c").unwrap(), false),
             Change::RemoveRule(RuleId::new("a").unwrap()),
             Change::DefaultVerdict(Verdict::Drop),
             Change::Malformed(Verdict::Drop),
-            Change::Failsafe(Failsafe { enabled: true, ssh_from: entries("198.51.100.0/24") }),
+            Change::Failsafe(Failsafe {
+                enabled: true,
+                ssh_from: entries("198.51.100.0/24"),
+            }),
             Change::FailsafeWithoutSsh,
             Change::RemoveSet(bad),
         ];
         // From each prefix of the list: so that no later change hides what an earlier one did.
         for many in 1..=all.len() {
-            let made = policy.change(&all[..many], Atomicity::AllOrNothing).unwrap();
+            let made = policy
+                .change(&all[..many], Atomicity::AllOrNothing)
+                .unwrap();
             let read = read_changes(&changes(&all[..many]).unwrap()).unwrap();
             let again = policy.change(&read, Atomicity::AllOrNothing).unwrap();
-            assert_eq!(again.policy.hash(), made.policy.hash(), "{:?}", all[many - 1]);
+            assert_eq!(
+                again.policy.hash(),
+                made.policy.hash(),
+                "{:?}",
+                all[many - 1]
+            );
         }
         let entries = |change: &fleet::Change| matches!(change.change, Some(Either::Entries(_)));
         let merged = changes(&all[..3]).unwrap();
-        assert_eq!(merged.iter().filter(|c| entries(c)).count(), 2, "{merged:?}");
+        assert_eq!(
+            merged.iter().filter(|c| entries(c)).count(),
+            2,
+            "{merged:?}"
+        );
     }
 }
