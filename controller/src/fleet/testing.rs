@@ -238,6 +238,13 @@ impl Node {
         Self { manners, ..self }
     }
 
+    /// The same with a policy in force that did not come from a controller.
+    pub fn holding(mut self, policy: &Arc<Policy>, hash: PolicyHash) -> Self {
+        self.policy = Some(policy.clone());
+        self.seen.hash = Some(hash);
+        self
+    }
+
     /// What it has.
     pub fn seen(&self) -> &Seen {
         &self.seen
