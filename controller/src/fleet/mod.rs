@@ -16,7 +16,6 @@
 mod ask;
 mod cache;
 mod counters;
-mod diff;
 mod events;
 mod frame;
 mod health;

@@ -11,11 +11,12 @@ use xdpgate::policy::PolicyHash;
 use xdpgate_api::fleet::v1::{self, from_controller::Message as Down};
 
 use super::cache::Cache;
-use super::diff::diff;
+
 use super::frame::Frame;
 use super::sign::{self, Signer};
 use super::snapshot::{Chunks, Snapshot};
 use super::wire;
+use crate::domain::diff::between;
 use super::{Desired, Sizes};
 
 /// A delta up to this many bytes is sent without a look at the snapshot.
@@ -206,7 +207,7 @@ impl States {
             let (states, to) = (self.clone(), desired.policy.clone());
             let make = move || async move {
                 let states = states;
-                let made = move || wire::changes(&diff(&base, &to)).map(Arc::new);
+                let made = move || wire::changes(&between(&base, &to)).map(Arc::new);
                 states.off_thread(made).await
             };
             self.changes.get((from, desired.hash), make).await?

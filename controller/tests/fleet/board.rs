@@ -174,8 +174,11 @@ impl Board {
         node.start(self.channel().await)
     }
 
-    pub(crate) async fn wait(&self, revision: u64) -> Progress {
-        self.fleet.wait(&Scope::Revision(revision), 1.0, Duration::from_secs(20)).await
+    /// Waits until so many nodes have a change in force.
+    pub(crate) async fn applied(&self, revision: u64, nodes: usize) -> Progress {
+        let progress = || self.fleet.progress(&Scope::Revision(revision));
+        until("the change", || progress().applied == nodes).await;
+        progress()
     }
 }
 

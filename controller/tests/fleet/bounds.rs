@@ -62,7 +62,7 @@ async fn no_more_sessions_than_allowed_and_a_second_one_ends_the_first() {
     let (_, status) = board.run(board.node("c")).await.ended().await;
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.get_details_retry_info().is_some());
-    assert_eq!(board.wait(revision).await.applied, 2);
+    board.applied(revision, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +156,7 @@ async fn at_its_stop_the_controller_tells_nodes_to_go_and_ends_those_that_stay()
     let revision = board.set(&["a", "b"], &policy(3), None);
     let a = board.run(board.node("a")).await;
     let b = board.run(board.node("b")).await;
-    assert_eq!(board.wait(revision).await.applied, 2);
+    board.applied(revision, 2).await;
     board.fleet.drain(Duration::from_millis(200), Duration::from_millis(300)).await;
     for node in [a, b] {
         let (node, status) = node.ended().await;

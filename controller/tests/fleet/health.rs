@@ -15,7 +15,7 @@ async fn r85_three_missed_heartbeats_are_offline_and_one_good_one_is_online_and_
     assert_eq!(board.fleet.state(&id("a")).unwrap().0, State::NeverConnected);
     let mut events = board.fleet.events();
     let node = board.run(board.node("a")).await;
-    assert_eq!(board.wait(revision).await.applied, 1);
+    board.applied(revision, 1).await;
     until("fresh", || board.fleet.state(&id("a")).unwrap().0 == State::Fresh).await;
 
     // It hangs up: stale at once, and offline only after three heartbeats.
@@ -34,7 +34,7 @@ async fn r85_three_missed_heartbeats_are_offline_and_one_good_one_is_online_and_
     assert_eq!(board.fleet.state(&id("a")).unwrap().0, State::Offline, "no heartbeat yet");
     node.tell(Order::Behave(Manners::default())).await;
     until("fresh", || board.fleet.state(&id("a")).unwrap().0 == State::Fresh).await;
-    assert_eq!(board.wait(revision).await.applied, 1);
+    board.applied(revision, 1).await;
 
     let mut turns = Vec::new();
     while turns.len() < 3 {
@@ -58,7 +58,7 @@ async fn r88_states_that_operators_and_the_controller_make() {
     let revision = board.set(&["a", "b"], &policy(5), None);
     let a = board.run(board.node("a")).await;
     let b = board.run(board.node("b")).await;
-    assert_eq!(board.wait(revision).await.applied, 2);
+    board.applied(revision, 2).await;
     let state = |node: &str| board.fleet.state(&id(node)).unwrap().0;
     board.edit_record("a", |record| record.maintenance = true);
     assert_eq!(state("a"), State::Maintenance);

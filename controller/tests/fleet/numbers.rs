@@ -102,7 +102,7 @@ async fn r88_a_thousand_nodes_with_100000_rules_are_summed_without_a_rule_on_the
         let node = board.node(name).with(says(7, &[("r-7", rate, 10), (&own, 0.5, 1)]));
         nodes.push(board.run(node.holding(&shared, shared_hash)).await);
     }
-    assert_eq!(board.wait(revision).await.applied, 1000);
+    board.applied(revision, 1000).await;
     until("all are fresh", || board.fleet.overview().fresh == 1000).await;
     let overview = board.fleet.overview();
     assert_eq!(overview.rates.unwrap().dropped, 7000.0);
@@ -159,7 +159,7 @@ async fn questions_are_answered_within_a_time_and_events_do_not_pile_up() {
     assert_eq!(ask(&["r-1"]).await, Err(AskError::Offline(id("a"))));
     let counters = vec![RuleStats { id: "r-1".to_owned(), packets: 77, ..RuleStats::default() }];
     let node = board.run(board.node("a").with(Manners { counters, ..Manners::default() })).await;
-    assert_eq!(board.wait(revision).await.applied, 1);
+    board.applied(revision, 1).await;
     let answer = ask(&["r-1", "r-2"]).await.unwrap();
     assert_eq!((answer.len(), answer[0].packets), (1, 77));
     let many = vec!["r"; 1001];
