@@ -9,6 +9,7 @@ pub mod content;
 pub mod core;
 pub mod domain;
 pub mod feed;
+pub mod fleet;
 mod keep;
 mod open;
 pub mod rollout;
