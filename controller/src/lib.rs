@@ -1,5 +1,6 @@
 //! The fleet controller of xdpgate: one desired state for many nodes. docs/fleet.md tells the whole.
 
+pub mod auth;
 pub mod core;
 pub mod domain;
 pub mod store;
