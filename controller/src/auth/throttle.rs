@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn its_memory_is_bounded_and_a_slash_64_is_one_address() {
         let throttle = Throttle::default();
-        for i in 0..20_000u32 {
+        for i in 0..CAPACITY as u32 + 50 {
             let address = IpAddr::from(i.to_be_bytes());
             throttle
                 .begin(&format!("user-{i}"), address, at(0))

@@ -113,6 +113,7 @@ pub(crate) fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -141,9 +142,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         std::fs::write(&path, STANDARD.encode([1; 32]) + "\n").unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         assert!(KeyFile::read(&path).unwrap_err().contains("chmod 600"));
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         KeyFile::read(&path).unwrap();
         std::fs::write(&path, "short").unwrap();
         assert!(KeyFile::read(&path).unwrap_err().contains("openssl rand"));
