@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod auth;
 pub mod client;
 mod commands;
 pub mod config;
