@@ -14,6 +14,7 @@ pub mod fleet;
 mod keep;
 mod open;
 pub mod rollout;
+mod serve;
 pub mod store;
 
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ use args::{Cli, Command};
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
     let done = xdpgate_service::parse().map(|cli: Cli| match cli.command {
-        Command::Serve(_) => todo!(),
+        Command::Serve(args) => serve::run(&args),
         Command::Backup(args) => keep::backup(&args),
         Command::Restore(args) => keep::restore(&args),
         Command::Check(args) => commands::check(&args),

@@ -102,7 +102,11 @@ impl Board {
         let service = FleetService::new(fleet.clone(), Arc::new(ByHeader), Arc::new(NoMembers));
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            server().add_service(service).serve_with_incoming(incoming).await.unwrap();
+            server()
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
         });
         Self {
             fleet,
