@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fleet::Section as Fleet;
 use super::logging::Log;
 use super::monitor::Metrics;
 
@@ -66,6 +67,7 @@ pub(super) struct Config {
     pub bridge: Vec<Bridge>,
     pub log: Log,
     pub metrics: Metrics,
+    pub fleet: Fleet,
 }
 
 impl Default for Config {
@@ -83,6 +85,7 @@ impl Default for Config {
             bridge: Vec::new(),
             log: Log::default(),
             metrics: Metrics::default(),
+            fleet: Fleet::default(),
         }
     }
 }
@@ -94,6 +97,7 @@ impl Config {
         for checked in [
             self.api.endpoints().map(drop),
             self.metrics.endpoint().map(drop),
+            self.fleet.check(),
         ] {
             invalid.extend(checked.err().map(|reason| Invalid::named(&reason)));
         }
