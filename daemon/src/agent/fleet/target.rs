@@ -6,8 +6,7 @@ use ed25519_dalek::VerifyingKey;
 use prost::Message;
 use xdpgate::policy::{AddressSetBuilder, Atomicity, Change, PolicyHash, Rule};
 use xdpgate::{
-    ApplyError, ApplyOptions, Enforcement, Firewall, Generation, Policy,
-    TransactionError,
+    ApplyError, ApplyOptions, Enforcement, Firewall, Generation, Policy, TransactionError,
 };
 use xdpgate_api::fleet::v1::{
     self, Delta, Rules, Snapshot, State, change::Change as Is, result::Reason,
