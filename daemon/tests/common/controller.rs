@@ -67,6 +67,8 @@ pub struct Book {
     pub served: usize,
     /// Chunks that are sent yet before the transfer breaks off.
     pub chunks_left: Option<usize>,
+    /// Waited before each chunk.
+    pub pause: Duration,
     session: Option<mpsc::Sender<Result<FromController, Status>>>,
 }
 
@@ -90,6 +92,7 @@ impl Fleets {
             chunks: HashMap::new(),
             served: 0,
             chunks_left: None,
+            pause: Duration::ZERO,
             session: None,
         });
         Self(Arc::new(Inner {
@@ -471,6 +474,8 @@ impl Fleet for Service {
         let fleets = self.0.clone();
         tokio::spawn(async move {
             for digest in request.into_inner().digests {
+                let pause = fleets.book().pause;
+                tokio::time::sleep(pause).await;
                 let next = {
                     let mut book = fleets.book();
                     match &mut book.chunks_left {
