@@ -160,8 +160,8 @@ impl Session {
                     .membership(&seen, &self.node.id, self.serial.as_deref())?;
                 if making.is_none()
                     && let Some(target) = seen.nodes.get(&self.node.id)
+                    && let Some(desired) = target.desired.clone()
                 {
-                    let desired = target.desired.clone();
                     let next = self.node.lock().next(&desired, now);
                     match next {
                         Next::Nothing => (),

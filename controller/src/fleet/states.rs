@@ -16,8 +16,8 @@ use super::frame::Frame;
 use super::sign::{self, Signer};
 use super::snapshot::{Chunks, Snapshot};
 use super::wire;
-use crate::domain::diff::between;
 use super::{Desired, Sizes};
+use crate::domain::diff::between;
 
 /// A delta up to this many bytes is sent without a look at the snapshot.
 const SMALL_DELTA: usize = 32 << 10;

@@ -147,7 +147,7 @@ pub struct Node {
     state: Option<Box<v1::State>>,
     seen: Seen,
     chunks: HashMap<Digest, Vec<u8>>,
-    watched: Option<u64>,
+    watched: Vec<u64>,
 }
 
 /// What becomes of a node while it runs.
@@ -229,7 +229,7 @@ impl Node {
                 ..Seen::default()
             },
             chunks: HashMap::new(),
-            watched: None,
+            watched: Vec::new(),
         }
     }
 
@@ -392,8 +392,8 @@ impl Node {
             }
             Order::Beat => self.beat(line).await,
             Order::Events(events) => {
-                if let Some(id) = self.watched {
-                    let answer = Some(answer::Answer::Events(events));
+                for id in self.watched.clone() {
+                    let answer = Some(answer::Answer::Events(events.clone()));
                     let _ = line
                         .up
                         .send(FromNode {
@@ -610,11 +610,11 @@ impl Node {
                 answer::Answer::RuleCounters(RuleCounters { rules })
             }
             Some(ask::Question::Events(_)) => {
-                self.watched = Some(question.id);
+                self.watched.push(question.id);
                 return Ok(());
             }
             Some(ask::Question::Stop(id)) => {
-                self.watched.take_if(|watched| *watched == id);
+                self.watched.retain(|watched| *watched != id);
                 return Ok(());
             }
             None => answer::Answer::Error("not understood".to_owned()),

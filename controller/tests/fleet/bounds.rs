@@ -25,7 +25,10 @@ async fn a_storm_waits_in_line_and_who_would_wait_too_long_is_told_when_to_come(
     for name in &names {
         channels.push((*name, board.channel().await));
     }
-    let nodes: Vec<_> = channels.into_iter().map(|(name, channel)| board.node(name).start(channel)).collect();
+    let nodes: Vec<_> = channels
+        .into_iter()
+        .map(|(name, channel)| board.node(name).start(channel))
+        .collect();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let inside = board.fleet.sessions();
     assert!((10..60).contains(&inside), "{inside}");
@@ -36,8 +39,15 @@ async fn a_storm_waits_in_line_and_who_would_wait_too_long_is_told_when_to_come(
         }
         let (_, status) = node.ended().await;
         assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-        let again = status.get_details_retry_info().unwrap().retry_delay.unwrap();
-        assert!(again > Duration::ZERO && again < Duration::from_secs(20), "{again:?}");
+        let again = status
+            .get_details_retry_info()
+            .unwrap()
+            .retry_delay
+            .unwrap();
+        assert!(
+            again > Duration::ZERO && again < Duration::from_secs(20),
+            "{again:?}"
+        );
         refused += 1;
     }
     assert_eq!(inside + refused, 60, "none is lost");
@@ -56,7 +66,10 @@ async fn no_more_sessions_than_allowed_and_a_second_one_ends_the_first() {
     assert_eq!(status.code(), Code::Aborted, "{status}");
     until("one session", || board.fleet.sessions() == 1).await;
     second.until("a policy", |seen| seen.hash.is_some()).await;
-    assert!(board.fleet.status(&id("a")).unwrap().address.is_some(), "the end of the first is not that of the second");
+    assert!(
+        board.fleet.status(&id("a")).unwrap().address.is_some(),
+        "the end of the first is not that of the second"
+    );
     let b = board.run(board.node("b")).await;
     b.until("a policy", |seen| seen.hash.is_some()).await;
     let (_, status) = board.run(board.node("c")).await.ended().await;
@@ -73,20 +86,29 @@ async fn a_node_fetches_only_what_is_part_of_its_own_snapshot() {
         board.set(&["other"], &policy(50), None);
         board.change(&["other"], &[rule("{ id: secret, action: count }")])
     };
-    let hangs = Manners { hangs: true, ..Manners::default() };
+    let hangs = Manners {
+        hangs: true,
+        ..Manners::default()
+    };
     let other = board.run(board.node("other").with(hangs)).await;
     other.until("a snapshot", |seen| seen.snapshots == 1).await;
     // What `other` has, by its own fetches: all digests of the chunks of this policy.
     let chunk = {
         use prost::Message as _;
-        let rules = secret.rules().iter().map(xdpgate::policy::Rule::to_json).collect();
+        let rules = secret
+            .rules()
+            .iter()
+            .map(xdpgate::policy::Rule::to_json)
+            .collect();
         xdpgate_api::fleet::v1::Rules { rules }.encode_to_vec()
     };
     let digest = xdpgate_controller::store::Digest::of(&chunk).0.to_vec();
     let mut client = FleetClient::new(board.channel().await);
     let mut fetch = async |node: &str, digests: Vec<Vec<u8>>| {
         let mut request = Request::new(FetchRequest { digests });
-        request.metadata_mut().insert("x-node", node.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("x-node", node.parse().unwrap());
         let mut chunks = client.fetch(request).await?.into_inner();
         let mut contents = Vec::new();
         while let Some(chunk) = chunks.message().await? {
@@ -118,11 +140,24 @@ async fn messages_are_bounded_in_size_and_rate_and_hello_comes_first() {
     config.messages_burst = 20;
     let board = Board::start(config, None).await;
     board.set(&["a"], &policy(3), None);
-    let hello = || Up::Hello(Hello { protocol: 1, ..Hello::default() });
-    let long = Heartbeat { broken: Some("x".repeat(300 << 10)), ..Heartbeat::default() };
+    let hello = || {
+        Up::Hello(Hello {
+            protocol: 1,
+            ..Hello::default()
+        })
+    };
+    let long = Heartbeat {
+        broken: Some("x".repeat(300 << 10)),
+        ..Heartbeat::default()
+    };
     let small = || Up::Heartbeat(Heartbeat::default());
-    let old = Up::Hello(Hello { protocol: 9, ..Hello::default() });
-    let many = std::iter::once(hello()).chain(std::iter::repeat_with(small).take(500)).collect();
+    let old = Up::Hello(Hello {
+        protocol: 9,
+        ..Hello::default()
+    });
+    let many = std::iter::once(hello())
+        .chain(std::iter::repeat_with(small).take(500))
+        .collect();
     for (messages, code) in [
         (vec![small()], Code::InvalidArgument),
         (vec![hello(), hello()], Code::InvalidArgument),
@@ -130,12 +165,16 @@ async fn messages_are_bounded_in_size_and_rate_and_hello_comes_first() {
         (vec![hello(), Up::Heartbeat(long)], Code::OutOfRange),
         (many, Code::ResourceExhausted),
     ] {
-        let messages = messages.into_iter().map(|message| FromNode { message: Some(message) });
+        let messages = messages.into_iter().map(|message| FromNode {
+            message: Some(message),
+        });
         let stream = futures_util::stream::iter(messages.collect::<Vec<_>>());
         // The stream stays open: it is the controller that ends the session.
         let stream = futures_util::StreamExt::chain(stream, futures_util::stream::pending());
         let mut request = Request::new(stream);
-        request.metadata_mut().insert("x-node", "a".parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("x-node", "a".parse().unwrap());
         let mut client = FleetClient::new(board.channel().await);
         let mut answers = client.session(request).await.unwrap().into_inner();
         let status = loop {
@@ -157,10 +196,17 @@ async fn at_its_stop_the_controller_tells_nodes_to_go_and_ends_those_that_stay()
     let a = board.run(board.node("a")).await;
     let b = board.run(board.node("b")).await;
     board.applied(revision, 2).await;
-    board.fleet.drain(Duration::from_millis(200), Duration::from_millis(300)).await;
+    board
+        .fleet
+        .drain(Duration::from_millis(200), Duration::from_millis(300))
+        .await;
     for node in [a, b] {
         let (node, status) = node.ended().await;
-        assert_eq!((node.seen().drained, status.code()), (1, Code::Unavailable), "{status}");
+        assert_eq!(
+            (node.seen().drained, status.code()),
+            (1, Code::Unavailable),
+            "{status}"
+        );
     }
     let (_, status) = board.run(board.node("a")).await.ended().await;
     assert_eq!(status.code(), Code::Unavailable);

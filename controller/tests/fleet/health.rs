@@ -12,28 +12,55 @@ use crate::board::{Board, config, id, policy, rule, until};
 async fn r85_three_missed_heartbeats_are_offline_and_one_good_one_is_online_and_synced() {
     let board = Board::start(config(), None).await;
     let revision = board.set(&["a"], &policy(5), None);
-    assert_eq!(board.fleet.state(&id("a")).unwrap().0, State::NeverConnected);
+    assert_eq!(
+        board.fleet.state(&id("a")).unwrap().0,
+        State::NeverConnected
+    );
     let mut events = board.fleet.events();
     let node = board.run(board.node("a")).await;
     board.applied(revision, 1).await;
-    until("fresh", || board.fleet.state(&id("a")).unwrap().0 == State::Fresh).await;
+    until("fresh", || {
+        board.fleet.state(&id("a")).unwrap().0 == State::Fresh
+    })
+    .await;
 
     // It hangs up: stale at once, and offline only after three heartbeats.
     let gone = Instant::now();
     let mut node = node.leave().await;
-    until("stale", || board.fleet.state(&id("a")).unwrap().0 == State::Stale).await;
-    until("offline", || board.fleet.state(&id("a")).unwrap().0 == State::Offline).await;
-    assert!(gone.elapsed() > Duration::from_millis(400), "{:?}", gone.elapsed());
+    until("stale", || {
+        board.fleet.state(&id("a")).unwrap().0 == State::Stale
+    })
+    .await;
+    until("offline", || {
+        board.fleet.state(&id("a")).unwrap().0 == State::Offline
+    })
+    .await;
+    assert!(
+        gone.elapsed() > Duration::from_millis(400),
+        "{:?}",
+        gone.elapsed()
+    );
     assert_eq!(board.fleet.overview().online, 0);
 
     // While it is away something changes. It comes back: connecting, until its first heartbeat.
     let (revision, now) = board.change(&["a"], &[rule("{ id: new, action: count }")]);
-    node.manners = Manners { silent: true, ..Manners::default() };
+    node.manners = Manners {
+        silent: true,
+        ..Manners::default()
+    };
     let node = board.run(node).await;
-    node.until("the change", |seen| seen.hash == Some(now.hash())).await;
-    assert_eq!(board.fleet.state(&id("a")).unwrap().0, State::Offline, "no heartbeat yet");
+    node.until("the change", |seen| seen.hash == Some(now.hash()))
+        .await;
+    assert_eq!(
+        board.fleet.state(&id("a")).unwrap().0,
+        State::Offline,
+        "no heartbeat yet"
+    );
     node.tell(Order::Behave(Manners::default())).await;
-    until("fresh", || board.fleet.state(&id("a")).unwrap().0 == State::Fresh).await;
+    until("fresh", || {
+        board.fleet.state(&id("a")).unwrap().0 == State::Fresh
+    })
+    .await;
     board.applied(revision, 1).await;
 
     let mut turns = Vec::new();
@@ -45,11 +72,14 @@ async fn r85_three_missed_heartbeats_are_offline_and_one_good_one_is_online_and_
         }
     }
     let a = || id("a");
-    assert_eq!(turns[..3], [
-        Event::Online { node: a() },
-        Event::Offline { node: a() },
-        Event::Online { node: a() },
-    ]);
+    assert_eq!(
+        turns[..3],
+        [
+            Event::Online { node: a() },
+            Event::Offline { node: a() },
+            Event::Online { node: a() },
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
