@@ -9,7 +9,7 @@ use super::stats::Delivery;
 use super::{Fleet, Inner, NodeId, Reason};
 use crate::domain::Name;
 
-/// Nobody is told more often than this that something has changed.
+/// It is not looked again within this time, nor within ten times what a look takes.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Which change.
@@ -64,7 +64,9 @@ impl Fleet {
         loop {
             answers.mark_unchanged();
             targets.mark_unchanged();
+            let began = Instant::now();
             let progress = self.progress(scope);
+            let pause = PAUSE.max(10 * began.elapsed());
             if progress.reaches(share) || progress.seen && progress.pending.is_empty() {
                 return progress;
             }
@@ -73,7 +75,7 @@ impl Fleet {
                     _ = answers.changed() => (),
                     _ = targets.changed() => (),
                 }
-                sleep(PAUSE).await;
+                sleep(pause).await;
             };
             if timeout_at(end, news).await.is_err() {
                 return self.progress(scope);

@@ -38,7 +38,7 @@ pub(super) enum Control {
     /// The node's `force` was set.
     Look,
     /// A question.
-    Ask(ask::Question, Reply),
+    Ask(Box<(ask::Question, Reply)>),
     /// Tell the node to dial another controller; come back after the time.
     Drain(Duration),
     /// It is over.
@@ -257,7 +257,8 @@ impl Session {
                     message: Some(Down::Drain(v1::Drain { after })),
                 }))
             }
-            Some(Control::Ask(question, reply)) => {
+            Some(Control::Ask(asked)) => {
+                let (question, reply) = *asked;
                 asks.sweep(self)?;
                 // Who asks sees that the reply is dropped.
                 let Some(id) = asks.open(reply) else {
