@@ -37,7 +37,11 @@ impl Texts {
 }
 
 fn short(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT)]
+    let mut end = text.len().min(TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// What became of frames.
@@ -86,10 +90,13 @@ pub(super) struct TopRule {
     pub packets: Option<u64>,
 }
 
+/// Frames by why and what became of them.
+type Counter = ((Arc<str>, Fate), Count);
+
 /// The numbers of a heartbeat: some kilobytes at most.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Beat {
-    pub counts: Box<[((Arc<str>, Fate), Count)]>,
+    pub counts: Box<[Counter]>,
     pub rates: Option<Rates>,
     pub top: Box<[TopRule]>,
     pub attached: u32,

@@ -318,9 +318,7 @@ impl Asks {
     /// Hands an answer on. Returns the question that is to be stopped, if nobody listens any more.
     fn answer(&mut self, given: v1::Answer) -> Option<u64> {
         let id = given.id;
-        let Some(answer) = given.answer else {
-            return None;
-        };
+        let answer = given.answer?;
         match (self.open.get_mut(&id)?, answer) {
             (Reply::Events { to, lost }, answer::Answer::Events(mut events)) => {
                 let many = events.events.len() as u64;
