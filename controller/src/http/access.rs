@@ -248,3 +248,9 @@ fn cross_site(headers: &HeaderMap) -> Result<(), Problem> {
         _ => Ok(()),
     }
 }
+
+/// Whether a caller that was let in before still is.
+pub(super) async fn again(app: &App, headers: &HeaderMap, caller: &Caller) -> Result<(), Problem> {
+    let now = identify(app, headers, caller.address).await?;
+    Caller { identity: now, address: caller.address }.need(Role::Viewer)
+}
