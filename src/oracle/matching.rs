@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use crate::packet::{Fragment, Packet};
 use crate::policy::{
-    AddressItem, AddressMatch, AddressSet, Anomalies, FragmentMatch, IcmpMatch, Match, Ranges, SetName,
-    TcpFlagsMatch, VlanMatch,
+    AddressItem, AddressMatch, AddressSet, Anomalies, FragmentMatch, IcmpMatch, Match, Ranges,
+    SetName, TcpFlagsMatch, VlanMatch,
 };
 
 /// Whether every part of the match holds at this time. A part that asks for what the packet does not have
@@ -68,7 +68,10 @@ fn each(
         && told("tcp_flags", asked(&m.tcp_flags, flags))
         && told("icmp", asked(&m.icmp, icmp))
         && told("length", asked(&m.length, |r| r.contains(packet.length)))
-        && told("fragment", asked(&m.fragment, |f| fragment(*f, packet.fragment)))
+        && told(
+            "fragment",
+            asked(&m.fragment, |f| fragment(*f, packet.fragment)),
+        )
         && told("vlan", asked(&m.vlan, |v| vlan(v, packet.vlan)))
         && told("ttl", asked(&m.ttl, |r| r.contains(packet.ttl)))
         && told("dscp", asked(&m.dscp, |r| r.contains(packet.dscp)))

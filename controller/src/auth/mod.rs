@@ -55,7 +55,6 @@ pub(crate) fn short_id() -> String {
     secret::base32(&rand::random::<[u8; 10]>())
 }
 
-
 /// How long sessions live.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {

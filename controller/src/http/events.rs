@@ -70,7 +70,10 @@ impl Hub {
         streams: usize,
         per_user: usize,
     ) -> Self {
-        let shared = Arc::new(Shared { ring: Mutex::default(), last: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            ring: Mutex::default(),
+            last: watch::Sender::new(0),
+        });
         let (of_fleet, mut events) = (Arc::clone(&shared), fleet.events());
         let fleet = tokio::spawn(async move {
             while let Some(event) = events.next().await {
@@ -107,7 +110,10 @@ impl Hub {
             return None;
         }
         open.insert(user.to_owned(), mine + 1);
-        Some(Listening { user: user.to_owned(), open: Arc::clone(&self.open) })
+        Some(Listening {
+            user: user.to_owned(),
+            open: Arc::clone(&self.open),
+        })
     }
 
     /// The number of the last event.
@@ -122,7 +128,11 @@ impl Hub {
 
     /// What came after an event.
     pub(super) fn after(&self, number: u64) -> Next {
-        let ring = self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = self
+            .shared
+            .ring
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let first = ring.front().map_or(1, |(number, _)| *number);
         let start = ring.partition_point(|(other, _)| *other <= number);
         Next {

@@ -41,50 +41,75 @@ pub(super) struct RuleParams {
 impl RuleParams {
     /// Refuses words that are none.
     pub(super) fn check(&self) -> Result<(), Problem> {
-        word("action", self.action.as_deref(), &["drop", "pass", "count", "rate_limit"])?;
+        word(
+            "action",
+            self.action.as_deref(),
+            &["drop", "pass", "count", "rate_limit"],
+        )?;
         word("mode", self.mode.as_deref(), &["enforce", "monitor"])?;
-        let sort = self.sort.as_deref().map(|sort| sort.trim_start_matches('-'));
+        let sort = self
+            .sort
+            .as_deref()
+            .map(|sort| sort.trim_start_matches('-'));
         word("sort", sort, &["priority", "id", "name", "updated"])
     }
 
     /// Whether a rule is looked for.
     pub(super) fn holds(&self, view: &View, rule: &Rule, now: Timestamp) -> bool {
         let has = |text: &Option<String>, q: &str| {
-            text.as_ref().is_some_and(|text| text.to_lowercase().contains(q))
+            text.as_ref()
+                .is_some_and(|text| text.to_lowercase().contains(q))
         };
         let q = self.q.as_ref().is_none_or(|q| {
             let q = q.to_lowercase();
-            let labels = || rule.labels.iter().any(|(k, v)| format!("{k}={v}").to_lowercase().contains(&q));
+            let labels = || {
+                rule.labels
+                    .iter()
+                    .any(|(k, v)| format!("{k}={v}").to_lowercase().contains(&q))
+            };
             rule.id.as_str().to_lowercase().contains(&q)
                 || has(&rule.name, &q)
                 || has(&rule.comment, &q)
                 || labels()
         });
-        let label = self.label.as_ref().is_none_or(|label| match label.split_once('=') {
-            Some((name, value)) => rule.labels.get(name).is_some_and(|own| own == value),
-            None => rule.labels.contains_key(label),
-        });
+        let label = self
+            .label
+            .as_ref()
+            .is_none_or(|label| match label.split_once('=') {
+                Some((name, value)) => rule.labels.get(name).is_some_and(|own| own == value),
+                None => rule.labels.contains_key(label),
+            });
         let action = match &rule.action {
             Action::Drop => "drop",
             Action::Pass => "pass",
             Action::Count => "count",
             Action::RateLimit(_) => "rate_limit",
         };
-        let mode = if rule.mode == Mode::Monitor { "monitor" } else { "enforce" };
+        let mode = if rule.mode == Mode::Monitor {
+            "monitor"
+        } else {
+            "enforce"
+        };
         let expired = rule.expires.is_some_and(|at| now >= at);
         q && label
             && self.action.as_ref().is_none_or(|a| a == action)
             && self.mode.as_ref().is_none_or(|m| m == mode)
             && self.enabled.is_none_or(|e| e == rule.enabled)
             && self.expired.is_none_or(|e| e == expired)
-            && self.address.is_none_or(|a| !touches(view, rule, a).is_empty())
+            && self
+                .address
+                .is_none_or(|a| !touches(view, rule, a).is_empty())
     }
 
     /// By what a rule is sorted; whether the other way round is in [`Self::descends`].
     pub(super) fn key(&self, state: &RuleState) -> (u64, String, String) {
         let rule = &state.rule;
         let id = rule.id.to_string();
-        match self.sort.as_deref().map_or("priority", |sort| sort.trim_start_matches('-')) {
+        match self
+            .sort
+            .as_deref()
+            .map_or("priority", |sort| sort.trim_start_matches('-'))
+        {
             "id" => (0, String::new(), id),
             "name" => (0, rule.name.clone().unwrap_or_default(), id),
             "updated" => (state.version, String::new(), id),
@@ -125,7 +150,9 @@ pub(super) fn touches(view: &View, rule: &Rule, address: IpAddr) -> Vec<(&'stati
             let (holds, text) = match item {
                 AddressItem::Prefix(prefix) => (prefix.contains(address), prefix.to_string()),
                 AddressItem::Set(name) => {
-                    let set = Name::new(name.as_str()).ok().and_then(|name| view.sets().get(&name));
+                    let set = Name::new(name.as_str())
+                        .ok()
+                        .and_then(|name| view.sets().get(&name));
                     let holds = set.is_some_and(|set| set.entries.contains(address));
                     (holds, format!("@{}", name.as_str()))
                 }
@@ -140,7 +167,9 @@ pub(super) fn touches(view: &View, rule: &Rule, address: IpAddr) -> Vec<(&'stati
 
 fn sides(rule: &Rule) -> impl Iterator<Item = (&'static str, &AddressMatch)> {
     let (src, dst) = (rule.matches.src.as_ref(), rule.matches.dst.as_ref());
-    src.map(|side| ("src", side)).into_iter().chain(dst.map(|side| ("dst", side)))
+    src.map(|side| ("src", side))
+        .into_iter()
+        .chain(dst.map(|side| ("dst", side)))
 }
 
 /// The entries of a set in which an address lies.
@@ -148,5 +177,9 @@ pub(super) fn entries_with(set: &SetState, address: IpAddr) -> Vec<(Prefix, Opti
     if !set.entries.contains(address) {
         return Vec::new();
     }
-    set.entries.entries().filter(|(prefix, _)| prefix.contains(address)).take(100).collect()
+    set.entries
+        .entries()
+        .filter(|(prefix, _)| prefix.contains(address))
+        .take(100)
+        .collect()
 }

@@ -23,8 +23,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -157,7 +157,10 @@ impl App {
     /// Makes changes.
     async fn change(&self, change: Change, commands: Vec<Command>) -> Result<Outcome, Problem> {
         let actor = change.caller.actor();
-        Ok(self.core().execute(&actor, commands, &change.options).await?)
+        Ok(self
+            .core()
+            .execute(&actor, commands, &change.options)
+            .await?)
     }
 
     /// Makes one change, and answers with what came of it. `new` is where a thing that was created is.
@@ -168,7 +171,11 @@ impl App {
         new: Option<String>,
     ) -> Result<Response, Problem> {
         let outcome = self.change(change, commands).await?;
-        let version = outcome.effects.last().and_then(|e| e.as_ref().ok()).map(|e| e.version);
+        let version = outcome
+            .effects
+            .last()
+            .and_then(|e| e.as_ref().ok())
+            .map(|e| e.version);
         let mut response = axum::Json(Changed::from(outcome)).into_response();
         if let Some(version) = version {
             response.headers_mut().insert(header::ETAG, tag(version));
@@ -197,17 +204,16 @@ struct Changed {
     plans: Vec<PlanOf>,
 }
 
-/// What became of one change.
+/// What became of one change: what was done, or why it was refused.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(untagged)]
-enum Done {
-    /// It was made.
-    Effect(#[schema(value_type = Object)] Effect),
-    /// It was refused.
-    Refused {
-        /// Why.
-        error: Box<Problem>,
-    },
+struct Done {
+    /// The thing, what became of it (`effect`), and its version.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    effect: Option<Effect>,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Box<Problem>>,
 }
 
 /// What would change at the nodes that have these policies.
@@ -240,8 +246,20 @@ impl From<Outcome> for Changed {
 impl From<Result<Effect, CommandError>> for Done {
     fn from(result: Result<Effect, CommandError>) -> Self {
         match result {
-            Ok(effect) => Self::Effect(effect),
-            Err(error) => Self::Refused { error: Box::new(error.into()) },
+            Ok(effect) => Self {
+                effect: Some(effect),
+                error: None,
+            },
+            Err(error) => Self::refused(error.into()),
+        }
+    }
+}
+
+impl Done {
+    fn refused(problem: Problem) -> Self {
+        Self {
+            effect: None,
+            error: Some(Box::new(problem)),
         }
     }
 }
@@ -260,7 +278,11 @@ pub fn router(app: App) -> Router {
         .route_layer(from_fn_with_state(app.clone(), access::guard))
         .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this is not done here")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "this is not done here",
+            )
         })
         .fallback(async || Problem::not_found("").mend("GET /api/v1/openapi.json names all paths"))
         .layer(from_fn_with_state(app.clone(), layers::bound))
@@ -298,7 +320,7 @@ fn request_id() -> String {
 #[derive(Debug, Clone, Copy)]
 struct Peer(IpAddr);
 
-fn peer(request: &Request) -> IpAddr {
-    let peer = request.extensions().get::<Peer>();
+fn peer(request: &Extensions) -> IpAddr {
+    let peer = request.get::<Peer>();
     peer.map_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), |peer| peer.0)
 }

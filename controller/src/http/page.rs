@@ -28,7 +28,10 @@ pub(super) struct Page<T> {
 pub(super) fn limit(asked: Option<usize>) -> Result<usize, Problem> {
     match asked.unwrap_or(LIMIT) {
         limit if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-        _ => Err(Problem::invalid("limit", format!("1 to {MAX_LIMIT} items make a page"))),
+        _ => Err(Problem::invalid(
+            "limit",
+            format!("1 to {MAX_LIMIT} items make a page"),
+        )),
     }
 }
 
@@ -75,7 +78,11 @@ where
     }
     items.sort_by(|a, b| order(&key(a), &key(b)));
     let next = items.last().filter(|_| more).map(|item| cursor(&key(item)));
-    Page { items, next, total: Some(total) }
+    Page {
+        items,
+        next,
+        total: Some(total),
+    }
 }
 
 impl<T> Page<T> {

@@ -28,7 +28,11 @@ pub(super) struct Touched {
 
 impl From<&Touch> for Touched {
     fn from(touch: &Touch) -> Self {
-        Self { by: touch.by.clone(), at: touch.at, why: touch.why.clone() }
+        Self {
+            by: touch.by.clone(),
+            at: touch.at,
+            why: touch.why.clone(),
+        }
     }
 }
 
@@ -75,7 +79,12 @@ impl FailsafeBody {
         };
         Ok(Failsafe {
             enabled: self.enabled,
-            ssh_from: self.ssh_from.into_iter().enumerate().map(prefix).collect::<Result<_, _>>()?,
+            ssh_from: self
+                .ssh_from
+                .into_iter()
+                .enumerate()
+                .map(prefix)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -195,7 +204,11 @@ pub(super) fn text(policy: &PolicyState) -> String {
 }
 
 fn quoted(items: &[String]) -> String {
-    items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ")
+    items
+        .iter()
+        .map(|item| format!("\"{item}\""))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// A policy alone, with the sets that it names: what a node would have that has only this one. Takes as long as
@@ -211,9 +224,12 @@ pub(super) fn alone(view: &View, policy: &PolicyState) -> Result<Policy, Problem
     let mut sets = BTreeMap::new();
     for state in policy.rules.iter() {
         for name in super::find::sets_of(&state.rule) {
-            let set = Name::new(name.as_str()).ok().and_then(|name| view.sets().get(&name));
+            let set = Name::new(name.as_str())
+                .ok()
+                .and_then(|name| view.sets().get(&name));
             if let Some(set) = set {
-                sets.entry(name.clone()).or_insert_with(|| (*set.entries).clone());
+                sets.entry(name.clone())
+                    .or_insert_with(|| (*set.entries).clone());
             }
         }
         builder = builder.rule(state.rule.clone());

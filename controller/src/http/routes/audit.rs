@@ -58,7 +58,9 @@ impl AuditParams {
             let rest = entry.object.strip_prefix(object.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        self.actor.as_ref().is_none_or(|actor| *actor == entry.actor)
+        self.actor
+            .as_ref()
+            .is_none_or(|actor| *actor == entry.actor)
             && self.action.as_ref().is_none_or(|a| match a.ends_with('.') {
                 true => entry.action.starts_with(a),
                 false => entry.action == *a,
@@ -76,7 +78,9 @@ pub(in crate::http) async fn list(
     let limit = limit(params.limit)?;
     let last: Option<String> = place(params.cursor.as_deref())?;
     let micros = |at: Timestamp| u64::try_from(at.as_microsecond()).unwrap_or(0);
-    let floor = params.since.map_or(BEGINNING, |since| micros(since).max(BEGINNING));
+    let floor = params
+        .since
+        .map_or(BEGINNING, |since| micros(since).max(BEGINNING));
     // Keys below this one are looked at.
     let mut upper = match (&last, params.until) {
         (Some(last), _) => last.clone(),
@@ -86,7 +90,10 @@ pub(in crate::http) async fn list(
     let mut items: Vec<AuditEntry> = Vec::new();
     let (mut step, mut looked_at) = (STEP, 0);
     loop {
-        let top: u64 = upper.get(..20).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        let top: u64 = upper
+            .get(..20)
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(0);
         let bottom = (top + 1).saturating_sub(step).max(floor);
         let Some(records) = window(&app, bottom, &upper).await? else {
             // Too many for one page of the store: look at a shorter time.
@@ -104,16 +111,28 @@ pub(in crate::http) async fn list(
             }
             if items.len() == limit {
                 let next = Some(cursor(&upper));
-                return Ok(Answer(Page { items, next, total: None }));
+                return Ok(Answer(Page {
+                    items,
+                    next,
+                    total: None,
+                }));
             }
         }
         if bottom <= floor {
-            return Ok(Answer(Page { items, next: None, total: None }));
+            return Ok(Answer(Page {
+                items,
+                next: None,
+                total: None,
+            }));
         }
         upper = format!("{bottom:020}");
         if looked_at >= LOOKED_AT {
             let next = Some(cursor(&upper));
-            return Ok(Answer(Page { items, next, total: None }));
+            return Ok(Answer(Page {
+                items,
+                next,
+                total: None,
+            }));
         }
         step = step.saturating_mul(16);
     }
@@ -129,14 +148,23 @@ async fn window(
     let unavailable = |e: crate::store::StoreError| Problem::unavailable(e.to_string());
     let mut after = Key::new(format!("{PREFIX}{bottom:020}"));
     let mut found = Vec::new();
-    let one_moment = upper.get(..20).is_some_and(|top| top == format!("{bottom:020}"));
+    let one_moment = upper
+        .get(..20)
+        .is_some_and(|top| top == format!("{bottom:020}"));
     loop {
-        let page = app.core().store().list(PREFIX, after.as_ref(), 1_000, None).await;
+        let page = app
+            .core()
+            .store()
+            .list(PREFIX, after.as_ref(), 1_000, None)
+            .await;
         let page = page.map_err(unavailable)?;
         let before = page.records.len();
         after = page.records.last().map(|(key, _)| key.clone());
         let ids = page.records.into_iter().map(|(key, record)| {
-            (key.as_str().trim_start_matches(PREFIX).to_owned(), record.value)
+            (
+                key.as_str().trim_start_matches(PREFIX).to_owned(),
+                record.value,
+            )
         });
         let below: Vec<_> = ids.take_while(|(id, _)| id.as_str() < upper).collect();
         let all = below.len() == before && page.more;

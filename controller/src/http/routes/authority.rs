@@ -27,7 +27,11 @@ pub(in crate::http) struct Retirement {
 pub(in crate::http) async fn list(State(app): State<App>) -> Answer<Page<AuthorityInfo>> {
     let items = app.joining().authority().list();
     let total = Some(items.len());
-    Answer(Page { items, next: None, total })
+    Answer(Page {
+        items,
+        next: None,
+        total,
+    })
 }
 
 /// Makes a new authority beside the old one; nodes get their certificates of it from now on.
@@ -36,7 +40,10 @@ pub(in crate::http) async fn rotate(
     State(app): State<App>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    app.joining().authority().rotate(&caller.actor(), Timestamp::now()).await?;
+    app.joining()
+        .authority()
+        .rotate(&caller.actor(), Timestamp::now())
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -48,6 +55,9 @@ pub(in crate::http) async fn retire(
     caller: Caller,
     Json(body): Json<Retirement>,
 ) -> Result<StatusCode, Problem> {
-    app.joining().authority().retire(&caller.actor(), body.force).await?;
+    app.joining()
+        .authority()
+        .retire(&caller.actor(), body.force)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::domain::Name;
+use crate::http::App;
 use crate::http::extract::{Params, Target};
 use crate::http::fleet::Scope;
 use crate::http::problem::{Problem, Refusals};
-use crate::http::App;
 
 /// The longest wait.
 const LONGEST: u64 = 300;
@@ -33,7 +33,10 @@ impl WaitParams {
     fn wait(&self) -> Result<Option<(f64, Duration)>, Problem> {
         let seconds = self.timeout.unwrap_or(30);
         if seconds > LONGEST {
-            return Err(Problem::invalid("timeout", format!("up to {LONGEST} s: ask again then")));
+            return Err(Problem::invalid(
+                "timeout",
+                format!("up to {LONGEST} s: ask again then"),
+            ));
         }
         let Some(text) = &self.wait else {
             return Ok(None);
@@ -43,8 +46,13 @@ impl WaitParams {
             None => text.parse(),
         };
         match share {
-            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Some((share, Duration::from_secs(seconds)))),
-            _ => Err(Problem::invalid("wait", "a share of the nodes, as 99% or 0.99")),
+            Ok(share) if (0.0..=1.0).contains(&share) => {
+                Ok(Some((share, Duration::from_secs(seconds))))
+            }
+            _ => Err(Problem::invalid(
+                "wait",
+                "a share of the nodes, as 99% or 0.99",
+            )),
         }
     }
 }
@@ -58,10 +66,15 @@ pub(in crate::http) async fn revision(
     Params(params): Params<WaitParams>,
 ) -> Result<Answer<Value>, Problem> {
     if params.version.is_some() {
-        return Err(Problem::invalid("version", "a revision has no versions: leave it out"));
+        return Err(Problem::invalid(
+            "version",
+            "a revision has no versions: leave it out",
+        ));
     }
     let wait = params.wait()?;
-    Ok(Answer(app.fleet().progress(&Scope::Revision(revision), wait).await))
+    Ok(Answer(
+        app.fleet().progress(&Scope::Revision(revision), wait).await,
+    ))
 }
 
 /// How far a version of a policy has come, over the nodes that have the policy.

@@ -144,18 +144,30 @@ pub(in crate::http) async fn evaluate(
         (None, Some(frame)) => Subject::Frame(bytes(&frame)?),
         _ => return Err(Problem::invalid("packet", "give a packet or a frame")),
     };
-    let (at, interface) = (question.at.unwrap_or_else(Timestamp::now), question.interface);
+    let (at, interface) = (
+        question.at.unwrap_or_else(Timestamp::now),
+        question.interface,
+    );
     let said = match (question.policy, question.node) {
         (Some(name), None) => {
             let policy = Arc::clone(found(&view, &name)?);
-            waiting(move || Ok(judge(&alone(&view, &policy)?, &subject, at, interface.as_deref()))).await?
+            waiting(move || {
+                Ok(judge(
+                    &alone(&view, &policy)?,
+                    &subject,
+                    at,
+                    interface.as_deref(),
+                ))
+            })
+            .await?
         }
         (None, Some(node)) => {
             if !view.nodes().contains_key(&node) {
                 return Err(Problem::not_found(format!("node/{node}")));
             }
             let desired = view.desired(&node);
-            let desired = desired.ok_or_else(|| Problem::not_found(format!("node/{node}/policy")))?;
+            let desired =
+                desired.ok_or_else(|| Problem::not_found(format!("node/{node}/policy")))?;
             waiting(move || Ok(judge(&desired.policy, &subject, at, interface.as_deref()))).await?
         }
         _ => return Err(Problem::invalid("policy", "give a policy or a node")),
@@ -174,7 +186,10 @@ fn judge(policy: &Policy, subject: &Subject, at: Timestamp, interface: Option<&s
         Parsed::Ip(packet) => oracle.near(packet, at, interface, NEAR),
         _ => Vec::new(),
     };
-    let near = near.into_iter().map(|(rule, but_for)| Near { rule: rule.to_string(), but_for });
+    let near = near.into_iter().map(|(rule, but_for)| Near {
+        rule: rule.to_string(),
+        but_for,
+    });
     Said {
         verdict: said.verdict.to_string(),
         reason: said.reason.as_str(),
@@ -197,7 +212,10 @@ impl Fields {
             None => None,
             Some(Protocol::Number(number)) => Some(number),
             Some(Protocol::Name(name)) => Some(ProtocolName::number(&name).ok_or_else(|| {
-                Problem::invalid("packet.protocol", format!("{name:?} is not the name of a protocol"))
+                Problem::invalid(
+                    "packet.protocol",
+                    format!("{name:?} is not the name of a protocol"),
+                )
             })?),
         };
         let ports = match (self.sport, self.dport) {
@@ -219,7 +237,9 @@ impl Fields {
             },
             ports,
             tcp_flags: self.tcp_flags,
-            icmp: self.icmp_type.map(|kind| (kind, self.icmp_code.unwrap_or(0))),
+            icmp: self
+                .icmp_type
+                .map(|kind| (kind, self.icmp_code.unwrap_or(0))),
             bad_fragment: false,
             invalid: false,
             malformed: false,
@@ -228,12 +248,23 @@ impl Fields {
 }
 
 fn bytes(hex: &str) -> Result<Vec<u8>, Problem> {
-    let bad = || Problem::invalid("frame", "an even number of hexadecimal digits, up to 9,216 bytes");
-    let digits: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b':').collect();
+    let bad = || {
+        Problem::invalid(
+            "frame",
+            "an even number of hexadecimal digits, up to 9,216 bytes",
+        )
+    };
+    let digits: Vec<u8> = hex
+        .bytes()
+        .filter(|b| !b.is_ascii_whitespace() && *b != b':')
+        .collect();
     if digits.len() % 2 != 0 || digits.len() > 2 * FRAME {
         return Err(bad());
     }
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
     let byte = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(pair[1])?);
-    digits.chunks(2).map(|pair| byte(pair).ok_or_else(bad)).collect()
+    digits
+        .chunks(2)
+        .map(|pair| byte(pair).ok_or_else(bad))
+        .collect()
 }

@@ -90,7 +90,10 @@ pub(in crate::http) struct NewGroup {
 
 impl GroupInfo {
     fn new(view: &View, group: &Group) -> Self {
-        let nodes = view.nodes().values().filter(|node| group.selector.holds(&node.labels()));
+        let nodes = view
+            .nodes()
+            .values()
+            .filter(|node| group.selector.holds(&node.labels()));
         Self {
             name: group.name.to_string(),
             version: group.version,
@@ -116,8 +119,11 @@ pub(in crate::http) async fn list(
     let view = app.core().view();
     let all = view.groups().values();
     let all = all.filter(|group| params.holds(&group.name, group.comment.as_ref()));
-    let found = params.page(all.cloned().collect(), |group: &Arc<Group>| group.name.to_string())?;
-    super::policies::waiting(move || Ok(Answer(found.map(|group| GroupInfo::new(&view, &group))))).await
+    let found = params.page(all.cloned().collect(), |group: &Arc<Group>| {
+        group.name.to_string()
+    })?;
+    super::policies::waiting(move || Ok(Answer(found.map(|group| GroupInfo::new(&view, &group)))))
+        .await
 }
 
 /// Makes a group.
@@ -136,7 +142,12 @@ pub(in crate::http) async fn create(
         mode: body.mode,
         comment: body.comment,
     };
-    app.change_one(change, vec![Command::CreateGroup { group, content }], Some(new)).await
+    app.change_one(
+        change,
+        vec![Command::CreateGroup { group, content }],
+        Some(new),
+    )
+    .await
 }
 
 /// One group.
@@ -150,7 +161,11 @@ pub(in crate::http) async fn get(
     let view = app.core().view();
     let group = view.groups().get(&name);
     let group = group.ok_or_else(|| Problem::not_found(format!("group/{name}")))?;
-    Ok(tagged(&headers, group.version, GroupInfo::new(&view, group)))
+    Ok(tagged(
+        &headers,
+        group.version,
+        GroupInfo::new(&view, group),
+    ))
 }
 
 /// Replaces a group, or makes it.
@@ -169,7 +184,8 @@ pub(in crate::http) async fn put(
         mode: body.mode,
         comment: body.comment,
     };
-    app.change_one(change, vec![Command::PutGroup { group, content }], None).await
+    app.change_one(change, vec![Command::PutGroup { group, content }], None)
+        .await
 }
 
 /// Removes a group: its nodes lose what they have by it.
@@ -180,5 +196,6 @@ pub(in crate::http) async fn remove(
     Target(group): Target<Name>,
     change: Change,
 ) -> Result<Response, Problem> {
-    app.change_one(change, vec![Command::DeleteGroup { group }], None).await
+    app.change_one(change, vec![Command::DeleteGroup { group }], None)
+        .await
 }

@@ -17,8 +17,8 @@ use super::policies::waiting;
 use super::sets::FullEntry;
 use crate::core::{Command, Options, SetContent};
 use crate::domain::Name;
-use crate::http::extract::{Change, Params, Target, check_type, expected, parse};
 use crate::http::access::Caller;
+use crate::http::extract::{Change, Params, Target, check_type, expected, parse};
 use crate::http::find::word;
 use crate::http::problem::{Problem, Refusals};
 use crate::http::{App, Changed};
@@ -72,7 +72,9 @@ pub(in crate::http) async fn import(
 ) -> Result<Response, Problem> {
     word("mode", params.mode.as_deref(), &["replace", "add"])?;
     check_type(&headers, &["text/plain", "application/x-ndjson"])?;
-    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .map_or(&b""[..], |value| value.as_bytes());
     let add = params.mode.as_deref() == Some("add");
     let options = Options {
         expect: expected(&headers)?,
@@ -107,7 +109,8 @@ pub(in crate::http) async fn import(
             Command::PutSet { set, content }
         }
     };
-    app.change_one(Change { caller, options }, vec![command], None).await
+    app.change_one(Change { caller, options }, vec![command], None)
+        .await
 }
 
 impl Lines {
@@ -116,10 +119,12 @@ impl Lines {
         let mut body = request.into_body().into_data_stream();
         let (mut held, mut bytes) = (Vec::new(), 0);
         loop {
-            let next = tokio::time::timeout(PAUSE, body.next()).await.map_err(|_| {
-                let detail = format!("nothing came for {} s", PAUSE.as_secs());
-                Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
-            })?;
+            let next = tokio::time::timeout(PAUSE, body.next())
+                .await
+                .map_err(|_| {
+                    let detail = format!("nothing came for {} s", PAUSE.as_secs());
+                    Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
+                })?;
             let Some(chunk) = next else { break };
             let chunk = chunk.map_err(|_| {
                 let detail = "the body ended before its end: nothing was changed";
@@ -127,10 +132,15 @@ impl Lines {
             })?;
             bytes += chunk.len();
             if bytes > limit {
-                return Err(Problem::too_large(format!("the body is larger than {limit} bytes")));
+                return Err(Problem::too_large(format!(
+                    "the body is larger than {limit} bytes"
+                )));
             }
             held.extend_from_slice(&chunk);
-            let end = held.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+            let end = held
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |end| end + 1);
             self.lines(app, &held[..end])?;
             held.drain(..end);
             if held.len() > LINE {
@@ -161,7 +171,9 @@ impl Lines {
             }
             if count % TOLD == 0 {
                 let set = self.set.as_str();
-                app.0.hub.push(json!({ "event": "import", "set": set, "entries": count }));
+                app.0
+                    .hub
+                    .push(json!({ "event": "import", "set": set, "entries": count }));
             }
         }
         Ok(())
@@ -183,7 +195,9 @@ impl Lines {
             }
             (address, expires)
         };
-        let prefix = address.parse::<Prefix>().map_err(|error| self.bad(&error.to_string()))?;
+        let prefix = address
+            .parse::<Prefix>()
+            .map_err(|error| self.bad(&error.to_string()))?;
         Ok((prefix, expires))
     }
 

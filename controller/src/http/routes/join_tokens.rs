@@ -1,7 +1,5 @@
 //! Tokens by which nodes join.
 
-use std::collections::BTreeMap;
-
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -31,7 +29,7 @@ pub(in crate::http) struct JoinTokenBody {
     uses: Option<u32>,
     /// Labels that each node gets, as if an operator had set them.
     #[serde(default)]
-    #[schema(value_type = BTreeMap<String, String>)]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     labels: Labels,
     /// The labels that nodes may bring; left out: any.
     allowed: Option<Vec<String>>,
@@ -60,7 +58,11 @@ pub(in crate::http) async fn list(
 ) -> Result<Answer<Page<JoinToken>>, Problem> {
     let items = app.joining().tokens().await?;
     let total = Some(items.len());
-    Ok(Answer(Page { items, next: None, total }))
+    Ok(Answer(Page {
+        items,
+        next: None,
+        total,
+    }))
 }
 
 /// Makes a token.
@@ -80,8 +82,14 @@ pub(in crate::http) async fn create(
         group: body.group,
         node: body.node,
     };
-    let (token, secret) = app.joining().create_token(&caller.actor(), new, Timestamp::now()).await?;
-    let made = MadeJoinToken { token, secret: secret.reveal().to_owned() };
+    let (token, secret) = app
+        .joining()
+        .create_token(&caller.actor(), new, Timestamp::now())
+        .await?;
+    let made = MadeJoinToken {
+        token,
+        secret: secret.reveal().to_owned(),
+    };
     Ok((StatusCode::CREATED, Answer(made)).into_response())
 }
 

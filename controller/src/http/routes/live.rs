@@ -48,7 +48,9 @@ pub(in crate::http) async fn events(
         Problem::too_many(detail, Duration::from_secs(5))
     })?;
     let news = app.0.hub.watch();
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let last = headers
+        .get("last-event-id")
+        .and_then(|value| value.to_str().ok());
     let (at, lost) = match last.map(|id| id.rsplit_once('.')) {
         None => (app.0.hub.last(), false),
         Some(Some((boot, number))) if boot == app.0.boot => match number.parse() {
@@ -85,8 +87,16 @@ impl Reader {
             }
             if let Some((number, event)) = self.waiting.next() {
                 self.at = number;
-                let kind = event.get("event").and_then(Value::as_str).unwrap_or("event");
-                return Some(Event::default().event(kind).data(event.to_string()).id(self.id()));
+                let kind = event
+                    .get("event")
+                    .and_then(Value::as_str)
+                    .unwrap_or("event");
+                return Some(
+                    Event::default()
+                        .event(kind)
+                        .data(event.to_string())
+                        .id(self.id()),
+                );
             }
             self.news.borrow_and_update();
             let next = self.app.0.hub.after(self.at);

@@ -73,27 +73,38 @@ pub(in crate::http) async fn lookup(
     let view = app.core().view();
     let work = move || {
         let (address, now) = (params.address.to_canonical(), Timestamp::now());
-        let sets = view.sets().values().filter(|set| set.entries.contains(address));
+        let sets = view
+            .sets()
+            .values()
+            .filter(|set| set.entries.contains(address));
         let sets = sets.map(|set| InSet {
             set: set.name.to_string(),
-            entries: entries_with(set, address).into_iter().map(Entry::from).collect(),
+            entries: entries_with(set, address)
+                .into_iter()
+                .map(Entry::from)
+                .collect(),
             now: set.entries.contains_at(address, now),
         });
         let rules = view.policies().values().flat_map(|policy| {
             let view = &view;
             policy.rules.iter().flat_map(move |state| {
                 let rule = &state.rule;
-                touches(view, rule, address).into_iter().map(move |(side, by)| InRule {
-                    policy: policy.name.to_string(),
-                    rule: rule.id.to_string(),
-                    side,
-                    by,
-                    enabled: rule.enabled,
-                    priority: rule.priority,
-                })
+                touches(view, rule, address)
+                    .into_iter()
+                    .map(move |(side, by)| InRule {
+                        policy: policy.name.to_string(),
+                        rule: rule.id.to_string(),
+                        side,
+                        by,
+                        enabled: rule.enabled,
+                        priority: rule.priority,
+                    })
             })
         });
-        Ok(Found { sets: sets.collect(), rules: rules.take(MOST).collect() })
+        Ok(Found {
+            sets: sets.collect(),
+            rules: rules.take(MOST).collect(),
+        })
     };
     Ok(Answer(waiting(work).await?))
 }

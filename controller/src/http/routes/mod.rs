@@ -67,7 +67,12 @@ pub(super) fn all() -> OpenApiRouter<App> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::remove))
         .routes(routes!(policies::list, policies::create))
-        .routes(routes!(policies::get, policies::put, policies::patch_policy, policies::remove))
+        .routes(routes!(
+            policies::get,
+            policies::put,
+            policies::patch_policy,
+            policies::remove
+        ))
         .routes(routes!(policies::text))
         .routes(routes!(policies::versions))
         .routes(routes!(policies::diff))

@@ -29,7 +29,9 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Mod
 /// The mode of all nodes, if one is set.
 #[utoipa::path(get, path = "/api/v1/mode", tag = "mode", responses((status = 200, body = FleetMode), Refusals))]
 pub(in crate::http) async fn get(State(app): State<App>) -> Answer<FleetMode> {
-    Answer(FleetMode { mode: app.core().view().fleet_mode() })
+    Answer(FleetMode {
+        mode: app.core().view().fleet_mode(),
+    })
 }
 
 /// The kill switch: puts all nodes in a mode, whatever their groups say, or gives it back to the groups.
@@ -40,5 +42,10 @@ pub(in crate::http) async fn put(
     change: Change,
     Json(body): Json<FleetMode>,
 ) -> Result<Response, Problem> {
-    app.change_one(change, vec![Command::SetFleetMode { mode: body.mode }], None).await
+    app.change_one(
+        change,
+        vec![Command::SetFleetMode { mode: body.mode }],
+        None,
+    )
+    .await
 }

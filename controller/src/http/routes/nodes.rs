@@ -153,7 +153,11 @@ impl NodeInfo {
             set_labels: node.set_labels.clone(),
             maintenance: node.maintenance,
             revoked: node.revoked,
-            groups: view.groups_of(&node.id).iter().map(|group| group.name.to_string()).collect(),
+            groups: view
+                .groups_of(&node.id)
+                .iter()
+                .map(|group| group.name.to_string())
+                .collect(),
             desired,
             fault: view.fault(&node.id).map(ToString::to_string),
             status,
@@ -169,13 +173,24 @@ impl NodeParams {
         let q = self.q.as_ref().is_none_or(|q| {
             let q = q.to_lowercase();
             let has = |text: &str| text.to_lowercase().contains(&q);
-            has(node.id.as_str()) || has(&node.name) || labels.iter().any(|(k, v)| has(&format!("{k}={v}")))
+            has(node.id.as_str())
+                || has(&node.name)
+                || labels.iter().any(|(k, v)| has(&format!("{k}={v}")))
         });
         let state = || app.fleet().state(&node.id).unwrap_or_else(unknown);
-        q && self.selector.as_ref().is_none_or(|selector| selector.holds(&labels))
+        q && self
+            .selector
+            .as_ref()
+            .is_none_or(|selector| selector.holds(&labels))
             && self.maintenance.is_none_or(|is| is == node.maintenance)
-            && self.state.as_ref().is_none_or(|s| state()["state"] == s.as_str())
-            && self.version.as_ref().is_none_or(|v| app.fleet().version(&node.id).as_ref() == Some(v))
+            && self
+                .state
+                .as_ref()
+                .is_none_or(|s| state()["state"] == s.as_str())
+            && self
+                .version
+                .as_ref()
+                .is_none_or(|v| app.fleet().version(&node.id).as_ref() == Some(v))
     }
 }
 
@@ -189,17 +204,31 @@ pub(in crate::http) async fn list(
     State(app): State<App>,
     Params(params): Params<NodeParams>,
 ) -> Result<Answer<Page<NodeInfo>>, Problem> {
-    word("sort", params.sort.as_deref(), &["id", "-id", "name", "-name"])?;
-    let (limit, after) = (limit(params.limit)?, place::<(String, String)>(params.cursor.as_deref())?);
+    word(
+        "sort",
+        params.sort.as_deref(),
+        &["id", "-id", "name", "-name"],
+    )?;
+    let (limit, after) = (
+        limit(params.limit)?,
+        place::<(String, String)>(params.cursor.as_deref())?,
+    );
     let view = app.core().view();
     let group = params.group.as_ref().map(|name| {
-        view.groups().get(name).cloned().ok_or_else(|| Problem::invalid("group", "there is no such group"))
+        view.groups()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Problem::invalid("group", "there is no such group"))
     });
     let group = group.transpose()?;
     let work = move || {
         let sort = params.sort.as_deref().unwrap_or("id");
         let all = view.nodes().values();
-        let within = |node: &NodeRecord| group.as_ref().is_none_or(|g| g.selector.holds(&node.labels()));
+        let within = |node: &NodeRecord| {
+            group
+                .as_ref()
+                .is_none_or(|g| g.selector.holds(&node.labels()))
+        };
         let all = all.filter(|node| within(node) && params.holds(&app, node));
         let key = |node: &&Arc<NodeRecord>| match sort.ends_with("name") {
             true => (node.name.clone(), node.id.to_string()),
@@ -225,7 +254,11 @@ pub(in crate::http) async fn get(
     let node = found(&view, &id)?;
     let status = app.fleet().status(&id).unwrap_or_else(unknown);
     // No 304 here: what is known of it changes without the version.
-    Ok(tagged(&HeaderMap::new(), node.version, NodeInfo::new(&view, node, status)))
+    Ok(tagged(
+        &HeaderMap::new(),
+        node.version,
+        NodeInfo::new(&view, node, status),
+    ))
 }
 
 /// Changes a node: what is not named stays.
@@ -244,7 +277,8 @@ pub(in crate::http) async fn patch(
         maintenance: body.maintenance,
         ..NodePatch::default()
     };
-    app.change_one(change, vec![Command::PatchNode { node, patch }], None).await
+    app.change_one(change, vec![Command::PatchNode { node, patch }], None)
+        .await
 }
 
 /// Removes a node. Its certificate is refused from then on; what it has in force stays until somebody stops it there.
@@ -255,7 +289,8 @@ pub(in crate::http) async fn remove(
     Target(node): Target<Name>,
     change: Change,
 ) -> Result<Response, Problem> {
-    app.change_one(change, vec![Command::DeleteNode { node }], None).await
+    app.change_one(change, vec![Command::DeleteNode { node }], None)
+        .await
 }
 
 /// Sends a node all that it shall have, whatever it has.
@@ -267,7 +302,11 @@ pub(in crate::http) async fn sync(
 ) -> Result<(StatusCode, Answer<Value>), Problem> {
     found(&app.core().view(), &id)?;
     if !app.fleet().sync(&id) {
-        let problem = Problem::new(StatusCode::CONFLICT, "offline", format!("{id} is not connected"));
+        let problem = Problem::new(
+            StatusCode::CONFLICT,
+            "offline",
+            format!("{id} is not connected"),
+        );
         return Err(problem.mend("it gets what it lacks when it is back"));
     }
     Ok((StatusCode::ACCEPTED, Answer(json!({ "nodes": 1 }))))
@@ -292,12 +331,19 @@ pub(in crate::http) async fn revoke(
     let actor = caller.actor();
     match body.serial {
         Some(serial) => {
-            app.joining().revoke_serial(&actor, &node, &serial, Timestamp::now()).await?;
+            app.joining()
+                .revoke_serial(&actor, &node, &serial, Timestamp::now())
+                .await?;
         }
         None => {
-            let patch = NodePatch { revoked: Some(true), ..NodePatch::default() };
+            let patch = NodePatch {
+                revoked: Some(true),
+                ..NodePatch::default()
+            };
             let commands = vec![Command::PatchNode { node, patch }];
-            app.core().execute(&actor, commands, &crate::core::Options::default()).await?;
+            app.core()
+                .execute(&actor, commands, &crate::core::Options::default())
+                .await?;
         }
     }
     Ok(StatusCode::NO_CONTENT)
@@ -312,13 +358,18 @@ pub(in crate::http) async fn policy(
 ) -> Result<Response, Problem> {
     let view = app.core().view();
     found(&view, &id)?;
-    let desired = view.desired(&id).ok_or_else(|| Problem::not_found(format!("node/{id}/policy")))?;
+    let desired = view
+        .desired(&id)
+        .ok_or_else(|| Problem::not_found(format!("node/{id}/policy")))?;
     let work = move || {
         let rules = desired.policy.rules().iter();
-        let rules = rules.map(|rule| serde_json::from_str::<Value>(&rule.to_json()).unwrap_or_default());
-        let sets = desired.policy.sets().iter().map(|(name, set)| {
-            json!({ "name": name.as_str(), "entries": set.len() })
-        });
+        let rules =
+            rules.map(|rule| serde_json::from_str::<Value>(&rule.to_json()).unwrap_or_default());
+        let sets = desired
+            .policy
+            .sets()
+            .iter()
+            .map(|(name, set)| json!({ "name": name.as_str(), "entries": set.len() }));
         Ok(json!({
             "hash": desired.hash.to_string(),
             "sequence": desired.sequence,
@@ -342,7 +393,11 @@ pub(in crate::http) async fn counters(
     Params(params): Params<CounterParams>,
 ) -> Result<Answer<Value>, Problem> {
     found(&app.core().view(), &id)?;
-    let ids = params.rules.split(',').map(str::trim).filter(|id| !id.is_empty());
+    let ids = params
+        .rules
+        .split(',')
+        .map(str::trim)
+        .filter(|id| !id.is_empty());
     let ids: Vec<String> = ids.map(str::to_owned).collect();
     let counters = app.fleet().rule_counters(&id, ids, ANSWER).await;
     counters.map(Answer).map_err(|error| match error {
@@ -353,5 +408,7 @@ pub(in crate::http) async fn counters(
 }
 
 fn found<'v>(view: &'v View, id: &Name) -> Result<&'v Arc<NodeRecord>, Problem> {
-    view.nodes().get(id).ok_or_else(|| Problem::not_found(format!("node/{id}")))
+    view.nodes()
+        .get(id)
+        .ok_or_else(|| Problem::not_found(format!("node/{id}")))
 }

@@ -51,7 +51,13 @@ impl ListParams {
         let sort = self.sort.as_deref();
         crate::http::find::word("sort", sort, &["name", "-name"])?;
         let after = place(self.cursor.as_deref())?;
-        Ok(page(all, after, limit(self.limit)?, sort == Some("-name"), name))
+        Ok(page(
+            all,
+            after,
+            limit(self.limit)?,
+            sort == Some("-name"),
+            name,
+        ))
     }
 }
 
@@ -173,9 +179,15 @@ pub(in crate::http) async fn create(
     };
     let new = format!("/api/v1/policies/{policy}");
     let content = PolicyContent { settings, rules };
-    let mut commands = vec![Command::CreatePolicy { policy: policy.clone(), content }];
+    let mut commands = vec![Command::CreatePolicy {
+        policy: policy.clone(),
+        content,
+    }];
     if let Some(comment) = body.comment {
-        let patch = SettingsPatch { comment: Patch::Set(comment), ..SettingsPatch::default() };
+        let patch = SettingsPatch {
+            comment: Patch::Set(comment),
+            ..SettingsPatch::default()
+        };
         commands.push(Command::PatchPolicy { policy, patch });
     }
     app.change_one(change, commands, Some(new)).await
@@ -191,7 +203,11 @@ pub(in crate::http) async fn get(
 ) -> Result<Response, Problem> {
     let view = app.core().view();
     let policy = found(&view, &name)?;
-    Ok(tagged(&headers, policy.version, PolicyInfo::new(&view, policy)))
+    Ok(tagged(
+        &headers,
+        policy.version,
+        PolicyInfo::new(&view, policy),
+    ))
 }
 
 /// Replaces a policy by the text of a policy file, or makes it. A file has no sets here: those of the fleet are named.
@@ -205,7 +221,8 @@ pub(in crate::http) async fn put(
     Yaml(text): Yaml,
 ) -> Result<Response, Problem> {
     let content = content(text).await?;
-    app.change_one(change, vec![Command::PutPolicy { policy, content }], None).await
+    app.change_one(change, vec![Command::PutPolicy { policy, content }], None)
+        .await
 }
 
 /// Changes the settings of a policy: what is not named stays, null clears.
@@ -224,7 +241,8 @@ pub(in crate::http) async fn patch_policy(
         failsafe: map(body.failsafe, FailsafeBody::read)?,
         comment: body.comment,
     };
-    app.change_one(change, vec![Command::PatchPolicy { policy, patch }], None).await
+    app.change_one(change, vec![Command::PatchPolicy { policy, patch }], None)
+        .await
 }
 
 /// Removes a policy. Refused while a group names it. Its versions stay.
@@ -235,7 +253,8 @@ pub(in crate::http) async fn remove(
     Target(policy): Target<Name>,
     change: Change,
 ) -> Result<Response, Problem> {
-    app.change_one(change, vec![Command::DeletePolicy { policy }], None).await
+    app.change_one(change, vec![Command::DeletePolicy { policy }], None)
+        .await
 }
 
 /// A policy as the text of a policy file.
@@ -248,7 +267,10 @@ pub(in crate::http) async fn text(
     let policy = Arc::clone(found(&app.core().view(), &name)?);
     let version = policy.version;
     let text = waiting(move || Ok(rules::text(&policy))).await?;
-    let headers = [(header::CONTENT_TYPE, "application/yaml".parse()), (header::ETAG, Ok(tag(version)))];
+    let headers = [
+        (header::CONTENT_TYPE, "application/yaml".parse()),
+        (header::ETAG, Ok(tag(version))),
+    ];
     let headers = headers.map(|(name, value)| (name, value.unwrap_or_else(|_| tag(version))));
     Ok((headers, text).into_response())
 }
@@ -261,7 +283,10 @@ pub(in crate::http) async fn versions(
     Target(name): Target<Name>,
     Params(params): Params<VersionParams>,
 ) -> Result<Response, Problem> {
-    let (limit, before) = (limit(params.limit)?, place::<u64>(params.cursor.as_deref())?);
+    let (limit, before) = (
+        limit(params.limit)?,
+        place::<u64>(params.cursor.as_deref())?,
+    );
     let items = app.core().policy_versions(&name, before, limit).await?;
     Ok(Answer(versions_page(items, limit)).into_response())
 }
@@ -274,8 +299,14 @@ pub(in crate::http) async fn diff(
     Target(name): Target<Name>,
     Params(params): Params<DiffParams>,
 ) -> Result<Answer<Diff>, Problem> {
-    let diff = app.core().policy_diff(&name, params.from, params.to).await?;
-    Ok(Answer(Diff { text: diff.to_string(), diff }))
+    let diff = app
+        .core()
+        .policy_diff(&name, params.from, params.to)
+        .await?;
+    Ok(Answer(Diff {
+        text: diff.to_string(),
+        diff,
+    }))
 }
 
 /// Makes a policy as it was in a version, which makes a new version. Also of one that is gone.
@@ -288,7 +319,12 @@ pub(in crate::http) async fn revert(
     Json(body): Json<Revert>,
 ) -> Result<Response, Problem> {
     let version = body.version;
-    app.change_one(change, vec![Command::RevertPolicy { policy, version }], None).await
+    app.change_one(
+        change,
+        vec![Command::RevertPolicy { policy, version }],
+        None,
+    )
+    .await
 }
 
 /// What would change at the nodes if the policy were this text.
@@ -304,18 +340,27 @@ pub(in crate::http) async fn plan(
     change.options.dry_run = true;
     change.options.idempotency_key = None;
     let content = content(text).await?;
-    app.change_one(change, vec![Command::PutPolicy { policy, content }], None).await
+    app.change_one(change, vec![Command::PutPolicy { policy, content }], None)
+        .await
 }
-
 
 /// Versions, the newest first, one page of them.
 pub(in crate::http) fn versions_page(
     items: Vec<crate::core::VersionInfo>,
     limit: usize,
 ) -> Page<crate::core::VersionInfo> {
-    let last = items.last().map(|item| item.version).filter(|version| *version > 1);
-    let next = last.filter(|_| items.len() == limit).map(|version| crate::http::page::cursor(&version));
-    Page { items, next, total: None }
+    let last = items
+        .last()
+        .map(|item| item.version)
+        .filter(|version| *version > 1);
+    let next = last
+        .filter(|_| items.len() == limit)
+        .map(|version| crate::http::page::cursor(&version));
+    Page {
+        items,
+        next,
+        total: None,
+    }
 }
 
 /// The policy, or 404.
@@ -334,7 +379,11 @@ pub(in crate::http) async fn waiting<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| {
         log::error!("a request ended unexpectedly: {error}");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "it ended unexpectedly")
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "it ended unexpectedly",
+        )
     })?
 }
 

@@ -14,7 +14,7 @@ use crate::core::{Command, MAX_COMMANDS};
 use crate::domain::Name;
 use crate::http::extract::{Change, ChangeParams, Json, MergePatch, Params, Target};
 use crate::http::find::RuleParams;
-use crate::http::page::{Page, limit, page, place};
+use crate::http::page::{limit, page, place};
 use crate::http::problem::{Problem, Refusals};
 use crate::http::rules::{rule, shown};
 use crate::http::{App, Changed, Done, tagged};
@@ -86,8 +86,13 @@ pub(in crate::http) async fn list(
     let work = move || {
         let policy = found(&view, &name)?;
         let now = Timestamp::now();
-        let rules = policy.rules.iter().filter(|state| params.holds(&view, &state.rule, now));
-        let found = page(rules.collect(), after, limit, params.descends(), |state| params.key(state));
+        let rules = policy
+            .rules
+            .iter()
+            .filter(|state| params.holds(&view, &state.rule, now));
+        let found = page(rules.collect(), after, limit, params.descends(), |state| {
+            params.key(state)
+        });
         Ok(found.map(|state| shown(state)))
     };
     Ok(Answer(waiting(work).await?).into_response())
@@ -104,7 +109,12 @@ pub(in crate::http) async fn create(
 ) -> Result<Response, Problem> {
     let rule = rule(body, None)?;
     let new = format!("/api/v1/policies/{policy}/rules/{}", rule.id);
-    app.change_one(change, vec![Command::CreateRule { policy, rule }], Some(new)).await
+    app.change_one(
+        change,
+        vec![Command::CreateRule { policy, rule }],
+        Some(new),
+    )
+    .await
 }
 
 /// One rule.
@@ -132,7 +142,8 @@ pub(in crate::http) async fn put(
     Json(body): Json<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let rule = rule(body, Some(&id))?;
-    app.change_one(change, vec![Command::PutRule { policy, rule }], None).await
+    app.change_one(change, vec![Command::PutRule { policy, rule }], None)
+        .await
 }
 
 /// Changes fields of a rule: what is not named stays, null clears.
@@ -147,7 +158,16 @@ pub(in crate::http) async fn patch(
     MergePatch(patch): MergePatch<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let rule = rule_id(&policy, &id)?;
-    app.change_one(change, vec![Command::PatchRule { policy, rule, patch }], None).await
+    app.change_one(
+        change,
+        vec![Command::PatchRule {
+            policy,
+            rule,
+            patch,
+        }],
+        None,
+    )
+    .await
 }
 
 /// Removes a rule.
@@ -160,7 +180,8 @@ pub(in crate::http) async fn remove(
     change: Change,
 ) -> Result<Response, Problem> {
     let rule = rule_id(&policy, &id)?;
-    app.change_one(change, vec![Command::DeleteRule { policy, rule }], None).await
+    app.change_one(change, vec![Command::DeleteRule { policy, rule }], None)
+        .await
 }
 
 /// Which version of the policy touched a rule last: who, when, why.
@@ -205,17 +226,24 @@ pub(in crate::http) async fn batch(
         }
     }
     let mut changed = match commands.is_empty() {
-        true => Changed { revision: app.core().view().revision().0, ..Changed::default() },
+        true => Changed {
+            revision: app.core().view().revision().0,
+            ..Changed::default()
+        },
         false => Changed::from(app.change(change, commands).await?),
     };
     let mut made = std::mem::take(&mut changed.effects).into_iter();
     let effects = unread.into_iter().map(|problem| match problem {
-        Some(error) => Some(Done::Refused { error: Box::new(error) }),
+        Some(problem) => Some(Done::refused(problem)),
         None => made.next(),
     });
     changed.effects = effects.flatten().collect();
-    let refused = changed.effects.iter().any(|done| matches!(done, Done::Refused { .. }));
-    let status = if refused { StatusCode::MULTI_STATUS } else { StatusCode::OK };
+    let refused = changed.effects.iter().any(|done| done.error.is_some());
+    let status = if refused {
+        StatusCode::MULTI_STATUS
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Answer(changed)).into_response())
 }
 
@@ -233,15 +261,27 @@ fn command(policy: &Name, operation: Operation) -> Result<Command, Problem> {
         }
         Operation::Patch { id: own, patch } => {
             let rule = id(own)?;
-            Command::PatchRule { policy, rule, patch }
+            Command::PatchRule {
+                policy,
+                rule,
+                patch,
+            }
         }
         Operation::Enable { id: own } => {
             let rule = id(own)?;
-            Command::EnableRule { policy, rule, enabled: true }
+            Command::EnableRule {
+                policy,
+                rule,
+                enabled: true,
+            }
         }
         Operation::Disable { id: own } => {
             let rule = id(own)?;
-            Command::EnableRule { policy, rule, enabled: false }
+            Command::EnableRule {
+                policy,
+                rule,
+                enabled: false,
+            }
         }
         Operation::Delete { id: own } => {
             let rule = id(own)?;

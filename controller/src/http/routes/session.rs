@@ -44,7 +44,11 @@ impl From<&Identity> for Me {
     fn from(identity: &Identity) -> Self {
         let (user, role) = (identity.user.clone(), identity.role.to_string());
         match &identity.means {
-            Means::Session { csrf, must_change_password, .. } => Self {
+            Means::Session {
+                csrf,
+                must_change_password,
+                ..
+            } => Self {
                 user,
                 role,
                 token: None,
@@ -70,12 +74,20 @@ pub(in crate::http) async fn login(
     request: Request,
 ) -> Result<Response, Problem> {
     use axum::extract::FromRequest as _;
-    let address = peer(&request);
+    let address = peer(request.extensions());
     let Json(body) = Json::<Credentials>::from_request(request, &app).await?;
     let password = Secret::new(body.password);
-    let login = app.auth().login(&body.user, password, address, Timestamp::now()).await?;
+    let login = app
+        .auth()
+        .login(&body.user, password, address, Timestamp::now())
+        .await?;
     let me = Answer(Me::from(&login.identity));
-    Ok((StatusCode::CREATED, set_cookie(login.cookie.reveal(), ""), me).into_response())
+    Ok((
+        StatusCode::CREATED,
+        set_cookie(login.cookie.reveal(), ""),
+        me,
+    )
+        .into_response())
 }
 
 /// Who calls, and what this call may.
@@ -117,11 +129,18 @@ pub(in crate::http) async fn password(
     Json(body): Json<NewPassword>,
 ) -> Result<Response, Problem> {
     if !matches!(caller.identity.means, Means::Session { .. }) {
-        return Err(Problem::forbidden("a password is changed in a session, not by an API token"));
+        return Err(Problem::forbidden(
+            "a password is changed in a session, not by an API token",
+        ));
     }
-    let (current, new) = (Secret::new(body.current_password), Secret::new(body.new_password));
+    let (current, new) = (
+        Secret::new(body.current_password),
+        Secret::new(body.new_password),
+    );
     let (actor, now) = (caller.actor(), Timestamp::now());
-    app.auth().change_password(&actor, caller.address, current, new, now).await?;
+    app.auth()
+        .change_password(&actor, caller.address, current, new, now)
+        .await?;
     Ok((StatusCode::NO_CONTENT, set_cookie("", "; Max-Age=0")).into_response())
 }
 

@@ -172,7 +172,10 @@ pub(in crate::http) struct SetDiffBody {
 
 impl From<(Prefix, Option<Timestamp>)> for Entry {
     fn from((prefix, expires): (Prefix, Option<Timestamp>)) -> Self {
-        Self { address: prefix.to_string(), expires }
+        Self {
+            address: prefix.to_string(),
+            expires,
+        }
     }
 }
 
@@ -189,7 +192,8 @@ impl SetInfo {
     fn new(view: &View, set: &SetState) -> Self {
         let users = view.policies().values().flat_map(|policy| {
             let name = set.name.as_str();
-            let names = move |rule: &xdpgate::policy::Rule| sets_of(rule).any(|n| n.as_str() == name);
+            let names =
+                move |rule: &xdpgate::policy::Rule| sets_of(rule).any(|n| n.as_str() == name);
             let rules = policy.rules.iter().filter(move |state| names(&state.rule));
             rules.map(|state| format!("{}/{}", policy.name, state.rule.id))
         });
@@ -217,7 +221,10 @@ pub(in crate::http) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Answer<Page<SetInfo>>, Problem> {
     let view = app.core().view();
-    let all = view.sets().values().filter(|set| params.holds(&set.name, set.comment.as_ref()));
+    let all = view
+        .sets()
+        .values()
+        .filter(|set| params.holds(&set.name, set.comment.as_ref()));
     let found = params.page(all.cloned().collect(), |set| set.name.to_string())?;
     waiting(move || Ok(Answer(found.map(|set| SetInfo::new(&view, &set))))).await
 }
@@ -240,7 +247,8 @@ pub(in crate::http) async fn create(
         comment: body.comment,
     };
     let (set, new) = (body.name.clone(), format!("/api/v1/sets/{}", body.name));
-    app.change_one(change, vec![Command::CreateSet { set, content }], Some(new)).await
+    app.change_one(change, vec![Command::CreateSet { set, content }], Some(new))
+        .await
 }
 
 /// One set, without its entries.
@@ -277,7 +285,8 @@ pub(in crate::http) async fn patch(
         default_expiry: body.default_expiry,
         comment: body.comment,
     };
-    app.change_one(change, vec![Command::PatchSet { set, patch }], None).await
+    app.change_one(change, vec![Command::PatchSet { set, patch }], None)
+        .await
 }
 
 /// Removes a set. Refused while a rule names it.
@@ -288,7 +297,8 @@ pub(in crate::http) async fn remove(
     Target(set): Target<Name>,
     change: Change,
 ) -> Result<Response, Problem> {
-    app.change_one(change, vec![Command::DeleteSet { set }], None).await
+    app.change_one(change, vec![Command::DeleteSet { set }], None)
+        .await
 }
 
 /// The entries of a set, one page of them, or those in which an address lies.
@@ -308,7 +318,11 @@ pub(in crate::http) async fn entries(
             let found = entries_with(&set, address);
             let items: Vec<Entry> = found.into_iter().map(Entry::from).collect();
             let total = Some(items.len());
-            return Ok(Page { items, next: None, total });
+            return Ok(Page {
+                items,
+                next: None,
+                total,
+            });
         }
         let start = match after {
             None => 0,
@@ -320,11 +334,21 @@ pub(in crate::http) async fn entries(
                 moved.unwrap_or(place) + 1
             }
         };
-        let items: Vec<Entry> = set.entries.entries().skip(start).take(limit).map(Entry::from).collect();
+        let items: Vec<Entry> = set
+            .entries
+            .entries()
+            .skip(start)
+            .take(limit)
+            .map(Entry::from)
+            .collect();
         let end = start + items.len();
         let last = items.last().filter(|_| end < set.entries.len());
         let next = last.map(|entry| cursor(&(end - 1, &entry.address)));
-        Ok(Page { items, next, total: Some(set.entries.len()) })
+        Ok(Page {
+            items,
+            next,
+            total: Some(set.entries.len()),
+        })
     };
     Ok(Answer(waiting(work).await?))
 }
@@ -339,7 +363,8 @@ pub(in crate::http) async fn add(
     Json(body): Json<Entries>,
 ) -> Result<Response, Problem> {
     let entries = read(body.entries)?;
-    app.change_one(change, vec![Command::AddEntries { set, entries }], None).await
+    app.change_one(change, vec![Command::AddEntries { set, entries }], None)
+        .await
 }
 
 /// Removes entries, whenever they expire. Those that are not there are no error.
@@ -353,7 +378,8 @@ pub(in crate::http) async fn take(
 ) -> Result<Response, Problem> {
     let entries = read(body.entries.into_iter().map(EntryBody::Text).collect())?;
     let entries = entries.into_iter().map(|(prefix, _)| prefix).collect();
-    app.change_one(change, vec![Command::RemoveEntries { set, entries }], None).await
+    app.change_one(change, vec![Command::RemoveEntries { set, entries }], None)
+        .await
 }
 
 /// The versions of a set, the newest first. Also of one that is gone.
@@ -364,7 +390,10 @@ pub(in crate::http) async fn versions(
     Target(name): Target<Name>,
     Params(params): Params<VersionParams>,
 ) -> Result<Response, Problem> {
-    let (limit, before) = (limit(params.limit)?, place::<u64>(params.cursor.as_deref())?);
+    let (limit, before) = (
+        limit(params.limit)?,
+        place::<u64>(params.cursor.as_deref())?,
+    );
     let items = app.core().set_versions(&name, before, limit).await?;
     Ok(Answer(versions_page(items, limit)).into_response())
 }
@@ -382,8 +411,18 @@ pub(in crate::http) async fn diff(
         text: diff.to_string(),
         added_count: diff.added.len(),
         removed_count: diff.removed.len(),
-        added: diff.added.into_iter().take(1_000).map(Entry::from).collect(),
-        removed: diff.removed.iter().take(1_000).map(ToString::to_string).collect(),
+        added: diff
+            .added
+            .into_iter()
+            .take(1_000)
+            .map(Entry::from)
+            .collect(),
+        removed: diff
+            .removed
+            .iter()
+            .take(1_000)
+            .map(ToString::to_string)
+            .collect(),
     }))
 }
 
@@ -397,17 +436,26 @@ pub(in crate::http) async fn revert(
     Json(body): Json<Revert>,
 ) -> Result<Response, Problem> {
     let version = body.version;
-    app.change_one(change, vec![Command::RevertSet { set, version }], None).await
+    app.change_one(change, vec![Command::RevertSet { set, version }], None)
+        .await
 }
 
 /// The set, or 404.
-pub(in crate::http) fn found<'v>(view: &'v View, name: &Name) -> Result<&'v Arc<SetState>, Problem> {
-    view.sets().get(name).ok_or_else(|| Problem::not_found(format!("set/{name}")))
+pub(in crate::http) fn found<'v>(
+    view: &'v View,
+    name: &Name,
+) -> Result<&'v Arc<SetState>, Problem> {
+    view.sets()
+        .get(name)
+        .ok_or_else(|| Problem::not_found(format!("set/{name}")))
 }
 
 fn read(entries: Vec<EntryBody>) -> Result<Vec<(Prefix, Option<Timestamp>)>, Problem> {
     if entries.len() > MAX_ENTRIES {
-        let detail = format!("{} entries: one request takes up to {MAX_ENTRIES}", entries.len());
+        let detail = format!(
+            "{} entries: one request takes up to {MAX_ENTRIES}",
+            entries.len()
+        );
         let problem = Problem::too_large(detail).field("entries");
         return Err(problem.mend("stream them by PUT of the set's entries"));
     }

@@ -34,7 +34,9 @@ pub(in crate::http) async fn history(
     Params(params): Params<HistoryParams>,
 ) -> Result<Answer<Value>, Problem> {
     word("of", params.of.as_deref(), &["hour", "day"])?;
-    Ok(Answer(app.fleet().history(params.of.as_deref() == Some("day"))))
+    Ok(Answer(
+        app.fleet().history(params.of.as_deref() == Some("day")),
+    ))
 }
 
 /// As the whole fleet, of the nodes of a group.
@@ -49,6 +51,10 @@ pub(in crate::http) async fn group(
         return Err(Problem::not_found(object));
     }
     // Looks at every node.
-    let work = move || app.fleet().overview_of(&name).ok_or_else(|| Problem::not_found(object));
+    let work = move || {
+        app.fleet()
+            .overview_of(&name)
+            .ok_or_else(|| Problem::not_found(object))
+    };
     Ok(Answer(super::policies::waiting(work).await?))
 }

@@ -47,7 +47,11 @@ pub(in crate::http) async fn list(
     let tokens = app.auth().tokens(owner(&caller)).await?;
     let items: Vec<Token> = tokens.into_iter().map(|token| token.value).collect();
     let total = Some(items.len());
-    Ok(Answer(Page { items, next: None, total }))
+    Ok(Answer(Page {
+        items,
+        next: None,
+        total,
+    }))
 }
 
 /// Makes a token for the caller.
@@ -59,12 +63,24 @@ pub(in crate::http) async fn create(
     Json(body): Json<TokenBody>,
 ) -> Result<Response, Problem> {
     if matches!(caller.identity.means, Means::Token { .. }) {
-        return Err(Problem::forbidden("an API token does not make others: log in for that"));
+        return Err(Problem::forbidden(
+            "an API token does not make others: log in for that",
+        ));
     }
-    let new = NewToken { name: body.name, role: body.role, expires: body.expires };
+    let new = NewToken {
+        name: body.name,
+        role: body.role,
+        expires: body.expires,
+    };
     let (actor, user) = (caller.actor(), &caller.identity.user);
-    let (token, secret) = app.auth().create_token(&actor, user, new, Timestamp::now()).await?;
-    let made = MadeToken { token, secret: secret.reveal().to_owned() };
+    let (token, secret) = app
+        .auth()
+        .create_token(&actor, user, new, Timestamp::now())
+        .await?;
+    let made = MadeToken {
+        token,
+        secret: secret.reveal().to_owned(),
+    };
     Ok((StatusCode::CREATED, Answer(made)).into_response())
 }
 
@@ -76,7 +92,9 @@ pub(in crate::http) async fn remove(
     Target(id): Target<String>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    app.auth().remove_token(&caller.actor(), &id, owner(&caller)).await?;
+    app.auth()
+        .remove_token(&caller.actor(), &id, owner(&caller))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -62,7 +62,11 @@ pub(in crate::http) async fn list(State(app): State<App>) -> Result<Answer<Page<
     let users = app.auth().users().await?;
     let items: Vec<User> = users.into_iter().map(|user| user.value).collect();
     let total = Some(items.len());
-    Ok(Answer(Page { items, next: None, total }))
+    Ok(Answer(Page {
+        items,
+        next: None,
+        total,
+    }))
 }
 
 /// Makes a user.
@@ -78,7 +82,10 @@ pub(in crate::http) async fn create(
         role: body.role,
         password: body.password.map(Secret::new),
     };
-    let (user, one_time) = app.auth().create_user(&caller.actor(), new, Timestamp::now()).await?;
+    let (user, one_time) = app
+        .auth()
+        .create_user(&caller.actor(), new, Timestamp::now())
+        .await?;
     let headers = [(header::ETAG, tag(user.revision.0))];
     let made = MadeUser {
         user: user.value,
@@ -110,9 +117,15 @@ pub(in crate::http) async fn patch(
     caller: Caller,
     MergePatch(body): MergePatch<UserPatchBody>,
 ) -> Result<Response, Problem> {
-    let patch = UserPatch { role: body.role, disabled: body.disabled };
+    let patch = UserPatch {
+        role: body.role,
+        disabled: body.disabled,
+    };
     let expect = expected(&headers)?;
-    let user = app.auth().update_user(&caller.actor(), &name, &patch, expect).await;
+    let user = app
+        .auth()
+        .update_user(&caller.actor(), &name, &patch, expect)
+        .await;
     let user = user.map_err(|error| precondition(error, expect))?;
     Ok(tagged(&HeaderMap::new(), user.revision.0, user.value))
 }
@@ -152,14 +165,21 @@ pub(in crate::http) async fn reset_password(
     Target(name): Target<String>,
     caller: Caller,
 ) -> Result<Answer<OneTime>, Problem> {
-    let secret = app.auth().reset_password(&caller.actor(), &name, Timestamp::now()).await?;
-    Ok(Answer(OneTime { one_time_password: secret.reveal().to_owned() }))
+    let secret = app
+        .auth()
+        .reset_password(&caller.actor(), &name, Timestamp::now())
+        .await?;
+    Ok(Answer(OneTime {
+        one_time_password: secret.reveal().to_owned(),
+    }))
 }
 
 /// A version that was expected and is not there is 412, other conflicts are 409.
 fn precondition(error: crate::auth::AuthError, expect: Option<u64>) -> Problem {
     match error {
-        crate::auth::AuthError::Conflict(text) if expect.is_some() && text.contains("meanwhile") => {
+        crate::auth::AuthError::Conflict(text)
+            if expect.is_some() && text.contains("meanwhile") =>
+        {
             Problem::new(StatusCode::PRECONDITION_FAILED, "version_conflict", text)
         }
         other => other.into(),
