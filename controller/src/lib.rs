@@ -5,6 +5,8 @@ pub mod args;
 pub mod client;
 mod commands;
 pub mod config;
+pub mod core;
+pub mod domain;
 pub mod feed;
 pub mod rollout;
 pub mod store;
