@@ -5,6 +5,7 @@ pub mod args;
 pub mod client;
 mod commands;
 pub mod config;
+pub mod content;
 pub mod core;
 pub mod domain;
 pub mod feed;
