@@ -51,6 +51,8 @@ pub enum What {
     Resumed,
     /// Somebody ended it.
     Aborted,
+    /// The policy was released anew, so it does not hold nodes at the former version any more.
+    Released,
 }
 
 /// What can be done to a rollout that has begun.
@@ -69,6 +71,8 @@ pub enum Change {
     Finish(usize, Observed),
     /// All nodes get the former version, because of a gate.
     RollBack(Trouble, Observed),
+    /// It ended with the former version, which it does not hold nodes at any more.
+    Release,
 }
 
 impl What {
@@ -82,6 +86,7 @@ impl What {
             Self::Paused => "pause",
             Self::Resumed => "resume",
             Self::Aborted => "abort",
+            Self::Released => "release",
         }
     }
 }
@@ -173,6 +178,16 @@ impl Rollout {
                 self.end(State::RolledBack, Some(reason.clone()));
                 self.note(now, by, What::RolledBack, &reason, Some(observed));
             }
+            Change::Release => {
+                if self.is_active() {
+                    return Err("it goes on: abort it first".to_owned());
+                }
+                if !self.in_force {
+                    return Ok(false);
+                }
+                self.in_force = false;
+                self.note(now, by, What::Released, why, None);
+            }
         }
         self.version += 1;
         Ok(true)
@@ -180,6 +195,7 @@ impl Rollout {
 
     fn end(&mut self, state: State, reason: Option<String>) {
         self.state = state;
+        self.in_force = state != State::Done;
         self.paused_at = None;
         self.reason = reason;
     }

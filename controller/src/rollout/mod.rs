@@ -14,20 +14,28 @@
 //! | `gates` | what ends a rollout |
 //! | `change` | what people and [`step`] do to a record; its history |
 //! | `reached` | a record made ready to be asked about many nodes |
+//! | `tracker` | what one controller sees of the nodes of its sessions |
+//! | `status` | what controllers tell each other, and what comes of it together |
+//! | `executor` | takes the steps, on every controller |
 
 mod change;
+mod executor;
 mod gates;
 mod plan;
 mod reached;
 mod start;
+mod status;
+mod tracker;
 
 pub use change::{Change, Event, MAX_EVENTS, What};
+pub use executor::{Config, Executor, Look, Looks};
 pub use gates::{Gates, Observed, Seen, Trouble};
 pub use plan::{
-    MAX_CANARIES, MAX_STAGES, Plan, PlanError, Planned, PlannedStage, Reach, Stage, rank,
+    MAX_CANARIES, MAX_STAGES, NamedPlan, Plan, PlanError, Planned, PlannedStage, Reach, Stage, rank,
 };
 pub use reached::{Reached, StageNodes};
 pub use start::Start;
+pub use tracker::{Answer, Observer, Sight};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -52,6 +60,9 @@ pub struct Rollout {
     pub gates: Gates,
     /// How far it is.
     pub state: State,
+    /// Whether it decides which version nodes have: while it goes on, and where it ended with the former version until
+    /// the policy is released anew.
+    pub in_force: bool,
     /// The stage that is reached, from 0.
     pub stage: usize,
     /// Since when it is in this stage, without the time in which it was paused.
@@ -102,7 +113,7 @@ pub enum Step {
 }
 
 impl Rollout {
-    /// Whether it still decides which version a node has: if not, it is history.
+    /// Whether it goes on, by itself or after a pause.
     pub fn is_active(&self) -> bool {
         matches!(self.state, State::Running | State::Paused)
     }

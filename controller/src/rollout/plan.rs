@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Gates;
-use crate::domain::Selector;
+use crate::domain::{Name, Selector, Touch};
 
 /// The most stages of a plan.
 pub const MAX_STAGES: usize = 20;
@@ -50,6 +50,19 @@ pub struct Plan {
     /// What ends it.
     #[serde(default)]
     pub gates: Gates,
+}
+
+/// A plan that is kept under a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedPlan {
+    /// The name; `default` is what counts where none is named.
+    pub name: Name,
+    /// Grows with each change; for `expect`.
+    pub version: u64,
+    /// The plan.
+    pub plan: Plan,
+    /// Who changed it last.
+    pub updated: Touch,
 }
 
 /// A stage as it is asked for.

@@ -54,6 +54,7 @@ impl Rollout {
             stages,
             gates: start.plan.gates.clone(),
             state: State::Running,
+            in_force: true,
             stage: 0,
             since: start.now,
             paused_at: None,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::tracker::Tracker;
 use super::{Observed, Rollout, Seen};
 use crate::domain::NodeId;
 use crate::store::Revision;
@@ -66,6 +67,18 @@ struct Heard {
     status: Status,
 }
 
+/// The time, and how long things may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) now: Instant,
+    /// A record that does not change for so long is of a controller that is gone.
+    pub(super) expire: Duration,
+    /// Nodes of a controller that is gone have so long to come to another one.
+    pub(super) settle: Duration,
+    /// A node that is away for so long is lost.
+    pub(super) lost_after: Duration,
+}
+
 /// What all controllers saw together.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Together {
@@ -111,62 +124,108 @@ impl Statuses {
         all.map(|w| (w.node.clone(), w.before)).collect()
     }
 
-    /// What this controller, whose record may be older than `own`, and all others saw together.
-    ///
-    /// `before` is what this controller had written down before it was started. `lost_after` is how long a node may be away.
+    /// What this controller and all others saw together. `own` is newer than the record of this one. Only nodes that
+    /// `counts` names can be lost.
     pub(super) fn together(
         &self,
         me: &str,
         own: &Status,
-        before: Option<(&Status, Duration)>,
         rollout: &Rollout,
-        times: (Instant, Duration, Duration),
+        times: &Times,
+        counts: impl Fn(&NodeId) -> bool,
     ) -> Together {
-        let (now, expire, lost_after) = times;
         let mut observed = own.observed.clone();
         let mut waits = None;
         let mut away: BTreeMap<&NodeId, u64> = BTreeMap::new();
-        let mut unnamed = own.missing_nodes.saturating_sub(own.missing.len() as u64);
-        let mut found: BTreeSet<&NodeId> = own.here.iter().collect();
-        found.extend(own.watched.iter().map(|w| &w.node));
+        let mut unnamed = own.unnamed();
+        let mut found: BTreeSet<&NodeId> = own.found().collect();
         let mut miss = |node, seconds: u64| {
             let longest = away.entry(node).or_default();
             *longest = seconds.max(*longest);
         };
         own.missing.iter().for_each(|m| miss(&m.node, m.seconds));
-        if let Some((status, age)) = before {
-            for watched in &status.watched {
-                miss(&watched.node, age.as_secs());
-            }
-        }
         for (name, heard) in self.0.iter().filter(|(name, _)| *name != me) {
-            let (status, age) = (&heard.status, now.duration_since(heard.at));
-            if age >= expire {
+            let (status, age) = (&heard.status, times.now.duration_since(heard.at));
+            if age >= times.expire {
                 // Nodes that it watched have that long to come to another one.
-                let since = (age - expire).as_secs();
-                status.watched.iter().for_each(|w| miss(&w.node, since));
+                let since = age.saturating_sub(times.expire + times.settle).as_secs();
+                let watched = status.watched.iter().map(|w| &w.node);
+                let missing = status.missing.iter().map(|m| &m.node);
+                watched.chain(missing).for_each(|node| miss(node, since));
                 continue;
             }
             observed.merge(&status.observed);
-            found.extend(status.here.iter());
-            found.extend(status.watched.iter().map(|w| &w.node));
+            found.extend(status.found());
             status.missing.iter().for_each(|m| miss(&m.node, m.seconds));
-            unnamed += status.missing_nodes.saturating_sub(status.missing.len() as u64);
+            unnamed += status.unnamed();
             if (status.stage, status.version) != (rollout.stage, rollout.version) {
-                waits = Some(format!("controller {name} has not looked at this stage yet"));
+                waits = Some(format!(
+                    "controller {name} has not looked at this stage yet"
+                ));
             }
         }
-        away.retain(|node, _| !found.contains(node));
+        away.retain(|node, _| counts(node) && !found.contains(node));
         let (lost, soon): (Vec<_>, Vec<_>) = away
             .into_iter()
-            .partition(|(_, seconds)| *seconds >= lost_after.as_secs());
+            .partition(|(_, seconds)| *seconds >= times.lost_after.as_secs());
         observed.lost = Seen {
-            count: lost.len() as u64 + unnamed,
+            count: lost.len() as u64,
             example: lost
                 .first()
                 .map(|(node, seconds)| format!("{node}: its link is gone for {seconds} s")),
         };
-        observed.pending += soon.len() as u64;
+        observed.reached += (lost.len() + soon.len()) as u64 + unnamed;
+        // Those that are not named may be at another controller: they hold the stage up.
+        observed.pending += soon.len() as u64 + unnamed;
         Together { observed, waits }
+    }
+}
+
+impl Statuses {
+    /// Adds nodes that this controller watched before it was started anew and that have not come back: they are missing
+    /// since it looks.
+    pub(super) fn returning(&self, me: &str, own: &mut Status, tracker: &Tracker, times: &Times) {
+        let Some(heard) = self.0.get(me) else {
+            return;
+        };
+        let before = &heard.status;
+        let looked = times.now.duration_since(tracker.began);
+        let seconds = looked.saturating_sub(times.settle).as_secs();
+        let nodes = before.watched.iter().map(|w| &w.node);
+        let nodes = nodes.chain(before.missing.iter().map(|m| &m.node));
+        for node in nodes.filter(|node| !tracker.knows(node)) {
+            if own.missing.len() < MAX_LISTED && !own.missing.iter().any(|m| m.node == *node) {
+                own.missing_nodes += 1;
+                own.missing.push(Missing {
+                    node: node.clone(),
+                    seconds,
+                });
+            }
+        }
+        own.missing.sort_by(|a, b| a.node.cmp(&b.node));
+    }
+}
+
+impl Status {
+    /// Whether it says the same, but for how long nodes are missing.
+    pub(super) fn says(&self, other: &Self) -> bool {
+        let without_times = |status: &Self| {
+            let mut status = status.clone();
+            status.beat = 0;
+            status.missing.iter_mut().for_each(|m| m.seconds = 0);
+            status
+        };
+        without_times(self) == without_times(other)
+    }
+
+    /// How many nodes are missing that are not named.
+    fn unnamed(&self) -> u64 {
+        self.missing_nodes.saturating_sub(self.missing.len() as u64)
+    }
+
+    /// Nodes that are there for sure.
+    fn found(&self) -> impl Iterator<Item = &NodeId> {
+        let watched = self.watched.iter().map(|watched| &watched.node);
+        self.here.iter().chain(watched)
     }
 }

@@ -29,6 +29,7 @@ fn rollout() -> Rollout {
         ],
         gates: Gates::default(),
         state: State::Running,
+        in_force: true,
         stage: 0,
         since: at(1000),
         paused_at: None,

@@ -73,7 +73,7 @@ pub(super) struct Tracker {
 }
 
 /// What a look at the nodes needs.
-pub(super) struct Look<'a> {
+pub(super) struct Glance<'a> {
     pub(super) rollout: &'a Rollout,
     /// Nodes that have the new version as their version.
     pub(super) reached: &'a HashSet<NodeId>,
@@ -93,8 +93,13 @@ impl Tracker {
         }
     }
 
+    /// Whether it has seen a node.
+    pub(super) fn knows(&self, node: &NodeId) -> bool {
+        self.nodes.contains_key(node)
+    }
+
     /// Takes in how the nodes are now.
-    pub(super) fn look(&mut self, sights: Vec<Sight>, look: &Look<'_>) -> Status {
+    pub(super) fn look(&mut self, sights: Vec<Sight>, look: &Glance<'_>) -> Status {
         let mut status = Status {
             version: look.rollout.version,
             stage: look.rollout.stage,
@@ -141,7 +146,6 @@ impl Tracker {
                 tracked.missing = None;
             } else if tracked.there {
                 let since = *tracked.missing.get_or_insert(look.now);
-                status.observed.reached += 1;
                 status.missing_nodes += 1;
                 if status.missing.len() < MAX_LISTED {
                     status.missing.push(Missing {
@@ -159,7 +163,7 @@ impl Tracker {
 }
 
 impl Tracked {
-    fn first(sight: &Sight, look: &Look<'_>) -> Self {
+    fn first(sight: &Sight, look: &Glance<'_>) -> Self {
         let has_it = sight.version == Some(look.rollout.to) && sight.answer == Answer::Applied;
         let known = look.shares.get(&sight.node).copied();
         Self {
@@ -188,7 +192,7 @@ impl Tracked {
         }
     }
 
-    fn reached_and_here(&mut self, sight: &Sight, look: &Look<'_>, observed: &mut Observed) {
+    fn reached_and_here(&mut self, sight: &Sight, look: &Glance<'_>, observed: &mut Observed) {
         let node = &sight.node;
         match &sight.answer {
             _ if sight.version != Some(look.rollout.to) => observed.pending += 1,
@@ -212,7 +216,7 @@ impl Tracked {
         }
     }
 
-    fn drops(&mut self, sight: &Sight, look: &Look<'_>) {
+    fn drops(&mut self, sight: &Sight, look: &Glance<'_>) {
         let gates = &look.rollout.gates;
         let Some(now_share) = self.share_since(sight, gates, look.now) else {
             return;
