@@ -40,8 +40,10 @@ async fn change(fleet: &Fleet, seconds: u64, id: &str, change: Change) -> Result
         why: "the test says so".to_owned(),
         ..Options::default()
     };
-    let core = &fleet.core;
-    let done = core.execute_at(at(seconds), &actor(), vec![command], &options);
+    let actor = actor();
+    let done = fleet
+        .core
+        .execute_at(at(seconds), &actor, vec![command], &options);
     done.await.map(drop)
 }
 
@@ -117,6 +119,7 @@ async fn harm(gate: &str, says: &str, harm: impl FnOnce(&Nodes)) {
     );
     assert_eq!(core.view().released(&name("web")), Some(1));
     // As the store has it, too.
+    drop((clock, nodes));
     let fleet = fleet.restart().await;
     assert_eq!(versions(&fleet.core, NODES), [1; 8]);
 }
@@ -309,7 +312,6 @@ async fn r120_a_change_during_a_rollout_reaches_nobody_until_it_ends() {
     );
     assert_eq!(fleet.rules_of("n-3"), ["base", "new"]);
     let nodes = Nodes::new(&fleet.core, NODES.map(str::to_owned));
-    let seconds = clock.seconds;
     let mut clock = Clock::new(&fleet.core, &nodes, "c-1");
     clock.seconds = seconds;
     clock.pass(100).await;
