@@ -8,7 +8,10 @@ mod rollouts;
 mod rules;
 mod sets;
 
-use std::collections::{BTreeMap, BTreeSet};
+pub use policies::MAX_RULES;
+pub use sets::MAX_ENTRIES;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -290,11 +293,6 @@ impl Drafted {
             })
         });
         self.effects = effects.collect();
-    }
-
-    /// The nodes that it changes.
-    pub(super) fn node_ids(&self) -> BTreeSet<Name> {
-        self.nodes.keys().cloned().collect()
     }
 }
 
