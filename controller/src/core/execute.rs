@@ -339,6 +339,12 @@ impl Core {
         for (name, node) in &drafted.nodes {
             write(Kind::Node.key(name), node.as_deref().map(encode));
         }
+        for (name, rollout) in &drafted.rollouts {
+            write(Kind::Rollout.key(name), rollout.as_deref().map(encode));
+        }
+        for (name, plan) in &drafted.plans {
+            write(Kind::Plan.key(name), plan.as_deref().map(encode));
+        }
         if let Some(mode) = drafted.mode {
             let updated = request.touch();
             write(key(MODE), Some(encode(&ModeRecord { mode, updated })));
@@ -357,6 +363,12 @@ impl Core {
             write(key(SEQUENCE), Some("{}".into()));
             let was = Some(view.sequence).filter(|was| was.0 > 0);
             transaction.expect.push((key(SEQUENCE), was));
+        }
+        for name in drafted.plans.keys() {
+            let was = view.heads.revisions.get(&(Kind::Plan, name.clone()));
+            transaction
+                .expect
+                .push((Kind::Plan.key(name), was.copied()));
         }
         // Nodes are also changed by what does not touch the sequence.
         for name in drafted.nodes.keys() {

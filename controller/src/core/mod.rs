@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 
 pub use command::{
     Actor, Command, Effect, EffectKind, GroupContent, NodePatch, Options, Outcome, Patch,
-    ProfilePlan, SetContent, SetPatch, SettingsPatch,
+    PlanChoice, ProfilePlan, SetContent, SetPatch, SettingsPatch,
 };
 pub use desired::Desired;
 pub use draft::{MAX_ENTRIES, MAX_RULES};
