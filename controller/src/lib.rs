@@ -5,6 +5,7 @@ pub mod args;
 pub mod client;
 mod commands;
 pub mod config;
+pub mod content;
 pub mod feed;
 pub mod rollout;
 pub mod store;

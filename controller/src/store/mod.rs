@@ -9,7 +9,15 @@
 //! the SHA-256 of their bytes; a record has the list of their names. So a small change of a large thing writes few
 //! bytes, history shares what did not change, and one transaction of a few records publishes any change.
 
+pub mod backup;
+pub mod etcd;
+pub mod keeping;
+mod packed;
+pub mod sqlite;
+
+use std::collections::HashSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -23,6 +31,9 @@ pub const MAX_OPERATIONS: usize = 100;
 pub const MAX_VALUE: usize = 512 << 10;
 /// The largest transaction in bytes, keys and values together. etcd takes 1.5 MiB by default.
 pub const MAX_TRANSACTION: usize = 1 << 20;
+
+/// The most records of one [page](Store::list), whatever was asked for.
+pub const MAX_PAGE: usize = 1_000;
 
 /// The number of a transaction: greater than that of each one before it. The first is 1 or more; 0 is
 /// "before everything".
@@ -88,8 +99,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The record under a key, as of the last transaction.
     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError>;
 
-    /// Records whose keys begin with `prefix`, after the key `after`, up to `limit`. `at` asks for the
-    /// state at an earlier revision, so that pages belong together; absent: now.
+    /// Records whose keys begin with `prefix`, after the key `after`, up to `limit` and [`MAX_PAGE`]. `at` asks
+    /// for the state at an earlier revision, so that pages belong together; absent: now.
     async fn list(
         &self,
         prefix: &str,
@@ -98,10 +109,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         at: Option<Revision>,
     ) -> Result<Page, StoreError>;
 
-    /// Makes a transaction, which is on disk when this returns.
+    /// Makes a transaction, which is on disk when this returns. One that changes nothing (it only expects, or
+    /// deletes what is not there) makes no batch, and returns the revision of now.
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError>;
 
-    /// Every transaction after a revision.
+    /// Every transaction after a revision, from one that is not compacted on.
     async fn watch(&self, after: Revision) -> Result<Watch, StoreError>;
 
     /// Keeps chunks. Those that are there already cost little.
@@ -111,13 +123,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn chunk(&self, digest: Digest) -> Result<Option<Bytes>, StoreError>;
 
     /// Deletes the chunks that `keep` does not name and that were put longer ago than `older_than`. Returns how many.
-    async fn sweep(
-        &self,
-        keep: &std::collections::HashSet<Digest>,
-        older_than: Duration,
-    ) -> Result<u64, StoreError>;
+    async fn sweep(&self, keep: &HashSet<Digest>, older_than: Duration) -> Result<u64, StoreError>;
 
-    /// Forgets what was in force before a revision, for `list` and `watch`; records stay.
+    /// Forgets what was in force before a revision, for `list` and `watch`; records stay. Does nothing if that
+    /// much is forgotten already, or if the revision is not there yet.
     async fn compact(&self, before: Revision) -> Result<(), StoreError>;
 }
 
@@ -137,6 +146,9 @@ pub enum StoreError {
     /// What is stored is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// A chunk is larger than one may be.
+    #[error("too large to be stored: {0}")]
+    TooLarge(String),
 }
 
 /// Why a transaction was not made. Nothing was written, but for [`CommitError::Unknown`].
@@ -149,12 +161,109 @@ pub enum CommitError {
     /// It is larger than a transaction may be.
     #[error("the transaction is too large: {0}")]
     TooLarge(String),
+    /// It writes one key twice.
+    #[error("the transaction writes {0:?} twice")]
+    Twice(Key),
     /// The connection broke while it was made: read again what has become of it.
     #[error("it is not known whether the change was stored: {0}")]
     Unknown(String),
     /// Any other.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{} is in use by another process: stop that one, or give this one a file of its own", .0.display())]
+    InUse(PathBuf),
+    /// A later version of this program wrote it.
+    #[error("{} has schema {found}, this program knows up to {known}: run the version that wrote it, or a later one", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// What is stored is not what was written.
+    #[error("{} is damaged ({reason}): move it away and restore the last backup with `xdpgate-controller restore`", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file cannot be made, read or written.
+    #[error("{}: {error}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// The options are wrong.
+    #[error("{0}")]
+    Options(String),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Transaction {
+    /// Whether a store may take it: what each implementation asks before anything else, so that all refuse alike.
+    ///
+    /// # Errors
+    /// [`CommitError::TooLarge`], [`CommitError::Twice`].
+    pub(crate) fn check(&self) -> Result<(), CommitError> {
+        let operations = self.expect.len() + self.write.len();
+        if operations > MAX_OPERATIONS {
+            let text = format!("{operations} records, at most {MAX_OPERATIONS}");
+            return Err(CommitError::TooLarge(text));
+        }
+        let mut total = 0;
+        let mut keys = HashSet::new();
+        for (key, value) in &self.write {
+            let size = value.as_ref().map_or(0, Bytes::len);
+            if size > MAX_VALUE {
+                let text = format!("{} has {size} bytes, at most {MAX_VALUE}", key.as_str());
+                return Err(CommitError::TooLarge(text));
+            }
+            total += key.as_str().len() + size;
+            if !keys.insert(key) {
+                return Err(CommitError::Twice(key.clone()));
+            }
+        }
+        if total > MAX_TRANSACTION {
+            let text = format!("{total} bytes, at most {MAX_TRANSACTION}");
+            return Err(CommitError::TooLarge(text));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses chunks that no store takes.
+fn check_chunks(chunks: &[Bytes]) -> Result<(), StoreError> {
+    match chunks.iter().find(|chunk| chunk.len() > MAX_VALUE) {
+        Some(chunk) => Err(StoreError::TooLarge(format!(
+            "a chunk has {} bytes, at most {MAX_VALUE}",
+            chunk.len()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The name of a new store.
+fn new_epoch() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// Seconds since 1970.
+fn unix_now() -> i64 {
+    jiff::Timestamp::now().as_second()
 }
 
 impl Key {
@@ -181,6 +290,25 @@ impl Digest {
         use sha2::{Digest as _, Sha256};
         Self(Sha256::digest(bytes).into())
     }
+
+    /// From its text.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut digest = [0; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return None;
+        }
+        for (i, byte) in digest.iter_mut().enumerate() {
+            let digits = &text[2 * i..2 * i + 2];
+            if digits
+                .bytes()
+                .any(|b| !matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            {
+                return None;
+            }
+            *byte = u8::from_str_radix(digits, 16).ok()?;
+        }
+        Some(Self(digest))
+    }
 }
 
 /// 64 lower-case hexadecimal digits.
@@ -193,5 +321,18 @@ impl fmt::Display for Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Digest({self})")
+    }
+}
+
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not 64 hexadecimal digits"))
     }
 }

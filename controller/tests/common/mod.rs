@@ -1,0 +1,10 @@
+//! What several tests of the controller need.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of it"
+)]
+
+pub mod conformance;
+pub mod etcd;
