@@ -6,6 +6,8 @@ pub mod client;
 mod commands;
 pub mod config;
 pub mod content;
+pub mod core;
+pub mod domain;
 pub mod feed;
 pub mod rollout;
 pub mod store;

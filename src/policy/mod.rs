@@ -39,6 +39,7 @@ pub use rule::{Action, Match, Mode, RateLimit, RateScope, RateUnit, Rule, RuleId
 pub(crate) use set::Expiring;
 pub use set::{AddressSet, EntryCounters};
 pub use set_builder::{AddressSetBuilder, PackedError};
+pub use yaml::PolicyParts;
 
 use std::collections::BTreeMap;
 

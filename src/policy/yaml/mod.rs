@@ -6,6 +6,7 @@
 
 mod matches;
 mod one_rule;
+mod parts;
 mod read;
 mod rule;
 mod tree;
@@ -18,9 +19,11 @@ use super::address::{Prefix, SetName};
 use super::builder::PolicyBuilder;
 use super::error::{PolicyError, PolicyErrorKind};
 use super::names::{COUNTERS, VERDICTS};
+use super::rule::Rule;
 use super::set::AddressSet;
 use super::validate::{Fault, Place};
 use super::{Failsafe, Policy};
+pub use parts::PolicyParts;
 use read::Result;
 use tree::{Entry, Node, Value};
 
@@ -104,16 +107,20 @@ fn document(root: &Node<'_>, base_dir: Option<&Path>) -> Result<PolicyBuilder> {
             .unwrap_or_default(),
         failsafe: fields.read("failsafe", failsafe)?.unwrap_or_default(),
         sets: sets(fields.get("sets"), base_dir)?,
-        rules: match fields.get("rules").map(|n| (n, &n.value)) {
-            None => Vec::new(),
-            Some((_, Value::List(items))) => items
-                .iter()
-                .enumerate()
-                .map(|(i, n)| rule::rule(n, i))
-                .collect::<Result<_>>()?,
-            Some((node, _)) => return Err(node.unlike("a list of rules").in_field("rules")),
-        },
+        rules: rules(fields.get("rules"))?,
     })
+}
+
+fn rules(node: Option<&Node<'_>>) -> Result<Vec<Rule>> {
+    match node.map(|node| (node, &node.value)) {
+        None => Ok(Vec::new()),
+        Some((_, Value::List(items))) => items
+            .iter()
+            .enumerate()
+            .map(|(i, n)| rule::rule(n, i))
+            .collect(),
+        Some((node, _)) => Err(node.unlike("a list of rules").in_field("rules")),
+    }
 }
 
 fn version(node: &Node<'_>) -> Result<()> {
