@@ -87,9 +87,19 @@ impl AddressSet {
         }
     }
 
-    /// Adds entries; one that is there lasts as long as the longer of both. Returns how many are new
-    /// or last longer.
-    pub(super) fn insert(
+    /// Adds entries, each with the time from which on it is not in the set, or `None` if it never expires. One that is
+    /// there lasts as long as the longer of both. Returns how many are new or last longer.
+    ///
+    /// ```
+    /// use xdpgate::policy::AddressSet;
+    ///
+    /// let mut set = AddressSet::default();
+    /// assert_eq!(set.insert([("203.0.113.7".parse()?, None), ("2001:db8::/32".parse()?, None)]), 2);
+    /// assert_eq!(set.remove(["203.0.113.7".parse()?, "203.0.113.8".parse()?]), 1);
+    /// assert_eq!(set.len(), 1);
+    /// # Ok::<(), xdpgate::policy::PrefixParseError>(())
+    /// ```
+    pub fn insert(
         &mut self,
         entries: impl IntoIterator<Item = (Prefix, Option<Timestamp>)>,
     ) -> usize {
@@ -111,8 +121,9 @@ impl AddressSet {
         news.len()
     }
 
-    /// Takes out those of these entries that the set has. Returns how many these are.
-    pub(super) fn remove(&mut self, entries: impl IntoIterator<Item = Prefix>) -> usize {
+    /// Takes out those of these entries that the set has, whenever they expire: the very prefix, not what lies within.
+    /// Returns how many these are.
+    pub fn remove(&mut self, entries: impl IntoIterator<Item = Prefix>) -> usize {
         let before = self.len();
         let gone = Self::from_prefixes(entries);
         remove(&mut self.v4_hosts, &gone.v4_hosts);

@@ -11,7 +11,8 @@ use xdpgate::{Plan, Verdict};
 use crate::domain::{Labels, Mode, Name, NodeId, PolicyContent, Role, Selector};
 use crate::store::Revision;
 
-use super::CommandError;
+use super::records::Kind;
+use super::{CommandError, View};
 
 /// Who asks for a change. Whether it may is for the caller to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct ProfilePlan {
     pub nodes: usize,
     /// What would change; says it in words.
     pub plan: Plan,
+    /// The mode, as it was and as it would be.
+    pub mode: (Option<Mode>, Option<Mode>),
 }
 
 /// What becomes of a field: stays, is cleared, or is set.
@@ -245,4 +248,161 @@ pub enum Command {
     DeleteNode { node: NodeId },
     /// The kill switch: the mode of all nodes, whatever their groups say; `None` gives it back to the groups.
     SetFleetMode { mode: Option<Mode> },
+}
+
+impl Command {
+    /// What it is about, as `policy/web/rule/block`.
+    pub fn object(&self) -> String {
+        match self {
+            Self::CreateRule { policy, rule } | Self::PutRule { policy, rule } => {
+                format!("policy/{policy}/rule/{}", rule.id)
+            }
+            Self::PatchRule { policy, rule, .. }
+            | Self::EnableRule { policy, rule, .. }
+            | Self::DeleteRule { policy, rule } => format!("policy/{policy}/rule/{rule}"),
+            _ => match self.owner() {
+                Some((kind, name)) => format!("{}/{name}", kind.word()),
+                None => "setting/mode".to_owned(),
+            },
+        }
+    }
+
+    /// What it is, as `rule.create`: the action of its audit entry.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::CreatePolicy { .. } => "policy.create",
+            Self::PutPolicy { .. } => "policy.put",
+            Self::PatchPolicy { .. } => "policy.patch",
+            Self::DeletePolicy { .. } => "policy.delete",
+            Self::RevertPolicy { .. } => "policy.revert",
+            Self::CreateRule { .. } => "rule.create",
+            Self::PutRule { .. } => "rule.put",
+            Self::PatchRule { .. } => "rule.patch",
+            Self::EnableRule { enabled: true, .. } => "rule.enable",
+            Self::EnableRule { enabled: false, .. } => "rule.disable",
+            Self::DeleteRule { .. } => "rule.delete",
+            Self::CreateSet { .. } => "set.create",
+            Self::PutSet { .. } => "set.put",
+            Self::PatchSet { .. } => "set.patch",
+            Self::AddEntries { .. } => "set.add",
+            Self::RemoveEntries { .. } => "set.remove",
+            Self::DeleteSet { .. } => "set.delete",
+            Self::RevertSet { .. } => "set.revert",
+            Self::CreateGroup { .. } => "group.create",
+            Self::PutGroup { .. } => "group.put",
+            Self::DeleteGroup { .. } => "group.delete",
+            Self::RegisterNode { .. } => "node.register",
+            Self::PatchNode { .. } => "node.patch",
+            Self::DeleteNode { .. } => "node.delete",
+            Self::SetFleetMode { .. } => "fleet.mode",
+        }
+    }
+
+    /// The thing with a record of its own that it changes; `None` for the kill switch.
+    pub(super) fn owner(&self) -> Option<(Kind, Name)> {
+        let (kind, name) = match self {
+            Self::CreatePolicy { policy, .. }
+            | Self::PutPolicy { policy, .. }
+            | Self::PatchPolicy { policy, .. }
+            | Self::DeletePolicy { policy }
+            | Self::RevertPolicy { policy, .. }
+            | Self::CreateRule { policy, .. }
+            | Self::PutRule { policy, .. }
+            | Self::PatchRule { policy, .. }
+            | Self::EnableRule { policy, .. }
+            | Self::DeleteRule { policy, .. } => (Kind::Policy, policy),
+            Self::CreateSet { set, .. }
+            | Self::PutSet { set, .. }
+            | Self::PatchSet { set, .. }
+            | Self::AddEntries { set, .. }
+            | Self::RemoveEntries { set, .. }
+            | Self::DeleteSet { set }
+            | Self::RevertSet { set, .. } => (Kind::Set, set),
+            Self::CreateGroup { group, .. }
+            | Self::PutGroup { group, .. }
+            | Self::DeleteGroup { group } => (Kind::Group, group),
+            Self::RegisterNode { node, .. }
+            | Self::PatchNode { node, .. }
+            | Self::DeleteNode { node } => (Kind::Node, node),
+            Self::SetFleetMode { .. } => return None,
+        };
+        Some((kind, name.clone()))
+    }
+
+    /// The version of what it is about; of a rule the one that touched it last; 0 if it is not there.
+    pub(super) fn version_in(&self, view: &View) -> u64 {
+        let rule = match self {
+            Self::CreateRule { rule, .. } | Self::PutRule { rule, .. } => Some(&rule.id),
+            Self::PatchRule { rule, .. }
+            | Self::EnableRule { rule, .. }
+            | Self::DeleteRule { rule, .. } => Some(rule),
+            _ => None,
+        };
+        let Some((kind, name)) = self.owner() else {
+            return view.sequence();
+        };
+        let version = match (kind, rule) {
+            (Kind::Policy, Some(rule)) => {
+                let policy = view.policies.get(&name);
+                let rule = policy.and_then(|policy| policy.rules.get(rule.as_str()));
+                rule.map(|rule| rule.version)
+            }
+            (Kind::Policy, None) => view.policies.get(&name).map(|policy| policy.version),
+            (Kind::Set, _) => view.sets.get(&name).map(|set| set.version),
+            (Kind::Group, _) => view.groups.get(&name).map(|group| group.version),
+            (Kind::Node, _) => view.nodes.get(&name).map(|node| node.version),
+        };
+        version.unwrap_or(0)
+    }
+
+    /// What it did, for the history.
+    pub(super) fn words(&self, made: EffectKind) -> String {
+        let verb = match made {
+            EffectKind::Created => "created",
+            EffectKind::Removed => "deleted",
+            EffectKind::Entries(_) | EffectKind::Replaced | EffectKind::Unchanged => "changed",
+        };
+        match self {
+            Self::CreateRule { rule, .. } | Self::PutRule { rule, .. } => {
+                format!("rule {} {verb}", rule.id)
+            }
+            Self::PatchRule { rule, patch, .. } => {
+                let fields: Vec<&str> = patch.keys().map(String::as_str).collect();
+                format!("rule {rule} changed: {}", fields.join(", "))
+            }
+            Self::EnableRule { rule, enabled, .. } => {
+                format!(
+                    "rule {rule} {}",
+                    if *enabled { "enabled" } else { "disabled" }
+                )
+            }
+            Self::DeleteRule { rule, .. } => format!("rule {rule} deleted"),
+            Self::PatchPolicy { .. } => "settings changed".to_owned(),
+            Self::RevertPolicy { version, .. } | Self::RevertSet { version, .. } => {
+                format!("reverted to version {version}")
+            }
+            Self::AddEntries { entries, .. } => {
+                let prefixes: Vec<Prefix> = entries.iter().take(4).map(|(p, _)| *p).collect();
+                entries_words("added", made, entries.len(), &prefixes)
+            }
+            Self::RemoveEntries { entries, .. } => {
+                let shown = &entries[..entries.len().min(4)];
+                entries_words("removed", made, entries.len(), shown)
+            }
+            _ => verb.to_owned(),
+        }
+    }
+}
+
+fn entries_words(verb: &str, made: EffectKind, asked: usize, shown: &[Prefix]) -> String {
+    let count = match made {
+        EffectKind::Entries(count) => count,
+        _ => 0,
+    };
+    let entries = if count == 1 { "entry" } else { "entries" };
+    if asked > 3 {
+        return format!("{count} {entries} {verb}");
+    }
+    let shown: Vec<String> = shown.iter().map(Prefix::to_string).collect();
+    format!("{count} {entries} {verb}: {}", shown.join(", "))
 }

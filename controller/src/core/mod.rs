@@ -2,15 +2,26 @@
 
 pub mod audit;
 mod command;
+mod contents;
 mod desired;
+mod draft;
+mod effective;
 mod error;
+mod execute;
+mod follow;
+mod history;
+mod load;
+mod profile;
+mod records;
+mod search;
 #[doc(hidden)]
 pub mod testing;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tokio::task::AbortHandle;
 
 pub use command::{
     Actor, Command, Effect, EffectKind, GroupContent, NodePatch, Options, Outcome, Patch,
@@ -18,9 +29,22 @@ pub use command::{
 };
 pub use desired::Desired;
 pub use error::{CommandError, ErrorKind};
+pub use execute::MAX_COMMANDS;
+pub use history::{FieldDiff, PolicyDiff, RuleDiff, SetDiff, VersionInfo};
+pub use profile::{Hold, Profile, held_version};
+pub use search::{
+    ActionKind, EntryFilter, Found, FoundEntry, FoundRule, RuleCursor, RuleFilter, RuleOrder,
+    Touching,
+};
 pub use view::{Things, View};
 
-use crate::store::{Store, StoreError};
+use crate::content::Contents;
+use crate::store::{Revision, Store, StoreError, Watch};
+use effective::Effectives;
+use load::LoadError;
+
+/// Bytes of chunks that are kept in memory.
+const CACHE: usize = 32 << 20;
 
 /// What the fleet shall have. A copy is the same one.
 #[derive(Debug, Clone)]
@@ -29,7 +53,14 @@ pub struct Core(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     store: Arc<dyn Store>,
+    contents: Contents,
+    effectives: Arc<Effectives>,
     views: watch::Sender<Arc<View>>,
+    /// The last transaction that the view has, also of those that it has nothing of.
+    seen: watch::Sender<Revision>,
+    /// Whose turn it is to change something.
+    turn: Mutex<()>,
+    follower: OnceLock<AbortHandle>,
 }
 
 /// Why the core cannot begin.
@@ -59,8 +90,12 @@ impl Core {
             epoch: store.epoch().into(),
             ..View::default()
         };
-        let (views, _) = watch::channel(Arc::new(view));
-        Ok(Self(Arc::new(Inner { store, views })))
+        let inner = Arc::new(Inner::new(store, Arc::new(view)));
+        let watch = inner.first().await?;
+        let follower = tokio::spawn(follow::follow(Arc::downgrade(&inner), Some(watch)));
+        // Nobody else sets it.
+        let _ = inner.follower.set(follower.abort_handle());
+        Ok(Self(inner))
     }
 
     /// The newest view.
@@ -77,22 +112,40 @@ impl Core {
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
+}
 
-    /// Makes changes, as one transaction. When it returns, the [view](Core::view) has them.
-    ///
-    /// # Errors
-    /// The first command that was refused, and nothing is changed; with `partial` those are in the outcome.
-    pub async fn execute(
-        &self,
-        actor: &Actor,
-        commands: Vec<Command>,
-        options: &Options,
-    ) -> Result<Outcome, CommandError> {
-        let _ = (actor, commands, options);
-        Err(CommandError::new(
-            ErrorKind::Unavailable,
-            "",
-            "this version takes no commands yet",
-        ))
+impl Inner {
+    fn new(store: Arc<dyn Store>, view: Arc<View>) -> Self {
+        Self {
+            contents: Contents::new(Arc::clone(&store), CACHE),
+            store,
+            effectives: Arc::default(),
+            seen: watch::Sender::new(view.revision),
+            views: watch::Sender::new(view),
+            turn: Mutex::new(()),
+            follower: OnceLock::new(),
+        }
+    }
+
+    /// The first view, and what comes after it.
+    async fn first(&self) -> Result<Watch, OpenError> {
+        let view = self.views.borrow().clone();
+        let (changes, revision) = load::list(&self.store, &view).await?;
+        let view = match self.after(&view, changes, revision).await {
+            Ok(view) => view,
+            Err(LoadError::Store(error)) => return Err(error.into()),
+            Err(LoadError::Record(error)) => return Err(error),
+        };
+        self.views.send_replace(view);
+        self.seen.send_replace(revision);
+        Ok(self.store.watch(revision).await?)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(follower) = self.follower.get() {
+            follower.abort();
+        }
     }
 }

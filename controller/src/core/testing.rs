@@ -1,10 +1,11 @@
 //! For tests of what reads views: a core that shows what it is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::effective::Effectives;
 use super::{Core, Inner, View};
 use crate::domain::{Group, Mode, Name, NodeRecord, PolicyState, SetState};
 use crate::store::{Revision, Store};
@@ -31,7 +32,7 @@ impl Parts {
                 .map(|one| (name(&one).clone(), Arc::new(one)));
             Arc::new(named.collect())
         }
-        Arc::new(View {
+        let mut view = View {
             epoch: epoch.into(),
             revision: Revision(self.revision),
             sequence: Revision(self.sequence),
@@ -40,16 +41,16 @@ impl Parts {
             groups: named(self.groups, |group| &group.name),
             nodes: named(self.nodes, |node| &node.id),
             mode: self.mode,
-        })
+            ..View::default()
+        };
+        view.settle(&View::default(), &BTreeSet::new(), &Effectives::default());
+        Arc::new(view)
     }
 }
 
 /// A core that shows the view that was sent last. It takes no commands.
 pub fn core(store: Arc<dyn Store>, view: Arc<View>) -> (Core, watch::Sender<Arc<View>>) {
-    let (views, _) = watch::channel(view);
-    let core = Core(Arc::new(Inner {
-        store,
-        views: views.clone(),
-    }));
+    let core = Core(Arc::new(Inner::new(store, view)));
+    let views = core.0.views.clone();
     (core, views)
 }

@@ -1,11 +1,13 @@
 //! All records, decoded, as of one revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use xdpgate::policy::PolicyHash;
-
-use super::Desired;
+use super::effective::Effectives;
+use super::profile::{Hold, Profile, Profiles, profile, ranked};
+use super::records::Kind;
+use super::{CommandError, Desired};
+use crate::content::Content;
 use crate::domain::{Group, Mode, Name, NodeId, NodeRecord, PolicyState, SetState};
 use crate::store::Revision;
 
@@ -23,6 +25,26 @@ pub struct View {
     pub(super) groups: Things<Group>,
     pub(super) nodes: Things<NodeRecord>,
     pub(super) mode: Option<Mode>,
+    pub(super) heads: Heads,
+    pub(super) holds: Arc<Vec<Hold>>,
+    pub(super) profiles: Arc<Profiles>,
+    pub(super) wanted: Arc<BTreeMap<Arc<Profile>, Wanted>>,
+}
+
+/// Where things are in the store.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heads {
+    pub(super) revisions: Arc<BTreeMap<(Kind, Name), Revision>>,
+    pub(super) contents: Arc<BTreeMap<(Kind, Name), Content>>,
+}
+
+/// What nodes of a profile shall have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    /// The newest that could be made.
+    pub(super) good: Option<Arc<Desired>>,
+    /// Why the very newest could not.
+    pub(super) fault: Option<CommandError>,
 }
 
 impl View {
@@ -66,19 +88,123 @@ impl View {
         self.mode
     }
 
-    /// What a node shall have; `None` if there is no such node. The same `Arc` for all nodes of one profile in one view.
-    ///
-    /// The first call of a profile makes the policy, which takes long for a large one: call it on a thread that may wait.
+    /// What a node shall have; `None` if there is no such node, or nothing could be made for it yet. It was made
+    /// with the view, so this costs a look-up, and is the same `Arc` for all nodes of one profile.
     pub fn desired(&self, node: &NodeId) -> Option<Arc<Desired>> {
-        self.nodes.contains_key(node).then(|| {
-            let policy = Arc::new(xdpgate::Policy::default());
-            Arc::new(Desired {
-                sequence: self.sequence.0,
-                hash: PolicyHash::from(*policy.hash().as_bytes()),
-                policy,
-                mode: self.mode,
-                policies: Vec::new(),
-            })
+        let profile = self.profiles.of_node.get(node)?;
+        self.wanted.get(profile)?.good.clone()
+    }
+
+    /// Why the newest state of a node could not be made, so that it stays at the one before: never by commands, which
+    /// refuse what cannot be made.
+    pub fn fault(&self, node: &NodeId) -> Option<&CommandError> {
+        let profile = self.profiles.of_node.get(node)?;
+        self.wanted.get(profile)?.fault.as_ref()
+    }
+
+    /// The profile of a node.
+    pub fn profile(&self, node: &NodeId) -> Option<&Arc<Profile>> {
+        self.profiles.of_node.get(node)
+    }
+
+    /// The groups that a node belongs to, in the order in which they count.
+    pub fn groups_of(&self, node: &NodeId) -> Vec<Arc<Group>> {
+        let Some(labels) = self.nodes.get(node).map(|node| node.labels()) else {
+            return Vec::new();
+        };
+        let ranked = ranked(&self.groups).into_iter();
+        ranked
+            .filter(|group| group.selector.holds(&labels))
+            .cloned()
+            .collect()
+    }
+
+    /// Brings profiles and desired states up to what else is in this view, which came of `before` by changes of these nodes
+    /// and of anything else. Takes as long as the changed policies take: not for async threads.
+    pub(super) fn settle(
+        &mut self,
+        before: &Self,
+        nodes: &BTreeSet<NodeId>,
+        effectives: &Effectives,
+    ) {
+        let same_groups =
+            Arc::ptr_eq(&self.groups, &before.groups) && Arc::ptr_eq(&self.holds, &before.holds);
+        if !same_groups {
+            self.profiles = Arc::new(Profiles::of_all(&self.groups, &self.holds, &self.nodes));
+        } else if !nodes.is_empty() {
+            let ranked = ranked(&self.groups);
+            let profiles = Arc::make_mut(&mut self.profiles);
+            for id in nodes {
+                match self.nodes.get(id) {
+                    Some(node) => {
+                        let profile = profile(&ranked, &self.holds, id, &node.labels());
+                        if profiles.of_node.get(id).is_none_or(|old| **old != profile) {
+                            profiles.put(id, profile);
+                        }
+                    }
+                    None => profiles.remove(id),
+                }
+            }
+        }
+        let nothing_new = same_groups
+            && nodes.is_empty()
+            && self.sequence == before.sequence
+            && self.mode == before.mode
+            && Arc::ptr_eq(&self.policies, &before.policies)
+            && Arc::ptr_eq(&self.sets, &before.sets);
+        if nothing_new {
+            return;
+        }
+        let profiles = self.profiles.nodes.keys();
+        let wanted = profiles.map(|profile| {
+            let last = before
+                .wanted
+                .get(profile)
+                .and_then(|wanted| wanted.good.clone());
+            let wanted = match self.make(profile, effectives) {
+                Ok(desired) => Wanted {
+                    good: Some(Arc::new(desired)),
+                    fault: None,
+                },
+                Err(error) => Wanted {
+                    good: last,
+                    fault: Some(error),
+                },
+            };
+            (Arc::clone(profile), wanted)
+        });
+        self.wanted = Arc::new(wanted.collect());
+    }
+
+    /// What nodes of a profile shall have.
+    fn make(&self, profile: &Profile, effectives: &Effectives) -> Result<Desired, CommandError> {
+        let policies = self.states(profile);
+        let versions = policies.iter().map(|p| (p.name.clone(), p.version));
+        let versions = versions.collect();
+        let effective = effectives.make(policies, &self.sets)?;
+        Ok(Desired {
+            sequence: self.sequence.0,
+            hash: effective.hash,
+            policy: Arc::clone(&effective.policy),
+            mode: self.mode.or(profile.mode),
+            policies: versions,
         })
+    }
+
+    /// The policies of a profile, each in the version that its nodes have.
+    pub(super) fn states(&self, profile: &Profile) -> Vec<Arc<PolicyState>> {
+        let states = profile
+            .policies
+            .iter()
+            .filter_map(|(name, held)| match held {
+                None => self.policies.get(name).cloned(),
+                Some(version) => {
+                    let mut before = self.holds.iter().map(|hold| &hold.before);
+                    before
+                        .find(|before| before.name == *name && before.version == *version)
+                        .cloned()
+                }
+            });
+        states.collect()
     }
 }

@@ -1,8 +1,11 @@
 //! The rules of a policy.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
-use xdpgate::policy::{Rule, RuleId};
+use xdpgate::policy::{AddressItem, Rule, RuleId, SetName};
+
+use super::Name;
 
 /// A rule, and which version of its policy touched it last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +17,15 @@ pub struct RuleState {
 }
 
 /// Rules by id. A copy shares what it does not change.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rules(Arc<Vec<Arc<RuleState>>>);
+#[derive(Debug, Clone, Default)]
+pub struct Rules(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    rules: Vec<Arc<RuleState>>,
+    /// The sets that they name, once that was asked.
+    sets: OnceLock<BTreeSet<Name>>,
+}
 
 impl Rules {
     /// Of rules in any order; the last one of an id counts.
@@ -24,32 +34,39 @@ impl Rules {
         rules.reverse();
         rules.sort_by(|a, b| a.rule.id.cmp(&b.rule.id));
         rules.dedup_by(|a, b| a.rule.id == b.rule.id);
-        Self(Arc::new(rules))
+        Self::sorted(rules)
+    }
+
+    fn sorted(rules: Vec<Arc<RuleState>>) -> Self {
+        Self(Arc::new(Inner {
+            rules,
+            sets: OnceLock::new(),
+        }))
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.rules.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.rules.is_empty()
     }
 
     /// All, by id.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<RuleState>> {
-        self.0.iter()
+        self.0.rules.iter()
     }
 
     /// The rule with this id.
     pub fn get(&self, id: &str) -> Option<&Arc<RuleState>> {
-        self.place(id).ok().map(|place| &self.0[place])
+        self.place(id).ok().map(|place| &self.0.rules[place])
     }
 
     /// With these rules put (`Some`) and removed (`None`), made in their order.
     pub fn edit(&mut self, changes: impl IntoIterator<Item = (RuleId, Option<RuleState>)>) {
-        let rules = Arc::make_mut(&mut self.0);
+        let mut rules = self.0.rules.clone();
         for (id, state) in changes {
             let place = rules.binary_search_by(|r| r.rule.id.as_str().cmp(id.as_str()));
             match (place, state) {
@@ -61,6 +78,20 @@ impl Rules {
                 (Err(_), None) => {}
             }
         }
+        *self = Self::sorted(rules);
+    }
+
+    /// The sets that they name.
+    pub fn sets(&self) -> &BTreeSet<Name> {
+        self.0.sets.get_or_init(|| {
+            let rules = self.0.rules.iter();
+            let names: BTreeSet<&SetName> =
+                rules.flat_map(|state| set_names(&state.rule)).collect();
+            let names = names
+                .into_iter()
+                .filter_map(|name| Name::new(name.as_str()).ok());
+            names.collect()
+        })
     }
 
     /// What differs from `self` to `to`, by id: the rule here and the rule there. Costs a comparison of pointers for what
@@ -73,7 +104,7 @@ impl Rules {
         if Arc::ptr_eq(&self.0, &to.0) {
             return out;
         }
-        let (mut a, mut b) = (self.0.iter().peekable(), to.0.iter().peekable());
+        let (mut a, mut b) = (self.0.rules.iter().peekable(), to.0.rules.iter().peekable());
         loop {
             match (a.peek(), b.peek()) {
                 (None, None) => return out,
@@ -97,6 +128,26 @@ impl Rules {
     }
 
     fn place(&self, id: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|r| r.rule.id.as_str().cmp(id))
+        self.0
+            .rules
+            .binary_search_by(|r| r.rule.id.as_str().cmp(id))
     }
 }
+
+/// The sets that a rule names.
+pub fn set_names(rule: &Rule) -> impl Iterator<Item = &SetName> {
+    let addresses = [&rule.matches.src, &rule.matches.dst];
+    let items = addresses.into_iter().flatten().flat_map(|m| &m.items);
+    items.filter_map(|item| match item {
+        AddressItem::Set(name) => Some(name),
+        AddressItem::Prefix(_) => None,
+    })
+}
+
+impl PartialEq for Rules {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.rules == other.0.rules
+    }
+}
+
+impl Eq for Rules {}

@@ -7,4 +7,5 @@
 )]
 
 pub mod conformance;
+pub mod core;
 pub mod etcd;
