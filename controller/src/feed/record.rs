@@ -18,6 +18,8 @@ pub(super) const PREFIX: &str = "feed/";
 pub const MIN_EVERY: u64 = 60;
 /// The longest time between two runs, in seconds: 30 days.
 pub const MAX_EVERY: u64 = 30 * 24 * 3600;
+/// The longest that an entry lasts, in seconds: a year.
+const MAX_EXPIRY: u64 = 366 * 24 * 3600;
 /// The most places that one set is read from.
 const MAX_PLACES: usize = 16;
 /// The most countries; ISO 3166 has some 250.
@@ -301,6 +303,10 @@ impl FeedContent {
         {
             let reason = format!("{expiry} is less than twice every ({})", self.every);
             return invalid("expiry", reason, "else entries go between two runs");
+        }
+        if let Some(expiry) = self.expiry.filter(|expiry| *expiry > MAX_EXPIRY) {
+            let reason = format!("{expiry} is more than {MAX_EXPIRY} seconds");
+            return invalid("expiry", reason, "leave it out for good");
         }
         if self.max_age.is_some_and(|age| age < self.every) {
             let reason = format!("less than every ({})", self.every);
