@@ -53,7 +53,7 @@ pub enum ConfigCommand {
 /// A file of a backup, and the store.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Backup {
-    /// The file; `-` is stdout or stdin
+    /// The file
     pub file: PathBuf,
     /// Where the store is.
     #[command(flatten)]

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod auth;
 pub mod client;
 mod commands;
 pub mod config;
@@ -9,7 +10,11 @@ pub mod content;
 pub mod core;
 pub mod domain;
 pub mod feed;
+pub mod fleet;
+mod keep;
+mod open;
 pub mod rollout;
+mod serve;
 pub mod store;
 
 use std::process::ExitCode;
@@ -19,7 +24,9 @@ use args::{Cli, Command};
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
     let done = xdpgate_service::parse().map(|cli: Cli| match cli.command {
-        Command::Serve(_) | Command::Backup(_) | Command::Restore(_) => todo!(),
+        Command::Serve(args) => serve::run(&args),
+        Command::Backup(args) => keep::backup(&args),
+        Command::Restore(args) => keep::restore(&args),
         Command::Check(args) => commands::check(&args),
         Command::Config(command) => commands::config(&command),
     });

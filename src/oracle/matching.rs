@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use crate::packet::{Fragment, Packet};
 use crate::policy::{
-    AddressItem, AddressMatch, AddressSet, Anomalies, FragmentMatch, Match, SetName, VlanMatch,
+    AddressItem, AddressMatch, AddressSet, Anomalies, FragmentMatch, IcmpMatch, Match, Ranges,
+    SetName, TcpFlagsMatch, VlanMatch,
 };
 
 /// Whether every part of the match holds at this time. A part that asks for what the packet does not have
@@ -18,33 +19,63 @@ pub(super) fn holds(
     sets: &BTreeMap<SetName, AddressSet>,
     at: Timestamp,
 ) -> bool {
+    each(m, packet, sets, at, |_, holds| holds)
+}
+
+/// The parts that do not hold, by the names that they have in a policy.
+pub(super) fn misses(
+    m: &Match,
+    packet: &Packet,
+    sets: &BTreeMap<SetName, AddressSet>,
+    at: Timestamp,
+) -> Vec<&'static str> {
+    let mut missed = Vec::new();
+    each(m, packet, sets, at, |part, holds| {
+        if !holds {
+            missed.push(part);
+        }
+        true
+    });
+    missed
+}
+
+/// Tells of each part whether it holds, as long as the answer is to go on.
+fn each(
+    m: &Match,
+    packet: &Packet,
+    sets: &BTreeMap<SetName, AddressSet>,
+    at: Timestamp,
+    mut told: impl FnMut(&'static str, bool) -> bool,
+) -> bool {
     let inside = |m: &AddressMatch, addr| address(m, addr, sets, at);
-    asked(&m.src, |a| inside(a, packet.src))
-        && asked(&m.dst, |a| inside(a, packet.dst))
-        && asked(&m.family, |f| *f == packet.family())
-        && asked(&m.protocol, |r| {
-            packet.protocol.is_some_and(|p| r.contains(p))
+    let (sport, dport) = (packet.ports.map(|p| p.0), packet.ports.map(|p| p.1));
+    let has = |part: &Option<Ranges<u16>>, port: Option<u16>| {
+        asked(part, |r| port.is_some_and(|p| r.contains(p)))
+    };
+    let protocol = |r: &Ranges<u8>| packet.protocol.is_some_and(|p| r.contains(p));
+    let flags = |t: &TcpFlagsMatch| packet.tcp_flags.is_some_and(|f| f & t.mask == t.value);
+    let icmp = |i: &IcmpMatch| {
+        packet.icmp.is_some_and(|(icmp_type, code)| {
+            icmp_type == i.icmp_type && asked(&i.code, |c| *c == code)
         })
-        && asked(&m.sport, |r| {
-            packet.ports.is_some_and(|(s, _)| r.contains(s))
-        })
-        && asked(&m.dport, |r| {
-            packet.ports.is_some_and(|(_, d)| r.contains(d))
-        })
-        && asked(&m.tcp_flags, |t| {
-            packet.tcp_flags.is_some_and(|f| f & t.mask == t.value)
-        })
-        && asked(&m.icmp, |i| {
-            packet.icmp.is_some_and(|(icmp_type, code)| {
-                icmp_type == i.icmp_type && asked(&i.code, |c| *c == code)
-            })
-        })
-        && asked(&m.length, |r| r.contains(packet.length))
-        && asked(&m.fragment, |f| fragment(*f, packet.fragment))
-        && asked(&m.vlan, |v| vlan(v, packet.vlan))
-        && asked(&m.ttl, |r| r.contains(packet.ttl))
-        && asked(&m.dscp, |r| r.contains(packet.dscp))
-        && asked(&m.anomaly, |a| anomaly(*a, packet))
+    };
+    told("src", asked(&m.src, |a| inside(a, packet.src)))
+        && told("dst", asked(&m.dst, |a| inside(a, packet.dst)))
+        && told("family", asked(&m.family, |f| *f == packet.family()))
+        && told("protocol", asked(&m.protocol, protocol))
+        && told("sport", has(&m.sport, sport))
+        && told("dport", has(&m.dport, dport))
+        && told("tcp_flags", asked(&m.tcp_flags, flags))
+        && told("icmp", asked(&m.icmp, icmp))
+        && told("length", asked(&m.length, |r| r.contains(packet.length)))
+        && told(
+            "fragment",
+            asked(&m.fragment, |f| fragment(*f, packet.fragment)),
+        )
+        && told("vlan", asked(&m.vlan, |v| vlan(v, packet.vlan)))
+        && told("ttl", asked(&m.ttl, |r| r.contains(packet.ttl)))
+        && told("dscp", asked(&m.dscp, |r| r.contains(packet.dscp)))
+        && told("anomaly", asked(&m.anomaly, |a| anomaly(*a, packet)))
 }
 
 /// A part that is not asked for always holds.

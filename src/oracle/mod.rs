@@ -129,6 +129,48 @@ impl<'p> Oracle<'p> {
         }
     }
 
+    /// Rules that would match the packet but for one thing, in evaluation order, up to `most`: a part of the match by its name in a
+    /// policy (`dport`, ...), or `enabled`, `expires` or `interfaces`. For people who ask why a rule did not match.
+    ///
+    /// ```
+    /// use xdpgate::packet::Parsed;
+    /// use xdpgate::{Policy, oracle::Oracle};
+    ///
+    /// let policy = Policy::from_yaml("
+    /// version: 1
+    /// rules: [{ id: web, match: { src: 203.0.113.0/24, protocol: 17 }, action: drop }]
+    /// ")?;
+    /// let ipv4 = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 6, 0, 0, 203, 0, 113, 7, 198, 51, 100, 1];
+    /// let frame = [&[2; 12][..], &[8, 0], &ipv4].concat();
+    /// let Parsed::Ip(packet) = Parsed::from_frame(&frame) else { panic!() };
+    /// let near = Oracle::new(&policy).near(&packet, jiff::Timestamp::UNIX_EPOCH, None, 10);
+    /// assert_eq!(near.len(), 1);
+    /// assert_eq!((near[0].0.as_str(), near[0].1), ("web", "protocol"));
+    /// # Ok::<(), xdpgate::PolicyError>(())
+    /// ```
+    pub fn near(
+        &self,
+        packet: &Packet,
+        at: Timestamp,
+        interface: Option<&str>,
+        most: usize,
+    ) -> Vec<(&'p RuleId, &'static str)> {
+        let one = |(rule, state): (&'p Rule, &State)| {
+            let mut missed = matching::misses(&rule.matches, packet, self.policy.sets(), at);
+            let on = |i: &str| state.interfaces.iter().any(|g| g.is_match(i));
+            let there = rule.interfaces.is_empty() || interface.is_some_and(on);
+            missed.extend((!rule.enabled).then_some("enabled"));
+            missed.extend(rule.expires.is_some_and(|e| at >= e).then_some("expires"));
+            missed.extend((!there).then_some("interfaces"));
+            match missed[..] {
+                [only] => Some((&rule.id, only)),
+                _ => None,
+            }
+        };
+        let rules = self.policy.rules().iter().zip(&self.rules);
+        rules.filter_map(one).take(most).collect()
+    }
+
     /// What every rule has matched so far, in evaluation order.
     pub fn hits(&self) -> impl Iterator<Item = (&'p RuleId, RuleHits)> + '_ {
         self.policy

@@ -159,9 +159,10 @@ impl Fetcher {
             if status == StatusCode::NOT_MODIFIED && known.is_some() {
                 return Ok(Fetched::NotModified);
             }
-            if status.is_redirection() {
+            if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 let to = mark(response.headers(), LOCATION).unwrap_or_default();
-                url = url.join(&to).map_err(|_| FetchError::Redirect(to))?;
+                let next = url.join(&to).ok().filter(|_| !to.is_empty());
+                url = next.ok_or(FetchError::Redirect(to))?;
                 continue;
             }
             if status != StatusCode::OK {

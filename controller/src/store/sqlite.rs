@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nix::fcntl::{Flock, FlockArg};
+use rusqlite::backup::Backup;
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::watch;
@@ -102,6 +103,26 @@ impl Sqlite {
             revision: receiver,
         })
     }
+}
+
+/// Copies the file of a store, as of one moment, also while another process has it open.
+///
+/// # Errors
+/// [`OpenError`]: there is no such file, or the copy cannot be written.
+pub fn copy(from: &Path, to: &Path) -> Result<(), OpenError> {
+    let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .map_err(|error| open_error(from, &error))?;
+    source
+        .busy_timeout(Duration::from_secs(10))
+        .map_err(|error| open_error(from, &error))?;
+    private_file(to)?;
+    let failed = |error: rusqlite::Error| open_error(to, &error);
+    let mut target = Connection::open(to).map_err(failed)?;
+    let copying = Backup::new(&source, &mut target).map_err(failed)?;
+    // All at once: a copy in steps begins anew whenever something is written.
+    copying
+        .run_to_completion(-1, Duration::ZERO, None)
+        .map_err(failed)
 }
 
 impl Reads {

@@ -1,0 +1,90 @@
+//! Pages of lists: `limit` and `cursor`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use super::problem::Problem;
+
+/// Items of a page, unless said.
+const LIMIT: usize = 100;
+/// The most.
+pub(super) const MAX_LIMIT: usize = 1_000;
+
+/// One page of a list.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Page<T> {
+    /// The items.
+    pub(super) items: Vec<T>,
+    /// To be given as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<String>,
+    /// How many there are that meet the filters; absent where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) total: Option<usize>,
+}
+
+/// How many, or all that are allowed.
+pub(super) fn limit(asked: Option<usize>) -> Result<usize, Problem> {
+    match asked.unwrap_or(LIMIT) {
+        limit if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        _ => Err(Problem::invalid("limit", format!("1 to {MAX_LIMIT} items make a page"))),
+    }
+}
+
+/// A cursor of the place after which the next page begins.
+pub(super) fn cursor(place: &impl Serialize) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(place).unwrap_or_default())
+}
+
+/// The place that a cursor names.
+pub(super) fn place<T: for<'de> Deserialize<'de>>(
+    cursor: Option<&str>,
+) -> Result<Option<T>, Problem> {
+    let Some(cursor) = cursor else {
+        return Ok(None);
+    };
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
+    let place = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let bad = || Problem::invalid("cursor", "not a cursor of this list: begin without one");
+    place.map(Some).ok_or_else(bad)
+}
+
+/// Those items of a sorted list whose key is after that of the cursor, one page of them.
+pub(super) fn page<T, K>(
+    sorted: Vec<T>,
+    after: Option<K>,
+    limit: usize,
+    key: impl Fn(&T) -> K,
+) -> Page<T>
+where
+    K: Ord + Serialize,
+{
+    let total = sorted.len();
+    let start = after.map_or(0, |after| sorted.partition_point(|item| key(item) <= after));
+    let mut items = sorted;
+    let mut items: Vec<T> = items.drain(start..).collect();
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(|item| cursor(&key(item)));
+    Page { items, next, total: Some(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_one_another_whatever_comes_between() {
+        let all: Vec<u32> = (0..10).map(|i| i * 2).collect();
+        let first = page(all.clone(), None, 4, |i| *i);
+        assert_eq!((first.items, first.total), (vec![0, 2, 4, 6], Some(10)));
+        let after: Option<u32> = place(first.next.as_deref()).unwrap();
+        let changed: Vec<u32> = all.into_iter().filter(|i| *i != 6).chain([99]).collect();
+        let second = page(changed, after, 100, |i| *i);
+        assert_eq!(second.items, [8, 10, 12, 14, 16, 18, 99]);
+        assert!(second.next.is_none());
+        assert!(place::<u32>(Some("%%")).is_err());
+        assert!(limit(Some(0)).is_err() && limit(Some(1_001)).is_err());
+    }
+}
