@@ -20,6 +20,7 @@ use crate::auth::join::Joining;
 use crate::auth::{self, Actor, Auth, FirstAdmin, Role, Signer};
 use crate::config::Config;
 use crate::core::Core;
+use crate::feed::Feeds;
 use crate::fleet::{self, Fleet};
 use crate::store::{Store, backup};
 use crate::{keep, open};
@@ -63,6 +64,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let certificate = Arc::new(certificate);
     let joining = Joining::new(core.clone(), authority.clone(), signer.clone());
     let nodes = fleet(config, &core, signer).await;
+    let feeds = feeds(config, &core)?;
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(nodes::serve(
         nodes::Listener {
@@ -85,6 +87,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         auth,
         joining,
     }));
+    let feeding = tokio::spawn(feeds.run());
     log::info!("nodes are served at {}", config.nodes.listen);
     notify::ready("serving");
 
@@ -95,6 +98,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     log::info!("{signal}: stopping; nodes go on by themselves");
     notify::stopping();
     upkeep.abort();
+    feeding.abort();
     nodes.drain(DRAIN.0, DRAIN.1).await;
     // An error means that the server is gone already.
     let _ = stop.send(true);
@@ -103,6 +107,14 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         Ok(Err(error)) => Err(Failure::operation(format!("serving nodes: {error}"))),
         Err(error) => Err(Failure::operation(error)),
     }
+}
+
+fn feeds(config: &Config, core: &Core) -> Result<Feeds, Failure> {
+    let settings = config.feeds.settings(|name| std::env::var(name).ok());
+    // Where nodes find it is what tells it from the other controllers.
+    let me = config.nodes.advertised().into_iter().next();
+    Feeds::new(core.clone(), settings, me.unwrap_or_default())
+        .map_err(|error| Failure::input("feeds.ca", error))
 }
 
 async fn bind(key: &str, address: &str) -> Result<TcpListener, Failure> {
