@@ -12,6 +12,8 @@ const ROOTS: &[&str] = &[
     "src",
     "daemon/src",
     "daemon/api/tests",
+    "controller/tests",
+    "controller/src",
 ];
 
 fn root() -> &'static Path {
@@ -87,7 +89,9 @@ fn files<'f>(name: &str, all: &'f BTreeMap<PathBuf, Vec<String>>) -> Files<'f> {
     let path = name.trim_end_matches(".rs").replace("::", "/");
     // Unit tests are in `mod tests` of their file, or in a file beside it.
     let path = path.trim_end_matches("/tests");
-    let is_whole = path.starts_with("tests/") || path.starts_with("daemon/");
+    let is_whole = ["tests/", "daemon/", "controller/"]
+        .iter()
+        .any(|dir| path.starts_with(dir));
     let roots = if is_whole { &[""] } else { ROOTS };
     let is_meant = |file: &Path| {
         let mut places = roots.iter().map(|dir| Path::new(dir).join(path));

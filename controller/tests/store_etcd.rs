@@ -50,6 +50,11 @@ async fn r121_a_member_that_is_killed_loses_no_change_and_doubles_none() {
         while all(&*store, "mark/", 1_000).await.1.len() < due {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let made = all(&*store, "mark/", 1_000).await.1.len();
+        assert!(
+            member > 0 || made < writers * rounds,
+            "all was over before the first kill"
+        );
         cluster.kill(member);
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         cluster.restart(member);

@@ -20,6 +20,7 @@ pub(super) struct Chunker {
     size: usize,
     made: Vec<(Part, Bytes)>,
     made_bytes: usize,
+    /// The key before `pending`.
     last: Option<Bytes>,
 }
 
@@ -41,16 +42,18 @@ impl Chunker {
             let key = String::from_utf8_lossy(&key).into_owned();
             return Err(ContentError::TooLarge { key, size });
         }
-        if self.last.as_ref().is_some_and(|last| *last >= key) {
-            return Err(ContentError::Order(
-                String::from_utf8_lossy(&key).into_owned(),
-            ));
+        let before = self.pending.last().map(|(key, ..)| key);
+        if before
+            .or(self.last.as_ref())
+            .is_some_and(|last| *last >= key)
+        {
+            let key = String::from_utf8_lossy(&key).into_owned();
+            return Err(ContentError::Order(key));
         }
         while !self.pending.is_empty() && self.size + size > self.shape.max {
             self.cut_for_size();
         }
         let hash = xxh3_64(&key);
-        self.last = Some(key.clone());
         self.pending.push((key, value, size, hash));
         self.size += size;
         let low = (u64::MAX / self.shape.mean as u64).saturating_mul(size as u64);
@@ -110,7 +113,8 @@ impl Chunker {
         for (key, value, ..) in self.pending.drain(..count) {
             coding::put_bytes(&mut chunk, &key);
             coding::put_bytes(&mut chunk, &value);
-            first_key.get_or_insert(key);
+            first_key.get_or_insert_with(|| key.clone());
+            self.last = Some(key);
         }
         let size = chunk.len() - 1;
         self.size -= size;

@@ -9,7 +9,9 @@
 //! the SHA-256 of their bytes; a record has the list of their names. So a small change of a large thing writes few
 //! bytes, history shares what did not change, and one transaction of a few records publishes any change.
 
+pub mod backup;
 pub mod etcd;
+pub mod keeping;
 mod packed;
 pub mod sqlite;
 

@@ -246,7 +246,7 @@ fn private_file(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The folder says that the file is there, also after a power cut.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());

@@ -43,11 +43,10 @@ impl Cluster {
             .status()
             .is_err()
         {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "etcd is not installed: apt-get install etcd-server"
-            );
-            eprintln!("SKIPPED: etcd is not installed (apt-get install etcd-server)");
+            let ci = std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false");
+            let mend = "apt-get install etcd-server installs it";
+            assert!(!ci, "CI is set and etcd is not here: {mend}");
+            println!("skipped: etcd is not here: {mend}");
             return None;
         }
         let slots = SLOTS.acquire_many(members as u32).await.expect("slots");

@@ -25,6 +25,9 @@ pub(super) enum Job {
     /// Chunks that are deleted if they were not put again since this time.
     Sweep(Vec<Digest>, i64, Answer<u64, StoreError>),
     Compact(Revision, Answer<(), StoreError>),
+    /// The most pages that the file may have, as if the disk had no more.
+    #[cfg(test)]
+    Limit(u32, Answer<(), StoreError>),
 }
 
 /// A chunk to keep.
@@ -183,6 +186,11 @@ fn one(file: &Connection, job: &Job, revision: &mut Revision) -> rusqlite::Resul
             compact(file, *before, *revision)?;
             Outcome::Done
         }
+        #[cfg(test)]
+        Job::Limit(pages, _) => {
+            file.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+            Outcome::Done
+        }
     })
 }
 
@@ -287,6 +295,8 @@ fn answer(job: Job, outcome: Outcome) {
             drop(answer.send(Ok(())));
         }
         (Job::Sweep(_, _, answer), Outcome::Swept(swept)) => drop(answer.send(Ok(swept))),
+        #[cfg(test)]
+        (Job::Limit(_, answer), Outcome::Done) => drop(answer.send(Ok(()))),
         // Each job has the outcome of its kind.
         (_, Outcome::Committed(_) | Outcome::Done | Outcome::Swept(_)) => {}
     }
@@ -306,5 +316,7 @@ fn refuse(job: Job, failure: &Failure) {
         }))),
         Job::Chunks(_, answer) | Job::Compact(_, answer) => drop(answer.send(Err(error()))),
         Job::Sweep(_, _, answer) => drop(answer.send(Err(error()))),
+        #[cfg(test)]
+        Job::Limit(_, answer) => drop(answer.send(Err(error()))),
     }
 }
