@@ -4,5 +4,6 @@ pub mod auth;
 pub mod content;
 pub mod core;
 pub mod domain;
+pub mod fleet;
 pub mod http;
 pub mod store;

@@ -1,5 +1,7 @@
 //! What handlers ask of the sessions of nodes.
 
+mod sessions;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
