@@ -13,6 +13,7 @@ mod history;
 mod load;
 mod profile;
 mod records;
+mod search;
 #[doc(hidden)]
 pub mod testing;
 mod view;
@@ -31,6 +32,10 @@ pub use error::{CommandError, ErrorKind};
 pub use execute::MAX_COMMANDS;
 pub use history::{FieldDiff, PolicyDiff, RuleDiff, SetDiff, VersionInfo};
 pub use profile::{Hold, Profile, held_version};
+pub use search::{
+    ActionKind, EntryFilter, Found, FoundEntry, FoundRule, RuleCursor, RuleFilter, RuleOrder,
+    Touching,
+};
 pub use view::{Things, View};
 
 use crate::content::Contents;
