@@ -132,14 +132,14 @@ async fn r81_a_rule_reaches_only_its_group() {
         },
     };
     fleet.run(patch("role", Some("web"))).await.unwrap();
-    assert_eq!(fleet.rules_of("n-db"), ["base", "web", "more"]);
+    assert_eq!(fleet.rules_of("n-db"), ["base", "more", "web"]);
     fleet.run(patch("old", Some(""))).await.unwrap();
     assert_eq!(fleet.rules_of("n-db"), ["base"]);
     fleet.run(patch("old", None)).await.unwrap();
     fleet.run(patch("role", None)).await.unwrap();
     assert_eq!(fleet.rules_of("n-db"), ["base"]);
     let fleet = fleet.restart().await;
-    assert_eq!(fleet.rules_of("n-web"), ["base", "web", "more"]);
+    assert_eq!(fleet.rules_of("n-web"), ["base", "more", "web"]);
     assert_eq!(fleet.rules_of("n-db"), ["base"]);
 }
 
@@ -342,6 +342,23 @@ async fn a_change_is_made_once_and_at_the_version_that_was_expected() {
     assert_eq!(
         (error.kind, error.field.as_str()),
         (ErrorKind::Conflict, "idempotency_key")
+    );
+
+    let day = |hours| jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+    assert_eq!(fleet.core.forget_answers(day(23)).await.unwrap(), 0);
+    assert!(
+        fleet
+            .with(vec![command.clone()], &once)
+            .await
+            .unwrap()
+            .repeated
+    );
+    assert_eq!(fleet.core.forget_answers(day(25)).await.unwrap(), 1);
+    let error = fleet.with(vec![command], &once).await.unwrap_err();
+    assert_eq!(
+        error.kind,
+        ErrorKind::AlreadyExists,
+        "the answer is forgotten"
     );
 
     let expecting = |version| Options {
@@ -619,6 +636,54 @@ async fn versions_tell_who_changed_what_and_can_be_gone_back_to() {
         ),
         (7, 2)
     );
+}
+
+#[tokio::test]
+async fn a_set_of_half_a_million_entries_and_a_change_of_one() {
+    let fleet = Fleet::new().await;
+    let entries = (0..500_000_u32).map(|i| {
+        let [_, a, b, c] = i.to_be_bytes();
+        (xdpgate::policy::Prefix::host([10, a, b, c].into()), None)
+    });
+    let content = SetContent {
+        entries: Arc::new(xdpgate::policy::AddressSet::from_entries(entries)),
+        ..SetContent::default()
+    };
+    let set = name("many");
+    let began = std::time::Instant::now();
+    fleet
+        .run(Command::PutSet {
+            set: set.clone(),
+            content,
+        })
+        .await
+        .unwrap();
+    println!("500,000 entries put: {:?}", began.elapsed());
+    fleet
+        .policy("web", &["{ id: r, match: { src: '@many' }, action: drop }"])
+        .await;
+    fleet.group("all", "", &["web"]).await;
+    fleet.node("n", &[]).await;
+    let entries = || {
+        let desired = fleet.core.view().desired(&name("n")).unwrap();
+        desired.policy.sets().values().next().unwrap().len()
+    };
+    assert_eq!(entries(), 500_000);
+    let began = std::time::Instant::now();
+    let more = vec![("192.0.2.1".parse().unwrap(), None)];
+    fleet
+        .run(Command::AddEntries {
+            set: set.clone(),
+            entries: more,
+        })
+        .await
+        .unwrap();
+    println!("one entry more: {:?}", began.elapsed());
+    assert_eq!(entries(), 500_001);
+    let diff = fleet.core.set_diff(&set, 1, 2).await.unwrap();
+    assert_eq!(diff.to_string(), "1 entries added, 0 removed");
+    let fleet = fleet.restart().await;
+    assert_eq!(fleet.core.view().sets()[&set].entries.len(), 500_001);
 }
 
 /// xdrop cannot do this: its ids collide.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
@@ -14,10 +14,11 @@ use xdpgate::Plan;
 use xdpgate::policy::EntryCounters;
 
 use super::contents::{save_entries, save_rules};
-use super::draft::{Drafted, Ground, Past, draft};
+use super::draft::{Drafted, Ground, draft};
 use super::profile::Profile;
 use super::records::{
-    Done, Kind, MODE, ModeRecord, PolicyRecord, SEQUENCE, SetRecord, decode, done_key, encode, key,
+    DONE, Done, Kind, MODE, ModeRecord, PolicyRecord, SEQUENCE, SetRecord, decode, done_key,
+    encode, key,
 };
 use super::{
     Actor, Command, CommandError, Core, Effect, ErrorKind, Options, Outcome, ProfilePlan, View,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::content::ContentError;
 use crate::domain::{Name, Touch};
-use crate::store::{CommitError, Key, Revision, Transaction};
+use crate::store::{CommitError, Key, MAX_OPERATIONS, Revision, Transaction};
 
 /// The most commands that are made together.
 pub const MAX_COMMANDS: usize = 1000;
@@ -33,6 +34,8 @@ pub const MAX_COMMANDS: usize = 1000;
 const ATTEMPTS: u32 = 24;
 /// How long the view may take to see a transaction.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// How long the answer to a request with an idempotency key is known.
+const ANSWERS_LAST: SignedDuration = SignedDuration::from_hours(24);
 /// How many words an audit entry and a version have.
 const WORDS: usize = 20;
 /// The longest idempotency key and reason, in bytes.
@@ -93,8 +96,15 @@ impl Core {
                 return Ok(outcome);
             }
             let view = self.view();
-            let past = self.past(&view, &request.commands).await?;
-            let drafted = self.drafted(&view, past, &request).await?;
+            let drafted = match self.drafted(&view, &request).await {
+                Ok(drafted) if drafted.effects.iter().all(Result::is_ok) => drafted,
+                // What was refused may be right by what another controller changed a moment ago.
+                _ if self.is_behind(&view).await? => {
+                    self.catch_up(view.revision).await?;
+                    continue;
+                }
+                drafted => drafted?,
+            };
             if options.dry_run {
                 return self.planned(view, drafted).await;
             }
@@ -122,6 +132,47 @@ impl Core {
         }
         let reason = "others change what this change is about all the time";
         Err(CommandError::new(ErrorKind::Conflict, "", reason).mend("try it again"))
+    }
+
+    /// Deletes the answers to requests with idempotency keys that are older than a day. Returns how many; to be called now
+    /// and then.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn forget_answers(&self, now: Timestamp) -> Result<usize, CommandError> {
+        let mut after: Option<Key> = None;
+        let mut forgotten = 0;
+        loop {
+            let page = self
+                .0
+                .store
+                .list(DONE, after.as_ref(), MAX_OPERATIONS / 2, None)
+                .await?;
+            after = page.records.last().map(|(key, _)| key.clone());
+            let mut transaction = Transaction::default();
+            for (key, record) in page.records {
+                let done: Result<Done, _> = decode(&record.value);
+                let old = |done: Done| now.duration_since(done.at) >= ANSWERS_LAST;
+                if done.is_ok_and(old) {
+                    transaction
+                        .expect
+                        .push((key.clone(), Some(record.revision)));
+                    transaction.write.push((key, None));
+                }
+            }
+            let count = transaction.write.len();
+            if count > 0 {
+                match self.0.store.commit(transaction).await {
+                    Ok(_) => forgotten += count,
+                    // Another controller does the same.
+                    Err(CommitError::Conflict(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if !page.more {
+                return Ok(forgotten);
+            }
+        }
     }
 
     /// The answer of an earlier request with the same idempotency key.
@@ -152,9 +203,9 @@ impl Core {
     async fn drafted(
         &self,
         view: &Arc<View>,
-        past: Past,
         request: &Request<'_>,
     ) -> Result<Drafted, CommandError> {
+        let past = self.past(view, &request.commands).await?;
         let (view, effectives) = (Arc::clone(view), Arc::clone(&self.0.effectives));
         let (commands, options) = (Arc::clone(&request.commands), request.options.clone());
         let (touch, now) = (request.touch(), request.now);
@@ -168,6 +219,12 @@ impl Core {
             draft(&ground, &commands, &options, &effectives)
         });
         drafted.await.map_err(stopped)?
+    }
+
+    /// Whether the store has changes of what nodes shall have that the view has not.
+    async fn is_behind(&self, view: &View) -> Result<bool, CommandError> {
+        let sequence = self.0.store.get(&key(SEQUENCE)).await?;
+        Ok(sequence.is_some_and(|record| record.revision > view.sequence))
     }
 
     /// What would change at the nodes.

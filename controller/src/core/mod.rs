@@ -28,6 +28,7 @@ pub use command::{
     ProfilePlan, SetContent, SetPatch, SettingsPatch,
 };
 pub use desired::Desired;
+pub use draft::{MAX_ENTRIES, MAX_RULES};
 pub use error::{CommandError, ErrorKind};
 pub use execute::MAX_COMMANDS;
 pub use history::{FieldDiff, PolicyDiff, RuleDiff, SetDiff, VersionInfo};

@@ -15,6 +15,9 @@ pub(super) const SEQUENCE: &str = "setting/sequence";
 /// The kill switch.
 pub(super) const MODE: &str = "setting/mode";
 
+/// Where answers to requests with an idempotency key are.
+pub(super) const DONE: &str = "done/";
+
 /// What has names and records of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
@@ -119,7 +122,7 @@ pub(super) fn done_key(actor: &str, idempotency_key: &str) -> Key {
         Ok(name) => name.to_string(),
         Err(_) => Digest::of(text.as_bytes()).to_string(),
     };
-    key(format!("done/{}/{}", part(actor), part(idempotency_key)))
+    key(format!("{DONE}{}/{}", part(actor), part(idempotency_key)))
 }
 
 /// A key that is one by how it was made.

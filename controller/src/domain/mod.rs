@@ -15,7 +15,7 @@ pub use labels::{Labels, LabelsError, check_labels};
 pub use name::{Name, NameError, NodeId};
 pub use node::NodeRecord;
 pub use policy::{PolicyContent, PolicyState, Settings};
-pub use rules::{RuleState, Rules, set_names};
+pub use rules::{Difference, RuleState, Rules, set_names};
 pub use selector::{Selector, SelectorError};
 pub use set::SetState;
 

@@ -27,6 +27,9 @@ struct Inner {
     sets: OnceLock<BTreeSet<Name>>,
 }
 
+/// A rule as it was and as it is; absent if it came or went.
+pub type Difference<'a> = (Option<&'a Arc<RuleState>>, Option<&'a Arc<RuleState>>);
+
 impl Rules {
     /// Of rules in any order; the last one of an id counts.
     pub fn new(rules: impl IntoIterator<Item = RuleState>) -> Self {
@@ -96,10 +99,7 @@ impl Rules {
 
     /// What differs from `self` to `to`, by id: the rule here and the rule there. Costs a comparison of pointers for what
     /// both share.
-    pub fn differences<'a>(
-        &'a self,
-        to: &'a Self,
-    ) -> Vec<(Option<&'a Arc<RuleState>>, Option<&'a Arc<RuleState>>)> {
+    pub fn differences<'a>(&'a self, to: &'a Self) -> Vec<Difference<'a>> {
         let mut out = Vec::new();
         if Arc::ptr_eq(&self.0, &to.0) {
             return out;

@@ -7,7 +7,10 @@ mod policies;
 mod rules;
 mod sets;
 
-use std::collections::{BTreeMap, BTreeSet};
+pub use policies::MAX_RULES;
+pub use sets::MAX_ENTRIES;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -257,11 +260,6 @@ impl Drafted {
             })
         });
         self.effects = effects.collect();
-    }
-
-    /// The nodes that it changes.
-    pub(super) fn node_ids(&self) -> BTreeSet<Name> {
-        self.nodes.keys().cloned().collect()
     }
 }
 
