@@ -112,7 +112,7 @@ impl Fleet {
         if known.lock().link.is_none() {
             return Err(offline());
         }
-        match tell(&known, Control::Ask(question, reply)) {
+        match tell(&known, Control::Ask(Box::new((question, reply)))) {
             true => Ok(()),
             false => Err(AskError::Busy),
         }

@@ -37,7 +37,11 @@ impl Texts {
 }
 
 fn short(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT)]
+    let mut end = text.len().min(TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// What became of frames.
@@ -86,10 +90,13 @@ pub(super) struct TopRule {
     pub packets: Option<u64>,
 }
 
+/// Frames by why and what became of them.
+type Counter = ((Arc<str>, Fate), Count);
+
 /// The numbers of a heartbeat: some kilobytes at most.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Beat {
-    pub counts: Box<[((Arc<str>, Fate), Count)]>,
+    pub counts: Box<[Counter]>,
     pub rates: Option<Rates>,
     pub top: Box<[TopRule]>,
     pub attached: u32,
@@ -126,17 +133,22 @@ impl Beat {
         for one in &heartbeat.top_rule_stats {
             stats.insert(one.id.as_str(), one.packets);
         }
-        let top = heartbeat.top_rules.iter().take(TOP).map(|rule| {
-            let matched = rule.matched.unwrap_or_default();
-            TopRule {
-                id: texts.get(&rule.id),
-                matched: sane(matched.packets) as f32,
-                bits: sane(matched.bits) as f32,
-                dropped: sane(rule.dropped) as f32,
-                would_drop: sane(rule.would_drop) as f32,
-                packets: stats.get(rule.id.as_str()).copied(),
-            }
-        });
+        // A rule that is named twice counts once.
+        let mut named = HashSet::new();
+        let top = heartbeat.top_rules.iter().take(TOP);
+        let top = top
+            .filter(|rule| named.insert(rule.id.as_str()))
+            .map(|rule| {
+                let matched = rule.matched.unwrap_or_default();
+                TopRule {
+                    id: texts.get(&rule.id),
+                    matched: sane(matched.packets) as f32,
+                    bits: sane(matched.bits) as f32,
+                    dropped: sane(rule.dropped) as f32,
+                    would_drop: sane(rule.would_drop) as f32,
+                    packets: stats.get(rule.id.as_str()).copied(),
+                }
+            });
         Self {
             counts: counts.into_iter().collect(),
             rates,
@@ -376,7 +388,7 @@ mod tests {
             ..Heartbeat::default()
         };
         let beat = Beat::new(&heartbeat, &texts);
-        assert_eq!(beat.top.len(), TOP);
+        assert_eq!(beat.top.len(), 1);
         assert_eq!(top_rules([&beat.top].into_iter(), 9)[0].matched, 0.0);
     }
 

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 
 /// Smaller messages are not compressed.
 const WORTH_IT: usize = 256;
@@ -129,6 +129,11 @@ pub(super) struct Decode<M>(pub std::marker::PhantomData<M>);
 impl<M: Message + Default> Decoder for Decode<M> {
     type Item = M;
     type Error = Status;
+
+    /// Small, since there is one for each node all the time; it grows with the message.
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(512, 8 << 10)
+    }
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
         let message = M::decode(buffer);

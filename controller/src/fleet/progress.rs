@@ -9,7 +9,7 @@ use super::stats::Delivery;
 use super::{Fleet, Inner, NodeId, Reason};
 use crate::domain::Name;
 
-/// Nobody is told more often than this that something has changed.
+/// It is not looked again within this time, nor within ten times what a look takes.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Which change.
@@ -64,7 +64,9 @@ impl Fleet {
         loop {
             answers.mark_unchanged();
             targets.mark_unchanged();
+            let began = Instant::now();
             let progress = self.progress(scope);
+            let pause = PAUSE.max(10 * began.elapsed());
             if progress.reaches(share) || progress.seen && progress.pending.is_empty() {
                 return progress;
             }
@@ -73,7 +75,7 @@ impl Fleet {
                     _ = answers.changed() => (),
                     _ = targets.changed() => (),
                 }
-                sleep(PAUSE).await;
+                sleep(pause).await;
             };
             if timeout_at(end, news).await.is_err() {
                 return self.progress(scope);
@@ -99,20 +101,24 @@ impl Inner {
             offline: Vec::new(),
         };
         for (id, target) in &targets.nodes {
-            let concerned = match scope {
-                Scope::Revision(_) => true,
-                Scope::Policy(name, _) => target.desired.policies.iter().any(|p| p.0 == *name),
+            let desired = target.desired.as_deref();
+            // The version of the policy that the node shall have, if it is about one.
+            let version = match scope {
+                Scope::Revision(_) => None,
+                Scope::Policy(name, _) => {
+                    let policies = desired.into_iter().flat_map(|desired| &desired.policies);
+                    match policies.into_iter().find(|policy| policy.0 == *name) {
+                        Some((_, version)) => Some(*version),
+                        None => continue,
+                    }
+                }
             };
-            if target.record.revoked || !concerned {
+            if target.record.revoked {
                 continue;
             }
-            let version_is_there = match scope {
+            let is_newest = match scope {
+                Scope::Policy(_, least) => version.is_some_and(|version| version >= *least),
                 Scope::Revision(_) => true,
-                Scope::Policy(name, version) => target
-                    .desired
-                    .policies
-                    .iter()
-                    .any(|p| p.0 == *name && p.1 >= *version),
             };
             let Some(node) = self.known(id) else {
                 progress.offline.push(id.clone());
@@ -120,8 +126,8 @@ impl Inner {
             };
             let node = node.lock();
             let earlier = matches!(scope, Scope::Revision(r) if *r > 0 && node.confirmed >= *r);
-            match Delivery::of(&node, &target.desired) {
-                _ if !progress.seen || !version_is_there => progress.pending.push(id.clone()),
+            match Delivery::of(&node, desired) {
+                _ if !progress.seen || !is_newest => progress.pending.push(id.clone()),
                 _ if earlier => progress.applied += 1,
                 Delivery::Applied => progress.applied += 1,
                 Delivery::Refused { reason, error } => {

@@ -38,7 +38,7 @@ pub(super) enum Control {
     /// The node's `force` was set.
     Look,
     /// A question.
-    Ask(ask::Question, Reply),
+    Ask(Box<(ask::Question, Reply)>),
     /// Tell the node to dial another controller; come back after the time.
     Drain(Duration),
     /// It is over.
@@ -160,8 +160,8 @@ impl Session {
                     .membership(&seen, &self.node.id, self.serial.as_deref())?;
                 if making.is_none()
                     && let Some(target) = seen.nodes.get(&self.node.id)
+                    && let Some(desired) = target.desired.clone()
                 {
-                    let desired = target.desired.clone();
                     let next = self.node.lock().next(&desired, now);
                     match next {
                         Next::Nothing => (),
@@ -257,7 +257,8 @@ impl Session {
                     message: Some(Down::Drain(v1::Drain { after })),
                 }))
             }
-            Some(Control::Ask(question, reply)) => {
+            Some(Control::Ask(asked)) => {
+                let (question, reply) = *asked;
                 asks.sweep(self)?;
                 // Who asks sees that the reply is dropped.
                 let Some(id) = asks.open(reply) else {
@@ -317,9 +318,7 @@ impl Asks {
     /// Hands an answer on. Returns the question that is to be stopped, if nobody listens any more.
     fn answer(&mut self, given: v1::Answer) -> Option<u64> {
         let id = given.id;
-        let Some(answer) = given.answer else {
-            return None;
-        };
+        let answer = given.answer?;
         match (self.open.get_mut(&id)?, answer) {
             (Reply::Events { to, lost }, answer::Answer::Events(mut events)) => {
                 let many = events.events.len() as u64;

@@ -65,8 +65,8 @@ pub struct NodeStatus {
     pub machine: String,
     /// The hash of the policy that it has in force, as far as is known.
     pub has: Option<String>,
-    /// The hash of what it shall have.
-    pub wanted: String,
+    /// The hash of what it shall have; absent if nothing could be made for it yet.
+    pub wanted: Option<String>,
     /// The number of the last state that it acknowledged, 0 for none.
     pub sequence: u64,
     /// How often it had something else in force than it acknowledged.
@@ -149,7 +149,13 @@ pub struct Overview {
 }
 
 impl Delivery {
-    pub(super) fn of(node: &node::Inner, desired: &Desired) -> Self {
+    pub(super) fn of(node: &node::Inner, desired: Option<&Desired>) -> Self {
+        let Some(desired) = desired else {
+            return match node.link {
+                Some(_) => Self::Pending { overdue: false },
+                None => Self::Offline,
+            };
+        };
         if node.has(desired) {
             return Self::Applied;
         }
@@ -195,7 +201,7 @@ impl Fleet {
         let inner = known.lock();
         Some((
             self.0.state(&inner, target).0,
-            Delivery::of(&inner, &target.desired),
+            Delivery::of(&inner, target.desired.as_deref()),
         ))
     }
 
@@ -238,7 +244,7 @@ impl Inner {
         NodeStatus {
             node: known.id.clone(),
             state,
-            delivery: Delivery::of(&node, &target.desired),
+            delivery: Delivery::of(&node, target.desired.as_deref()),
             address: node.link.as_ref().and_then(|link| link.address),
             connected_since: node.link.as_ref().map(|link| link.since),
             version: text(|about| &about.version),
@@ -246,7 +252,10 @@ impl Inner {
             kernel: text(|about| &about.kernel),
             machine: text(|about| &about.machine),
             has: node.held.hash.map(|hash| hash.to_string()),
-            wanted: target.desired.hash.to_string(),
+            wanted: target
+                .desired
+                .as_ref()
+                .map(|desired| desired.hash.to_string()),
             sequence: node.held.sequence,
             drift: node.drift,
             missed: node.health.missed(now, demands),
@@ -300,7 +309,12 @@ impl Inner {
             let (state, fresh) = self.state(&node, target);
             of_state(state);
             overview.online += u32::from(node.health.seen() == Seen::Online);
-            overview.applied += u32::from(node.has(&target.desired));
+            overview.applied += u32::from(
+                target
+                    .desired
+                    .as_ref()
+                    .is_some_and(|desired| node.has(desired)),
+            );
             overview.drift += u64::from(node.drift);
             if fresh {
                 overview.fresh += 1;

@@ -1,5 +1,4 @@
-//! What each node shall have, made ready: the effective policy of a profile takes long to make, and a
-//! session must not wait for it on an async thread.
+//! What each node shall have, of one view, so that a session finds it by one look-up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,17 +26,19 @@ pub struct Targets {
 pub struct Target {
     /// The node as the store has it.
     pub record: Arc<NodeRecord>,
-    /// The same for all nodes of one profile.
-    pub desired: Arc<Desired>,
+    /// The same for all nodes of one profile; `None` if nothing could be made for it yet.
+    pub desired: Option<Arc<Desired>>,
 }
 
 impl Targets {
     /// Of a view. Not for async threads.
     pub fn new(view: Arc<View>) -> Self {
-        let nodes = view.nodes().iter().filter_map(|(id, record)| {
-            let desired = view.desired(id)?;
-            let record = record.clone();
-            Some((id.clone(), Target { record, desired }))
+        let nodes = view.nodes().iter().map(|(id, record)| {
+            let target = Target {
+                record: record.clone(),
+                desired: view.desired(id),
+            };
+            (id.clone(), target)
         });
         Self {
             epoch: view.epoch().into(),

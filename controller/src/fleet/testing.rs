@@ -93,6 +93,9 @@ impl Shared {
     }
 }
 
+/// A policy and its hash, or why there is none.
+type Made<T = (PolicyHash, Arc<Policy>)> = Result<T, (Reason, String)>;
+
 /// How a node behaves.
 #[derive(Debug, Clone, Default)]
 pub struct Manners {
@@ -147,7 +150,7 @@ pub struct Node {
     state: Option<Box<v1::State>>,
     seen: Seen,
     chunks: HashMap<Digest, Vec<u8>>,
-    watched: Option<u64>,
+    watched: Vec<u64>,
 }
 
 /// What becomes of a node while it runs.
@@ -229,7 +232,7 @@ impl Node {
                 ..Seen::default()
             },
             chunks: HashMap::new(),
-            watched: None,
+            watched: Vec::new(),
         }
     }
 
@@ -392,8 +395,8 @@ impl Node {
             }
             Order::Beat => self.beat(line).await,
             Order::Events(events) => {
-                if let Some(id) = self.watched {
-                    let answer = Some(answer::Answer::Events(events));
+                for id in self.watched.clone() {
+                    let answer = Some(answer::Answer::Events(events.clone()));
                     let _ = line
                         .up
                         .send(FromNode {
@@ -492,10 +495,7 @@ impl Node {
     }
 
     /// Looks whether a state may be taken. The policy, if a node of this process has it.
-    fn check(
-        &self,
-        to: Option<&v1::State>,
-    ) -> Result<Option<(PolicyHash, Arc<Policy>)>, (Reason, String)> {
+    fn check(&self, to: Option<&v1::State>) -> Made<Option<(PolicyHash, Arc<Policy>)>> {
         let none = || (Reason::Unspecified, "no state".to_owned());
         let to = to.ok_or_else(none)?;
         if let Some(key) = &self.manners.key {
@@ -527,7 +527,7 @@ impl Node {
         Ok(self.shared.get(&hash).map(|policy| (hash, policy)))
     }
 
-    fn changed(&self, delta: &v1::Delta) -> Result<(PolicyHash, Arc<Policy>), (Reason, String)> {
+    fn changed(&self, delta: &v1::Delta) -> Made {
         if delta.from_hash != self.hash_bytes() {
             return Err((Reason::Base, "this node has something else".to_owned()));
         }
@@ -542,11 +542,7 @@ impl Node {
         self.keep(policy, delta.to.as_ref())
     }
 
-    fn keep(
-        &self,
-        policy: Policy,
-        to: Option<&v1::State>,
-    ) -> Result<(PolicyHash, Arc<Policy>), (Reason, String)> {
+    fn keep(&self, policy: Policy, to: Option<&v1::State>) -> Made {
         let hash = policy.hash();
         if to.map(|to| to.hash.as_slice()) != Some(hash.as_bytes().as_slice()) {
             return Err((Reason::Hash, format!("what came of it has the hash {hash}")));
@@ -554,11 +550,7 @@ impl Node {
         Ok((hash, self.shared.put(hash, policy)))
     }
 
-    async fn whole(
-        &mut self,
-        snapshot: &v1::Snapshot,
-        line: &mut Line,
-    ) -> Result<(PolicyHash, Arc<Policy>), (Reason, String)> {
+    async fn whole(&mut self, snapshot: &v1::Snapshot, line: &mut Line) -> Made {
         let sets = snapshot.sets.iter().flat_map(|set| &set.chunks);
         let mut wanted: Vec<Vec<u8>> = snapshot
             .rules
@@ -610,11 +602,11 @@ impl Node {
                 answer::Answer::RuleCounters(RuleCounters { rules })
             }
             Some(ask::Question::Events(_)) => {
-                self.watched = Some(question.id);
+                self.watched.push(question.id);
                 return Ok(());
             }
             Some(ask::Question::Stop(id)) => {
-                self.watched.take_if(|watched| *watched == id);
+                self.watched.retain(|watched| *watched != id);
                 return Ok(());
             }
             None => answer::Answer::Error("not understood".to_owned()),
@@ -633,16 +625,13 @@ impl Node {
     }
 }
 
-fn hash(state: &v1::State) -> Result<PolicyHash, (Reason, String)> {
+fn hash(state: &v1::State) -> Made<PolicyHash> {
     let bytes = <[u8; 32]>::try_from(state.hash.as_slice());
     let bytes = bytes.map_err(|_| (Reason::Hash, "a hash has 32 bytes".to_owned()))?;
     Ok(PolicyHash::from(bytes))
 }
 
-fn build(
-    snapshot: &v1::Snapshot,
-    chunks: &HashMap<Digest, Vec<u8>>,
-) -> Result<Policy, (Reason, String)> {
+fn build(snapshot: &v1::Snapshot, chunks: &HashMap<Digest, Vec<u8>>) -> Made<Policy> {
     let policy = |e: &dyn std::fmt::Display| (Reason::Policy, e.to_string());
     let content = |chunk: &v1::Chunk| {
         let digest = <[u8; 32]>::try_from(chunk.digest.as_slice())

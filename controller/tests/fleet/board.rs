@@ -131,7 +131,7 @@ impl Board {
             for node in nodes {
                 let before = targets.nodes.get(*node).map(|target| target.record.clone());
                 let record = before.unwrap_or_else(|| Arc::new(record(&id(node))));
-                let desired = desired.clone();
+                let desired = Some(desired.clone());
                 targets.nodes.insert(id(node), Target { record, desired });
             }
         })
@@ -162,7 +162,7 @@ impl Board {
     }
 
     pub(crate) fn wanted(&self, node: &str) -> Arc<Desired> {
-        self.targets.borrow().nodes[node].desired.clone()
+        self.targets.borrow().nodes[node].desired.clone().unwrap()
     }
 
     pub(crate) async fn channel(&self) -> Channel {

@@ -66,9 +66,9 @@ async fn r85_three_missed_heartbeats_are_offline_and_one_good_one_is_online_and_
     let mut turns = Vec::new();
     while turns.len() < 3 {
         let event = tokio::time::timeout(Duration::from_secs(20), events.next()).await;
-        match event.unwrap().unwrap() {
-            event @ (Event::Online { .. } | Event::Offline { .. }) => turns.push(event),
-            _ => (),
+        let event = event.unwrap().unwrap();
+        if matches!(event, Event::Online { .. } | Event::Offline { .. }) {
+            turns.push(event);
         }
     }
     let a = || id("a");

@@ -2,6 +2,10 @@
 
 mod board;
 mod bounds;
+#[allow(dead_code, unreachable_pub, reason = "this file uses a part of it")]
+#[path = "../common/core.rs"]
+mod core;
 mod delivery;
 mod health;
 mod numbers;
+mod real;

@@ -1,0 +1,11 @@
+//! The API over real sockets: the real application, the real SQLite store.
+
+mod access;
+mod bounds;
+mod connected;
+mod events;
+mod nodes;
+mod policies;
+mod server;
+mod sets;
+mod shape;
