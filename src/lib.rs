@@ -63,10 +63,10 @@ mod verdict;
 
 #[cfg(feature = "kernel")]
 pub use kernel::{
-    Applied, ApplyError, ApplyOptions, AtDeadline, AttachError, AttachMode, AttachedBy, Attachment,
-    AutoAttach, AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents, AutoInterface,
-    AutoStats, Ban, BanError, BanScope, Bridge, BridgeError, BridgeInfo, BridgePort, BuildInfo,
-    Channels, ConfirmError, Count, Decision, DetachReason, DeviceFacts, DirectionStats,
+    Altered, Applied, ApplyError, ApplyOptions, AtDeadline, AttachError, AttachMode, AttachedBy,
+    Attachment, AutoAttach, AutoAttachError, AutoAttachOptions, AutoEvent, AutoEvents,
+    AutoInterface, AutoStats, Ban, BanError, BanScope, Bridge, BridgeError, BridgeInfo, BridgePort,
+    BuildInfo, Channels, ConfirmError, Count, Decision, DetachReason, DeviceFacts, DirectionStats,
     Disposition, Enforcement, EnforcementError, EntryCountersError, EntryStats, Estimate,
     EvaluateError, Event, EventError, EventOptions, EventStats, EventStream, Fallback, Family,
     Filter, Finding, FindingKind, Firewall, ForeignProgram, Frags, Generation, HealthError, Holder,
@@ -76,8 +76,8 @@ pub use kernel::{
     Previous, ProgramFacts, ProgramInfo, Rate, Rates, Rehearsal, RestoreOutcome, Restored, Resync,
     RollbackError, RolledBack, RuleRates, RuleStats, SavedPolicyError, Selector, SelectorError,
     Severity, SkipReason, Stats, TakeBackRefused, Transaction, TransactionError,
-    TransactionOptions, VerdictCount, VerdictCounts, VerdictRates, VerifierLog, XdpFeatures,
-    build_info, describe_metrics, pass_all, preflight, restore_interfaces, unpin,
+    TransactionOptions, VerdictCount, VerdictCounts, VerdictRates, Verified, VerifierLog,
+    XdpFeatures, build_info, describe_metrics, pass_all, preflight, restore_interfaces, unpin,
 };
 #[cfg(feature = "pcap")]
 pub use kernel::{PcapngFrame, PcapngWriter};

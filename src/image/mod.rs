@@ -16,6 +16,35 @@ fn checksum(lines: &[Line]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytemuck::cast_slice(lines))
 }
 
+/// What of lines is not as they were sealed.
+#[cfg_attr(
+    not(feature = "kernel"),
+    allow(dead_code, reason = "of lines in the kernel")
+)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damage {
+    Header,
+    Lines,
+}
+
+#[cfg_attr(
+    not(feature = "kernel"),
+    allow(dead_code, reason = "of lines in the kernel")
+)]
+impl Damage {
+    /// Compares lines with the header that they were sealed with.
+    pub(crate) fn of(lines: &[Line], sealed: &Shape) -> Option<Self> {
+        let Some((header, body)) = lines.split_at_checked(writer::header_lines()) else {
+            return Some(Self::Header);
+        };
+        let header: &[u8] = bytemuck::cast_slice(header);
+        if header[..size_of::<Shape>()] != *bytemuck::bytes_of(sealed) {
+            return Some(Self::Header);
+        }
+        (checksum(body) != sealed.checksum).then_some(Self::Lines)
+    }
+}
+
 /// The hash of an IPv4 address in the table of hosts: a bijection for each seed, so no two addresses
 /// share one. Mirrors `hash4` in `bpf/lookup.h`.
 pub(crate) fn hash4(seed: [u64; 2], address: u32) -> u64 {

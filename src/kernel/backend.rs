@@ -22,7 +22,7 @@ use super::slot_memory::SlotMemory;
 use super::stats::ProgramFacts;
 use crate::abi::Line;
 use crate::compile::Clock;
-use crate::image::Image;
+use crate::image::{Damage, Image};
 
 /// The verdict counters of one interface slot, over all CPUs: `[reason][disposition]`, flat.
 pub(super) type VerdictCounters = [VerdictCounter; COUNTERS_PER_INTERFACE];
@@ -170,6 +170,10 @@ pub(super) trait Judge: Debug + Send + Sync {
     /// What was counted by an entry of a set so far.
     fn entry_counter(&self, number: u32) -> EntryCounter;
     fn add_to_entry(&self, number: u32, more: EntryCounter);
+    /// The interface scopes of a slot, if they are kept.
+    fn scopes(&self, slot: u16) -> Option<u64>;
+    /// What of its image is not as it was written.
+    fn damage(&self) -> io::Result<Option<Damage>>;
     /// A copy of its image.
     fn image_lines(&self) -> io::Result<Vec<Line>>;
     fn program(&self) -> ProgramFacts;

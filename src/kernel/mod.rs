@@ -63,6 +63,7 @@ mod state_dir;
 mod stats;
 mod sys;
 mod transact;
+mod verify;
 mod wall;
 
 pub use at_deadline::AtDeadline;
@@ -108,6 +109,7 @@ pub use stats::{
     VerdictCounts,
 };
 pub use transact::{ApplyOptions, Transaction, TransactionOptions};
+pub use verify::{Altered, Verified};
 
 /// What this library was built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::scopes::Scopes;
 use super::slots::{Assignment, RuleSlot, RuleSlots};
 use super::state_dir::Hash;
 use crate::compile::{Clock, CompileOptions, Recompilation, active_rules, compile};
-use crate::image::Image;
+use crate::image::{Damage, Image};
 use crate::management::Management;
 use crate::plan::Plan;
 use crate::policy::{AddressItem, AddressMatch, Policy, PolicyHash, RuleId, SetName};
@@ -348,6 +348,11 @@ impl Core {
         }
         let failed = |error| log::warn!("compiling as a whole: cannot read the image: {error}");
         let lines = active.judge.image_lines().map_err(failed).ok()?;
+        // What was altered there would be sealed anew with the rest.
+        if let Some(damage) = Damage::of(&lines, active.image.shape()) {
+            log::error!("compiling as a whole: the image in the kernel was altered: {damage:?}");
+            return None;
+        }
         let image = active.image.clone().with_lines(lines);
         let image = change.change(image, &self.clock().ok()?)?;
         Some((image, change.hosts()))

@@ -18,7 +18,7 @@ use super::shared_maps::SharedMaps;
 use super::stats::ProgramFacts;
 use super::sys::{self, SharedWords};
 use crate::abi::{LINE_BYTES, Line, MAX_WALK, Shape};
-use crate::image::Image;
+use crate::image::{Damage, Image};
 
 /// What all published policies have in common.
 #[derive(Debug)]
@@ -155,6 +155,15 @@ impl Judge for Published {
         let counter = &self.entry_counts.words()[number as usize * WORDS_PER_ENTRY..];
         counter[0].fetch_add(more.packets, Ordering::Relaxed);
         counter[1].fetch_add(more.bytes, Ordering::Relaxed);
+    }
+
+    fn scopes(&self, slot: u16) -> Option<u64> {
+        Some(self.scope_bits.words()[usize::from(slot)].load(Ordering::SeqCst))
+    }
+
+    fn damage(&self) -> io::Result<Option<Damage>> {
+        let lines = self.shape.lines as usize;
+        sys::with_lines(&self.image, lines, |lines| Damage::of(lines, &self.shape))
     }
 
     fn image_lines(&self) -> io::Result<Vec<Line>> {

@@ -27,7 +27,7 @@ use super::slot_memory::SlotMemory;
 use super::stats::ProgramFacts;
 use crate::abi::{LINE_BYTES, Line, NO_RULE};
 use crate::compile::Clock;
-use crate::image::{Image, ImageReader, Surroundings};
+use crate::image::{Damage, Image, ImageReader, Surroundings};
 use crate::packet::{Packet, Parsed};
 use crate::policy::{RuleId, Verdict};
 
@@ -485,6 +485,14 @@ impl Judge for Rehearsed {
     }
 
     fn add_to_entry(&self, _: u32, _: EntryCounter) {}
+
+    fn scopes(&self, _: u16) -> Option<u64> {
+        None
+    }
+
+    fn damage(&self) -> io::Result<Option<Damage>> {
+        Ok(Damage::of(&self.image.lines, self.image.shape()))
+    }
 
     fn image_lines(&self) -> io::Result<Vec<Line>> {
         Ok(self.image.lines.clone())

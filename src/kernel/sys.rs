@@ -400,13 +400,24 @@ fn text(bytes: &[u8]) -> String {
 
 /// A copy of a map's first lines. The map must be frozen, so that nobody writes to it meanwhile.
 pub(super) fn read_lines(map: impl AsFd, lines: usize) -> io::Result<Vec<Line>> {
+    with_lines(map, lines, <[Line]>::to_vec)
+}
+
+/// Looks at a map's first lines where they are. The map must be frozen likewise.
+pub(super) fn with_lines<R>(
+    map: impl AsFd,
+    lines: usize,
+    look: impl FnOnce(&[Line]) -> R,
+) -> io::Result<R> {
     let fd = map.as_fd().as_raw_fd();
     let map = MmapOptions::new()
         .len(lines * size_of::<Line>())
         .map_raw_read_only(fd)?;
-    // SAFETY: the mapping is page-aligned, readable and as long as the slice, and lives until it is
-    // copied. All bit patterns are lines.
-    Ok(unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<Line>(), lines) }.to_vec())
+    // SAFETY: the mapping is page-aligned, readable and as long as the slice, and outlives the look. All
+    // bit patterns are lines.
+    Ok(look(unsafe {
+        std::slice::from_raw_parts(map.as_ptr().cast::<Line>(), lines)
+    }))
 }
 
 /// The first word of an mmapable array map.

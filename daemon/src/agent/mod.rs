@@ -10,6 +10,7 @@ mod config;
 mod convert;
 mod deadline;
 mod fault;
+mod fleet;
 mod listen;
 mod look;
 mod monitor;
@@ -67,17 +68,19 @@ fn run(args: &Args) -> Result<(), Failure> {
     })?;
     let listeners = Listener::bind_all(plan.api())?;
     let management = listen::management(&listeners, plan.api()).map_err(Failure::Input)?;
+    let fleet = plan.fleet(management)?;
     let monitor = Monitor::open(plan.metrics())?;
     let signals = serve::Signals::catch().map_err(Failure::operation)?;
     let told = match monitor {
         Some(monitor) => monitor.serve(signals.runtime())?,
         None => Told::default(),
     };
-    let started = plan.carry_out(management)?;
+    let started = plan.carry_out(fleet.management())?;
     let front = serve::Front {
         listeners,
         access,
         told,
+        fleet,
     };
     serve::until_stopped(signals, started, front, log)
 }

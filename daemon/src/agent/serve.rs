@@ -14,6 +14,7 @@ use xdpgate_api::v1::firewall_server::FirewallServer;
 
 use super::access::{self, Access};
 use super::deadline;
+use super::fleet::Node;
 use super::listen::Listener;
 use super::look::Looks;
 use super::monitor::Told;
@@ -31,6 +32,7 @@ pub(super) struct Front {
     pub listeners: Vec<Listener>,
     pub access: Access,
     pub told: Told,
+    pub fleet: Arc<Node>,
 }
 
 /// Serves, says `ready`, and ends when SIGINT, SIGTERM or the call `Stop` comes. What is pinned goes on
@@ -49,7 +51,9 @@ pub(super) fn until_stopped(
     } = started;
     deadline::audit(&firewall);
     let followed = front.access.clone();
+    let node = Arc::clone(&front.fleet);
     let reloader = reloader
+        .follow("fleet", &[], move |config| node.reload(&config.fleet))
         .follow("api", access::FIXED, move |config| {
             followed.reload(&config.api)
         })
@@ -139,6 +143,7 @@ async fn serve(
         listeners,
         access,
         told,
+        fleet,
     } = front;
     let (stop, stopped) = watch::channel(false);
     let streaming = stopped.clone();
@@ -153,6 +158,7 @@ async fn serve(
     let mut service = FirewallService::new(Arc::clone(firewall))
         .stopped_by(asked)
         .started_by(reloader.enforces())
+        .member_of(Arc::clone(&fleet))
         .until(streaming);
     if let Some(auto) = auto {
         service = service.watching(auto);
@@ -192,9 +198,12 @@ async fn serve(
     let serving = router.serve_with_incoming_shutdown(incoming, stopped);
     tokio::pin!(serving);
     let watch = watch_health(firewall, looks, health.clone());
+    // Its session ends with this future, when the daemon stops.
+    let living = fleet.live(Arc::clone(firewall));
     let name = tokio::select! {
         ended = &mut serving => return Ok(ended?),
         () = watch => unreachable!("health is watched for ever"),
+        () = living => unreachable!("a node lives as long as its daemon"),
         () = reload_at(&mut received.hangup, reloader, firewall) => "the signals ended",
         _ = received.interrupt.recv() => "SIGINT",
         _ = received.terminate.recv() => "SIGTERM",

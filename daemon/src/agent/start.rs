@@ -11,6 +11,7 @@ use xdpgate::{
 use super::args::Args;
 use super::config::{Api, Config, Problem};
 use super::fault;
+use super::fleet::Node;
 use super::monitor::Metrics;
 use super::reload::Reloader;
 use crate::Failure;
@@ -96,6 +97,15 @@ impl Plan {
     /// How the API is served.
     pub(super) fn api(&self) -> &Api {
         &self.config.api
+    }
+
+    /// The node as a member of a fleet; `own` is what passes for the API.
+    pub(super) fn fleet(&self, own: Vec<Management>) -> Result<Arc<Node>, Failure> {
+        let node = Node::open(&self.config.fleet, &self.config.state_dir, own);
+        node.map_err(|reason| match &self.args.config {
+            Some(file) => Failure::input(file.display(), reason),
+            None => Failure::Input(reason),
+        })
     }
 
     /// Loads, applies and attaches; `management` passes whatever the policy is. On error what was done is undone; what an earlier daemon left goes

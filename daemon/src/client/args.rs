@@ -7,7 +7,8 @@ use xdpgate_api::v1::ModePreference;
 
 use super::out::Color;
 use super::{
-    bans, entries, eval, events, interfaces, mode, pins, policy, rules, sets, shell, status, top,
+    bans, entries, eval, events, fleet, interfaces, mode, pins, policy, rules, sets, shell, status,
+    top,
 };
 use crate::endpoint::Endpoint;
 
@@ -64,6 +65,9 @@ pub(super) enum Command {
     Detach(interfaces::Detach),
     /// Say what attaching would come to, what stands in its way, and what mends it; changes nothing
     Preflight(interfaces::Preflight),
+    /// Show how this node stands with its fleet
+    #[command(subcommand)]
+    Fleet(fleet::Fleet),
     /// Check, plan, apply, confirm, compare, convert or read back a policy
     #[command(subcommand)]
     Policy(policy::Policy),

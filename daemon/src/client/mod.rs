@@ -15,6 +15,7 @@ mod entries;
 mod eval;
 mod events;
 mod failsafe;
+mod fleet;
 mod import;
 mod interfaces;
 mod json;
@@ -60,6 +61,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Attach(args) => interfaces::attach(&args),
         Command::Detach(args) => interfaces::detach(&args),
         Command::Preflight(args) => interfaces::preflight(&args),
+        Command::Fleet(command) => fleet::run(&command),
         Command::Policy(command) => policy::run(&command),
         Command::Rule(command) => rules::run(&command),
         Command::Rules(args) => rules::list(&args),

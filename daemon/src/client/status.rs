@@ -115,6 +115,9 @@ fn status_text(status: &GetStatusResponse) -> String {
     if let Some(pending) = &status.pending {
         text += &styled(WARN, format!("pending   {}\n", pending_text(pending)));
     }
+    if let Some(fleet) = &status.fleet {
+        text += &format!("fleet     {}\n", super::fleet::line(fleet));
+    }
     if status.bans > 0 {
         text += &format!("bans      {}\n", status.bans);
     }

@@ -5,10 +5,14 @@
     reason = "every test binary compiles all of it"
 )]
 
+#[path = "../../../tests/common/altered.rs"]
+pub mod altered;
 pub mod api;
 pub mod captures;
 pub mod certificates;
+pub mod controller;
 pub mod daemon;
+pub mod fleet_scene;
 pub mod frames;
 pub mod host;
 pub mod namespace;

@@ -26,6 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fleet::Section as Fleet;
 use super::monitor::Metrics;
 use xdpgate_service::logging::Log;
 
@@ -63,6 +64,7 @@ pub(super) struct Config {
     pub bridge: Vec<Bridge>,
     pub log: Log,
     pub metrics: Metrics,
+    pub fleet: Fleet,
 }
 
 impl Default for Config {
@@ -80,6 +82,7 @@ impl Default for Config {
             bridge: Vec::new(),
             log: Log::default(),
             metrics: Metrics::default(),
+            fleet: Fleet::default(),
         }
     }
 }
@@ -102,6 +105,7 @@ impl Configuration for Config {
         for checked in [
             self.api.endpoints().map(drop),
             self.metrics.endpoint().map(drop),
+            self.fleet.check(),
         ] {
             invalid.extend(checked.err().map(|reason| Invalid::named(&reason)));
         }

@@ -34,6 +34,7 @@ pub(super) fn status(firewall: &lib::Firewall, uptime: Duration) -> v1::GetStatu
         not_saved: firewall.saved().err().map(|error| error.to_string()),
         bans: firewall.bans().len() as u64,
         next_start_enforces: false,
+        fleet: None,
     }
 }
 

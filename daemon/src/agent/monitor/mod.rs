@@ -106,6 +106,7 @@ fn install_recorder() -> Result<PrometheusHandle, Box<dyn std::error::Error>> {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)?;
     xdpgate::describe_metrics();
+    super::fleet::describe_metrics();
     Ok(handle)
 }
 

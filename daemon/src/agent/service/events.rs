@@ -1,12 +1,13 @@
 //! The streams of what happens: sampled frames, and what is done about interfaces.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tonic::Status;
 use xdpgate::{AutoEvents, Event, EventOptions, EventStream, Firewall, NextError};
 use xdpgate_api::v1;
 
-use super::stream::{Over, Sink};
+use super::stream::{Answers, Over, Sink, Streams};
 use crate::agent::{convert, fault};
 
 /// How long may pass until it is seen that a stream is over.
@@ -16,11 +17,47 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const GATHER: Duration = Duration::from_millis(20);
 const MOST_TOGETHER: usize = 256;
 
+/// The sampled frames for somebody in this process.
+#[derive(Debug)]
+pub(in crate::agent) struct EventSource {
+    firewall: Arc<Firewall>,
+    streams: Streams,
+}
+
+impl EventSource {
+    pub(in crate::agent) fn new(firewall: Arc<Firewall>) -> Self {
+        Self {
+            firewall,
+            streams: Streams::default(),
+        }
+    }
+
+    /// As the call `WatchEvents`, until it is dropped.
+    pub(in crate::agent) fn watch(
+        &self,
+        request: v1::WatchEventsRequest,
+    ) -> Result<Answers<v1::WatchEventsResponse>, Status> {
+        stream(&self.firewall, &self.streams, request)
+    }
+}
+
+/// Frames from now on, as a stream of answers.
+pub(super) fn stream(
+    firewall: &Arc<Firewall>,
+    streams: &Streams,
+    request: v1::WatchEventsRequest,
+) -> Result<Answers<v1::WatchEventsResponse>, Status> {
+    let events = open(firewall, &request)?;
+    let losses = Losses {
+        before: firewall.event_stats().lost,
+    };
+    let firewall = Arc::downgrade(firewall);
+    let lost = move || Some(firewall.upgrade()?.event_stats().lost);
+    streams.open(move |sink| drop(watch(lost, events, &losses, &request, sink)))
+}
+
 /// Frames from now on.
-pub(super) fn open(
-    firewall: &Firewall,
-    request: &v1::WatchEventsRequest,
-) -> Result<EventStream, Status> {
+fn open(firewall: &Firewall, request: &v1::WatchEventsRequest) -> Result<EventStream, Status> {
     let mut options = EventOptions::default();
     if request.per_rule_per_second > 0 {
         options = options.per_rule_per_second(request.per_rule_per_second);
@@ -32,14 +69,14 @@ pub(super) fn open(
 }
 
 /// Frames that were lost: by this stream because it is read slowly, and before it.
-pub(super) struct Losses {
+struct Losses {
     /// Of the kernel's buffer, when the stream began.
-    pub before: u64,
+    before: u64,
 }
 
 /// Sends sampled frames until the stream is over. Who reads slowly leaves them in the queue of the
 /// library, which is bounded and counts what it loses.
-pub(super) fn watch(
+fn watch(
     lost_in_kernel: impl Fn() -> Option<u64>,
     mut events: EventStream,
     losses: &Losses,

@@ -26,8 +26,9 @@ use xdpgate_api::v1::{self, firewall_server};
 
 use super::convert;
 use super::fault::{self, Fault};
+use super::fleet::Node;
 use audit::noted;
-use events::Losses;
+pub(in crate::agent) use events::EventSource;
 use page::Tokens;
 pub use reload::{Reload, Reloaded};
 use stats::Recent;
@@ -70,6 +71,8 @@ struct Shared {
     /// Who ends the process.
     stop: Option<mpsc::Sender<Stop>>,
     reload: Option<Arc<dyn Reload>>,
+    /// The fleet that the node may be in.
+    fleet: Option<Arc<Node>>,
     /// Whether the configuration says to enforce.
     enforces: Arc<AtomicBool>,
     started: Instant,
@@ -93,6 +96,21 @@ impl Shared {
         self.change.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a call may change the policy, or that is left to the fleet.
+    fn check_changes(&self) -> Result<(), Status> {
+        if !self
+            .fleet
+            .as_ref()
+            .is_some_and(|fleet| fleet.refuses_changes())
+        {
+            return Ok(());
+        }
+        let message = "the policy of this node is its fleet's: change it at the controller, or set \
+                       fleet.local_changes = \"repair\"";
+        let fault = Fault::new(Code::FailedPrecondition, "FLEET", message);
+        Err(fault.blocked_by("FLEET", "policy").into())
+    }
+
     /// Whether dry run lasts only until the next start.
     fn next_start_enforces(&self) -> bool {
         self.enforces.load(Ordering::Relaxed)
@@ -109,6 +127,7 @@ impl FirewallService {
             auto: None,
             stop: None,
             reload: None,
+            fleet: None,
             enforces: Arc::default(),
             started: Instant::now(),
             change: Mutex::new(()),
@@ -148,6 +167,14 @@ impl FirewallService {
     #[must_use]
     pub fn started_by(mut self, enforces: Arc<AtomicBool>) -> Self {
         self.shared_mut().enforces = enforces;
+        self
+    }
+
+    /// Says in the status how the node stands with its fleet, and leaves the policy to that if the configuration
+    /// says so. To be called before the service is used.
+    #[must_use]
+    pub(in crate::agent) fn member_of(mut self, fleet: Arc<Node>) -> Self {
+        self.shared_mut().fleet = Some(fleet);
         self
     }
 
@@ -207,6 +234,7 @@ impl firewall_server::Firewall for FirewallService {
             let status = convert::status(&shared.firewall, shared.started.elapsed());
             Ok(v1::GetStatusResponse {
                 next_start_enforces: shared.next_start_enforces(),
+                fleet: shared.fleet.as_ref().and_then(|fleet| fleet.status()),
                 ..status
             })
         })
@@ -225,6 +253,7 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::ApplyPolicyRequest>,
     ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
         let request = request.into_inner();
+        self.0.check_changes()?;
         let answer = self.run(move |shared| policy::apply(shared, &request));
         let answer = answer.await?;
         let what = format!("policy {}", answer.get_ref().hash);
@@ -246,6 +275,7 @@ impl firewall_server::Firewall for FirewallService {
     ) -> Result<Response<v1::ChangePolicyResponse>, Status> {
         let request = request.into_inner();
         let what = audit::changes(&request);
+        self.0.check_changes()?;
         let answer = self.run(move |shared| policy::change(shared, &request));
         Ok(noted(answer.await?, what))
     }
@@ -254,6 +284,7 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         request: Request<Streaming<v1::ImportSetRequest>>,
     ) -> Result<Response<v1::ImportSetResponse>, Status> {
+        self.0.check_changes()?;
         sets::import(self, request).await
     }
 
@@ -271,6 +302,7 @@ impl firewall_server::Firewall for FirewallService {
         request: Request<v1::RollbackPolicyRequest>,
     ) -> Result<Response<v1::RollbackPolicyResponse>, Status> {
         let request = request.into_inner();
+        self.0.check_changes()?;
         let answer = self.run(move |shared| safety::rollback(shared, request));
         let answer = answer.await?;
         let what = format!("policy {}", answer.get_ref().hash);
@@ -368,15 +400,9 @@ impl firewall_server::Firewall for FirewallService {
         &self,
         request: Request<v1::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let request = request.into_inner();
-        let events = events::open(&self.0.firewall, &request)?;
-        let losses = Losses {
-            before: self.0.firewall.event_stats().lost,
-        };
-        let firewall = Arc::downgrade(&self.0.firewall);
-        let lost = move || Some(firewall.upgrade()?.event_stats().lost);
-        let watch = move |sink| drop(events::watch(lost, events, &losses, &request, sink));
-        Ok(Response::new(self.0.streams.open(watch)?))
+        let shared = &self.0;
+        let answers = events::stream(&shared.firewall, &shared.streams, request.into_inner())?;
+        Ok(Response::new(answers))
     }
 
     async fn list_interfaces(

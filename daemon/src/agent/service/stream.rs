@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use crate::agent::fault::{self, Fault};
 
 /// The answers of a call that streams.
-pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(in crate::agent) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Messages that wait for the reader of one stream.
 const QUEUE: usize = 2;
