@@ -738,3 +738,44 @@ async fn seventy_seven_thousand_rules_and_a_change_of_one() {
         77_001
     );
 }
+
+#[tokio::test]
+async fn a_policy_file_makes_a_policy_and_leaves_unsaid_what_it_does_not_say() {
+    let fleet = Fleet::new().await;
+    fleet.set("bad", &["192.0.2.1"]).await;
+    let text =
+        "version: 1\ndefault: drop\nrules:\n  - { id: r, match: { src: '@bad' }, action: drop }\n";
+    let content = PolicyContent::from_yaml(text).unwrap();
+    assert_eq!(content.settings.default, Some(Verdict::Drop));
+    assert_eq!(
+        (content.settings.malformed, &content.settings.failsafe),
+        (None, &None)
+    );
+    let policy = name("web");
+    fleet
+        .run(Command::CreatePolicy {
+            policy: policy.clone(),
+            content: content.clone(),
+        })
+        .await
+        .unwrap();
+    let effect = fleet
+        .run(Command::PutPolicy { policy, content })
+        .await
+        .unwrap();
+    assert_eq!((effect.kind, effect.version), (EffectKind::Unchanged, 1));
+    let error = PolicyContent::from_yaml("version: 1\nsets: { bad: { entries: [192.0.2.1] } }\n")
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("sets are not part of this policy"),
+        "{error}"
+    );
+    let error =
+        PolicyContent::from_yaml("version: 1\nrules:\n  - { id: r, action: dropp }\n").unwrap_err();
+    assert!(
+        error.to_string().starts_with("3:"),
+        "the place is named: {error}"
+    );
+}
