@@ -43,6 +43,9 @@ pub struct Problem {
     /// Seconds to wait.
     #[serde(skip)]
     retry_after: Option<u64>,
+    /// Not all of the request was read: no other one comes by this connection.
+    #[serde(skip)]
+    closes: bool,
 }
 
 /// For OpenAPI: every operation may answer these.
@@ -72,6 +75,7 @@ impl Problem {
             version: None,
             request_id: String::new(),
             retry_after: None,
+            closes: false,
         }
     }
 
@@ -106,7 +110,15 @@ impl Problem {
     }
 
     pub(super) fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).closing()
+    }
+
+    /// The connection ends with this answer, because the body was not read to its end.
+    pub(super) fn closing(self) -> Self {
+        Self {
+            closes: true,
+            ..self
+        }
     }
 
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
@@ -207,6 +219,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, kind);
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.closes {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
