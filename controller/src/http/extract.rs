@@ -243,7 +243,7 @@ async fn read(request: Request, limit: usize, within: Duration) -> Result<Bytes,
         }
         Err(_) => {
             let detail = format!("the body did not come within {} s", within.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail))
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail).closing())
         }
     }
 }
