@@ -178,7 +178,7 @@ impl Lines {
             if count > MOST {
                 return Err(Problem::too_large(format!("more than {MOST} entries")));
             }
-            if count % TOLD == 0 {
+            if count.is_multiple_of(TOLD) {
                 let set = self.set.as_str();
                 app.0
                     .hub
