@@ -20,7 +20,7 @@ mod rules;
 mod serve;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -40,6 +40,7 @@ pub use serve::{check_listen, serve};
 use crate::auth::Auth;
 use crate::auth::join::Joining;
 use crate::core::{Command, CommandError, Core, Effect, Outcome};
+use crate::feed::Feeds;
 use access::Caller;
 use events::Hub;
 use extract::Change;
@@ -94,6 +95,7 @@ struct Inner {
     auth: Auth,
     joining: Joining,
     fleet: Arc<dyn FleetView>,
+    feeds: OnceLock<Feeds>,
     options: Options,
     metrics: Option<PrometheusHandle>,
     hub: Hub,
@@ -121,6 +123,7 @@ impl App {
             auth,
             joining,
             fleet,
+            feeds: OnceLock::new(),
             metrics,
             hub,
             large: Arc::new(Semaphore::new(4)),
@@ -130,6 +133,17 @@ impl App {
             boot: crate::auth::authority::new_node_id(),
             options,
         }))
+    }
+
+    /// With feeds; the first ones that are given count.
+    pub fn with_feeds(self, feeds: Feeds) -> Self {
+        let _ = self.0.feeds.set(feeds);
+        self
+    }
+
+    fn feeds(&self) -> Result<&Feeds, Problem> {
+        let feeds = self.0.feeds.get();
+        feeds.ok_or_else(|| Problem::unavailable("this controller runs no feeds"))
     }
 
     fn core(&self) -> &Core {

@@ -58,7 +58,9 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 
     /// The answer, which must have this status.
@@ -72,7 +74,12 @@ impl Answer {
     #[track_caller]
     pub fn refused(self, status: u16, code: &str) -> Value {
         let answer = self.is(status);
-        assert_eq!(answer.header("content-type"), "application/problem+json", "{}", answer.text);
+        assert_eq!(
+            answer.header("content-type"),
+            "application/problem+json",
+            "{}",
+            answer.text
+        );
         let problem = answer.json();
         assert_eq!(problem["code"], code, "{problem}");
         assert_eq!(problem["status"], status);
@@ -84,7 +91,11 @@ impl Answer {
 }
 
 pub fn local() -> Actor {
-    Actor { name: "test".into(), role: Role::Admin, origin: "local".into() }
+    Actor {
+        name: "test".into(),
+        role: Role::Admin,
+        origin: "local".into(),
+    }
 }
 
 impl Api {
@@ -111,13 +122,25 @@ impl Api {
         let authority = Authority::open(store, None, None, now).await.unwrap();
         let joining = Joining::new(core.clone(), authority, None);
         let mut tokens = Vec::new();
-        for (name, role) in [("root", Role::Admin), ("oscar", Role::Operator), ("vera", Role::Viewer)] {
+        for (name, role) in [
+            ("root", Role::Admin),
+            ("oscar", Role::Operator),
+            ("vera", Role::Viewer),
+        ] {
             if fresh {
                 let password = Some(Secret::from(PASSWORD));
-                let new = auth::NewUser { name: name.into(), role, password };
+                let new = auth::NewUser {
+                    name: name.into(),
+                    role,
+                    password,
+                };
                 auth.create_user(&local(), new, now).await.unwrap();
             }
-            let new = auth::NewToken { name: "test".into(), role, expires: None };
+            let new = auth::NewToken {
+                name: "test".into(),
+                role,
+                expires: None,
+            };
             let (_, token) = auth.create_token(&local(), name, new, now).await.unwrap();
             tokens.push(token.reveal().to_owned());
         }
@@ -146,7 +169,15 @@ impl Api {
 
     /// Another process over the same file.
     pub async fn restart(self) -> Self {
-        let Self { folder, stop, served, client, core, joining, .. } = self;
+        let Self {
+            folder,
+            stop,
+            served,
+            client,
+            core,
+            joining,
+            ..
+        } = self;
         stop.send(()).unwrap();
         drop(client);
         served.await.unwrap().unwrap();
@@ -162,15 +193,23 @@ impl Api {
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("http://{}/api/v1{path}", self.address))
+        self.client
+            .request(method, format!("http://{}/api/v1{path}", self.address))
     }
 
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
-        self.answers.lock().unwrap().push(format!("{headers:?} {text}"));
-        Answer { status, headers, text }
+        self.answers
+            .lock()
+            .unwrap()
+            .push(format!("{headers:?} {text}"));
+        Answer {
+            status,
+            headers,
+            text,
+        }
     }
 
     /// By a token, with a body of JSON unless it is null.
@@ -199,19 +238,27 @@ impl Api {
     }
 
     pub async fn delete(&self, path: &str) -> Answer {
-        self.by(&self.admin, Method::DELETE, path, Value::Null).await
+        self.by(&self.admin, Method::DELETE, path, Value::Null)
+            .await
     }
 
     pub async fn login(&self, user: &str, password: &str) -> Answer {
         let body = json!({ "user": user, "password": password });
-        self.send(self.request(Method::POST, "/session").json(&body)).await
+        self.send(self.request(Method::POST, "/session").json(&body))
+            .await
     }
 
     pub async fn session(&self, user: &str) -> Session {
         Session::of(&self.login(user, PASSWORD).await.is(201))
     }
 
-    pub async fn within(&self, session: &Session, method: Method, path: &str, body: Value) -> Answer {
+    pub async fn within(
+        &self,
+        session: &Session,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Answer {
         let request = self.request(method, path).header("cookie", &session.cookie);
         let mut request = request.header("x-csrf-token", &session.csrf);
         if !body.is_null() {
@@ -224,21 +271,37 @@ impl Api {
     pub async fn actions(&self) -> Vec<String> {
         let page = self.get("/audit?limit=1000").await.is(200).json();
         let items = page["items"].as_array().unwrap();
-        items.iter().map(|item| item["action"].as_str().unwrap().to_owned()).collect()
+        items
+            .iter()
+            .map(|item| item["action"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// A node that joined by a token with these labels; its id and what came with it.
     pub async fn node(&self, labels: Value) -> (String, xdpgate_api::fleet::v1::JoinResponse) {
-        let made = self.post("/join-tokens", json!({ "labels": labels })).await.is(201).json();
+        let made = self
+            .post("/join-tokens", json!({ "labels": labels }))
+            .await
+            .is(201)
+            .json();
         let request = join_request(made["secret"].as_str().unwrap());
-        let joined = self.joining.join(&request, "198.51.100.1", Timestamp::now()).await.unwrap();
+        let joined = self
+            .joining
+            .join(&request, "198.51.100.1", Timestamp::now())
+            .await
+            .unwrap();
         (joined.node_id.clone(), joined)
     }
 }
 
 impl Session {
     pub fn of(answer: &Answer) -> Self {
-        let cookie = answer.header("set-cookie").split(';').next().unwrap().to_owned();
+        let cookie = answer
+            .header("set-cookie")
+            .split(';')
+            .next()
+            .unwrap()
+            .to_owned();
         let csrf = answer.json()["csrf_token"].as_str().unwrap().to_owned();
         Self { cookie, csrf }
     }
@@ -246,7 +309,9 @@ impl Session {
 
 pub fn join_request(token: &str) -> xdpgate_api::fleet::v1::JoinRequest {
     let key = rcgen::KeyPair::generate().unwrap();
-    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
     xdpgate_api::fleet::v1::JoinRequest {
         token: token.to_owned(),
         csr: csr.der().to_vec(),
