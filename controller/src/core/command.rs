@@ -9,6 +9,7 @@ use xdpgate::policy::{AddressSet, EntryCounters, Failsafe, Prefix, Rule, RuleId}
 use xdpgate::{Plan, Verdict};
 
 use crate::domain::{Labels, Mode, Name, NodeId, PolicyContent, Role, Selector};
+use crate::rollout;
 use crate::store::Revision;
 
 use super::records::Kind;
@@ -172,6 +173,15 @@ pub struct NodePatch {
     pub revoked: Option<bool>,
 }
 
+/// By which plan a rollout goes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PlanChoice {
+    /// The one of this name; `default` is always there.
+    Named(Name),
+    /// This one.
+    Given(rollout::Plan),
+}
+
 /// One change of what the fleet shall have. Up to 1,000 are made together, as one transaction.
 ///
 /// Those that put, delete, enable or patch may be repeated: the second time they change nothing.
@@ -248,6 +258,23 @@ pub enum Command {
     DeleteNode { node: NodeId },
     /// The kill switch: the mode of all nodes, whatever their groups say; `None` gives it back to the groups.
     SetFleetMode { mode: Option<Mode> },
+    /// The newest version of a policy, which may come of commands before this one, goes to its nodes stage by stage.
+    StartRollout {
+        rollout: Name,
+        policy: Name,
+        plan: PlanChoice,
+    },
+    /// A rollout is paused, resumed, aborted or taken a step further.
+    ChangeRollout {
+        rollout: Name,
+        change: rollout::Change,
+    },
+    /// The newest version of a policy goes to all nodes, where a rollout ended with the former one.
+    ReleasePolicy { policy: Name },
+    /// A plan under a name, new or in place of the one that is there; `default` is what counts where none is named.
+    PutRolloutPlan { plan: Name, content: rollout::Plan },
+    /// No such plan any more.
+    DeleteRolloutPlan { plan: Name },
 }
 
 impl Command {
@@ -295,6 +322,19 @@ impl Command {
             Self::PatchNode { .. } => "node.patch",
             Self::DeleteNode { .. } => "node.delete",
             Self::SetFleetMode { .. } => "fleet.mode",
+            Self::StartRollout { .. } => "rollout.start",
+            Self::ChangeRollout { change, .. } => match change {
+                rollout::Change::Pause => "rollout.pause",
+                rollout::Change::Resume => "rollout.resume",
+                rollout::Change::Abort => "rollout.abort",
+                rollout::Change::Advance(..) => "rollout.advance",
+                rollout::Change::Finish(..) => "rollout.finish",
+                rollout::Change::RollBack(..) => "rollout.roll_back",
+                rollout::Change::Release => "rollout.release",
+            },
+            Self::ReleasePolicy { .. } => "policy.release",
+            Self::PutRolloutPlan { .. } => "rollout-plan.put",
+            Self::DeleteRolloutPlan { .. } => "rollout-plan.delete",
         }
     }
 
@@ -310,7 +350,8 @@ impl Command {
             | Self::PutRule { policy, .. }
             | Self::PatchRule { policy, .. }
             | Self::EnableRule { policy, .. }
-            | Self::DeleteRule { policy, .. } => (Kind::Policy, policy),
+            | Self::DeleteRule { policy, .. }
+            | Self::ReleasePolicy { policy } => (Kind::Policy, policy),
             Self::CreateSet { set, .. }
             | Self::PutSet { set, .. }
             | Self::PatchSet { set, .. }
@@ -324,6 +365,12 @@ impl Command {
             Self::RegisterNode { node, .. }
             | Self::PatchNode { node, .. }
             | Self::DeleteNode { node } => (Kind::Node, node),
+            Self::StartRollout { rollout, .. } | Self::ChangeRollout { rollout, .. } => {
+                (Kind::Rollout, rollout)
+            }
+            Self::PutRolloutPlan { plan, .. } | Self::DeleteRolloutPlan { plan } => {
+                (Kind::Plan, plan)
+            }
             Self::SetFleetMode { .. } => return None,
         };
         Some((kind, name.clone()))
@@ -351,6 +398,8 @@ impl Command {
             (Kind::Set, _) => view.sets.get(&name).map(|set| set.version),
             (Kind::Group, _) => view.groups.get(&name).map(|group| group.version),
             (Kind::Node, _) => view.nodes.get(&name).map(|node| node.version),
+            (Kind::Rollout, _) => view.rollouts.get(&name).map(|rollout| rollout.version),
+            (Kind::Plan, _) => view.plans.get(&name).map(|plan| plan.version),
         };
         version.unwrap_or(0)
     }
@@ -377,6 +426,17 @@ impl Command {
                 )
             }
             Self::DeleteRule { rule, .. } => format!("rule {rule} deleted"),
+            Self::StartRollout { policy, .. } => format!("started for policy {policy}"),
+            Self::ChangeRollout { change, .. } => match change {
+                rollout::Change::Pause => "paused".to_owned(),
+                rollout::Change::Resume => "resumed".to_owned(),
+                rollout::Change::Abort => "aborted".to_owned(),
+                rollout::Change::Advance(from, _) => format!("stage {} begins", from + 2),
+                rollout::Change::Finish(..) => "done".to_owned(),
+                rollout::Change::RollBack(trouble, _) => format!("rolled back: {trouble}"),
+                rollout::Change::Release => "released".to_owned(),
+            },
+            Self::ReleasePolicy { .. } => "released to all nodes".to_owned(),
             Self::PatchPolicy { .. } => "settings changed".to_owned(),
             Self::RevertPolicy { version, .. } | Self::RevertSet { version, .. } => {
                 format!("reverted to version {version}")

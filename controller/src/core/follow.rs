@@ -124,7 +124,8 @@ impl Inner {
             view.revision = revision;
             return Ok(Arc::new(view));
         }
-        let (mut view, nodes) = load::apply(&self.contents, before, changes, revision).await?;
+        let (mut view, nodes) =
+            load::apply(&self.store, &self.contents, before, changes, revision).await?;
         let (before, effectives) = (Arc::clone(before), Arc::clone(&self.effectives));
         let settled = spawn_blocking(move || {
             view.settle(&before, &nodes, &effectives);

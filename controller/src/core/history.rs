@@ -224,7 +224,7 @@ impl Core {
             let is_new = match kind {
                 Kind::Policy => !view.policies.contains_key(&name),
                 Kind::Set => !view.sets.contains_key(&name),
-                Kind::Group | Kind::Node => false,
+                Kind::Group | Kind::Node | Kind::Rollout | Kind::Plan => false,
             };
             if is_new && !past.last.contains_key(&(kind, name.clone())) {
                 let last = self.last_version(kind, &name).await?;

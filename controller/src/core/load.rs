@@ -8,6 +8,7 @@ use bytes::Bytes;
 use xdpgate::policy::EntryCounters;
 
 use super::contents::{load_entries, load_rules};
+use super::profile::{Hold, holds};
 use super::records::{Kind, MODE, ModeRecord, PolicyRecord, SEQUENCE, SetRecord, decode};
 use super::view::Things;
 use super::{OpenError, View};
@@ -16,7 +17,15 @@ use crate::domain::{Name, PolicyState, SetState};
 use crate::store::{Key, Revision, Store, StoreError};
 
 /// What views are made of; all other records are of no concern here.
-const PREFIXES: [&str; 5] = ["policy/", "set/", "group/", "node/", "setting/"];
+const PREFIXES: [&str; 7] = [
+    "policy/",
+    "set/",
+    "group/",
+    "node/",
+    "rollout/",
+    "rollout-plan/",
+    "setting/",
+];
 /// How many records are read at a time.
 const PAGE: usize = 1000;
 
@@ -91,6 +100,7 @@ impl From<ContentError> for LoadError {
 
 /// The view after changes, but for what [`View::settle`] makes; and which nodes changed.
 pub(super) async fn apply(
+    store: &Arc<dyn Store>,
     contents: &Contents,
     view: &View,
     changes: Changes,
@@ -148,6 +158,16 @@ pub(super) async fn apply(
                 nodes.insert(name.clone());
                 None
             }
+            Kind::Rollout => {
+                let rollout = value.as_ref().map(decode).transpose().map_err(wrong)?;
+                put(&mut after.rollouts, &name, rollout);
+                None
+            }
+            Kind::Plan => {
+                let plan = value.as_ref().map(decode).transpose().map_err(wrong)?;
+                put(&mut after.plans, &name, plan);
+                None
+            }
         };
         let thing = (kind, name);
         if kind == Kind::Policy || kind == Kind::Set {
@@ -163,7 +183,53 @@ pub(super) async fn apply(
             None => all.remove(&thing),
         };
     }
+    if !Arc::ptr_eq(&after.rollouts, &view.rollouts) {
+        after.holds = Arc::new(held(store, contents, view, &after).await?);
+    }
     Ok((after, nodes))
+}
+
+/// What the rollouts of a view do; versions of policies that neither this view nor the one before has are read.
+async fn held(
+    store: &Arc<dyn Store>,
+    contents: &Contents,
+    before: &View,
+    after: &View,
+) -> Result<Vec<Hold>, LoadError> {
+    let mut read: Vec<Arc<PolicyState>> = Vec::new();
+    let known = |policy: &str, version| {
+        let before = || before.policy_version(policy, version);
+        after.policy_version(policy, version).or_else(before)
+    };
+    for rollout in after.rollouts.values().filter(|rollout| rollout.in_force) {
+        for version in [rollout.from, rollout.to] {
+            let (policy, Ok(name)) = (rollout.policy.as_str(), Name::new(&rollout.policy)) else {
+                continue;
+            };
+            if known(policy, version).is_some() {
+                continue;
+            }
+            let key = Kind::Policy.version_key(&name, version);
+            let record = store.get(&key).await.map_err(LoadError::Store)?;
+            let wrong = |reason: String| {
+                let key = key.as_str().to_owned();
+                LoadError::Record(OpenError::Record { key, reason })
+            };
+            let missing = || wrong(format!("rollout {} needs it and it is gone", rollout.id));
+            let record = decode(&record.ok_or_else(missing)?.value).map_err(wrong)?;
+            read.push(Arc::new(
+                self::policy(contents, after, &name, record).await?,
+            ));
+        }
+    }
+    let find = |policy: &str, version| {
+        let read = || {
+            let mut read = read.iter();
+            read.find(|state| state.name.as_str() == policy && state.version == version)
+        };
+        known(policy, version).or_else(|| read().cloned())
+    };
+    Ok(holds(&after.rollouts, find))
 }
 
 fn put<T>(things: &mut Things<T>, name: &Name, thing: Option<T>) {

@@ -1,5 +1,6 @@
 //! What the fleet shall have: commands that change it, and a view of it that follows the store.
 
+mod answers;
 pub mod audit;
 mod command;
 mod contents;
@@ -25,7 +26,7 @@ use tokio::task::AbortHandle;
 
 pub use command::{
     Actor, Command, Effect, EffectKind, GroupContent, NodePatch, Options, Outcome, Patch,
-    ProfilePlan, SetContent, SetPatch, SettingsPatch,
+    PlanChoice, ProfilePlan, SetContent, SetPatch, SettingsPatch,
 };
 pub use desired::Desired;
 pub use draft::{MAX_ENTRIES, MAX_RULES};

@@ -1,27 +1,30 @@
 //! Profiles: which policies a node has, by the groups that it belongs to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::view::Things;
 use crate::domain::{Group, Labels, Mode, Name, NodeId, NodeRecord, PolicyState};
+use crate::rollout::{Reached, Rollout};
 
 /// What decides about the state of a node. Nodes of one profile have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Profile {
-    /// The policies, each with the version that a rollout holds the node at; `None`: the newest.
+    /// The policies, each with the version that a rollout gives the node; `None`: the newest.
     pub policies: Vec<(Name, Option<u64>)>,
     /// The mode by the groups.
     pub mode: Option<Mode>,
 }
 
-/// A rollout that has not reached all nodes: the others stay at the version before.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A rollout in force: it decides which version of its policy a node has.
+#[derive(Debug, Clone)]
 pub struct Hold {
-    /// The policy as it was before.
-    pub before: Arc<PolicyState>,
-    /// The nodes that have the newest version already.
-    pub reached: BTreeSet<NodeId>,
+    /// The policy as nodes have it that are not reached.
+    pub from: Arc<PolicyState>,
+    /// The policy as the others have it.
+    pub to: Arc<PolicyState>,
+    /// Which are reached.
+    pub reached: Reached,
 }
 
 /// The profiles of all nodes.
@@ -32,11 +35,26 @@ pub(super) struct Profiles {
     pub(super) nodes: BTreeMap<Arc<Profile>, usize>,
 }
 
-/// The version that a rollout holds a node at; `None`: it has the newest.
-pub fn held_version(holds: &[Hold], policy: &Name, node: &NodeId) -> Option<u64> {
-    let mut of_policy = holds.iter().filter(|hold| hold.before.name == *policy);
-    let hold = of_policy.find(|hold| !hold.reached.contains(node))?;
-    Some(hold.before.version)
+/// The version that a rollout gives a node with these labels; `None`: there is none, so it has the newest.
+pub fn held_version(holds: &[Hold], policy: &Name, node: &NodeId, labels: &Labels) -> Option<u64> {
+    let hold = holds.iter().find(|hold| hold.from.name == *policy)?;
+    Some(hold.reached.version(node.as_str(), labels))
+}
+
+/// What the rollouts of these do, those in force only. `find` knows versions of policies.
+pub(super) fn holds(
+    rollouts: &Things<Rollout>,
+    find: impl Fn(&str, u64) -> Option<Arc<PolicyState>>,
+) -> Vec<Hold> {
+    let in_force = rollouts.values().filter(|rollout| rollout.in_force);
+    let holds = in_force.filter_map(|rollout| {
+        Some(Hold {
+            from: find(&rollout.policy, rollout.from)?,
+            to: find(&rollout.policy, rollout.to)?,
+            reached: Reached::new(Arc::clone(rollout)),
+        })
+    });
+    holds.collect()
 }
 
 /// Groups in the order in which they count.
@@ -58,7 +76,7 @@ pub(super) fn profile(
         profile.mode = profile.mode.or(group.mode);
         for policy in &group.policies {
             if !profile.policies.iter().any(|(name, _)| name == policy) {
-                let held = held_version(holds, policy, node);
+                let held = held_version(holds, policy, node, labels);
                 profile.policies.push((policy.clone(), held));
             }
         }

@@ -25,10 +25,19 @@ pub(super) enum Kind {
     Set,
     Group,
     Node,
+    Rollout,
+    Plan,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Policy, Self::Set, Self::Group, Self::Node];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Policy,
+        Self::Set,
+        Self::Group,
+        Self::Node,
+        Self::Rollout,
+        Self::Plan,
+    ];
 
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -36,6 +45,8 @@ impl Kind {
             Self::Set => "set",
             Self::Group => "group",
             Self::Node => "node",
+            Self::Rollout => "rollout",
+            Self::Plan => "rollout-plan",
         }
     }
 

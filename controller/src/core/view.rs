@@ -9,6 +9,7 @@ use super::records::Kind;
 use super::{CommandError, Desired};
 use crate::content::Content;
 use crate::domain::{Group, Mode, Name, NodeId, NodeRecord, PolicyState, SetState};
+use crate::rollout::{NamedPlan, Rollout};
 use crate::store::Revision;
 
 /// Things by name; a copy costs a pointer.
@@ -25,6 +26,8 @@ pub struct View {
     pub(super) groups: Things<Group>,
     pub(super) nodes: Things<NodeRecord>,
     pub(super) mode: Option<Mode>,
+    pub(super) rollouts: Things<Rollout>,
+    pub(super) plans: Things<NamedPlan>,
     pub(super) heads: Heads,
     pub(super) holds: Arc<Vec<Hold>>,
     pub(super) profiles: Arc<Profiles>,
@@ -81,6 +84,50 @@ impl View {
     /// The nodes.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Arc<NodeRecord>> {
         &self.nodes
+    }
+
+    /// The rollouts, also those that are over.
+    pub fn rollouts(&self) -> &BTreeMap<Name, Arc<Rollout>> {
+        &self.rollouts
+    }
+
+    /// The plans of rollouts that are kept under names.
+    pub fn rollout_plans(&self) -> &BTreeMap<Name, Arc<NamedPlan>> {
+        &self.plans
+    }
+
+    /// The rollout that decides which version of a policy nodes have, if one does.
+    pub fn hold(&self, policy: &Name) -> Option<&Hold> {
+        self.holds.iter().find(|hold| hold.from.name == *policy)
+    }
+
+    /// The version of a policy that nodes have that no rollout reaches: the newest, unless a rollout holds it back.
+    pub fn released(&self, policy: &Name) -> Option<u64> {
+        let newest = || self.policies.get(policy).map(|policy| policy.version);
+        let held = self.hold(policy).map(|hold| hold.from.version);
+        held.or_else(newest)
+    }
+
+    /// The nodes that have a policy, but for those that are shut out.
+    pub fn nodes_with<'a>(
+        &'a self,
+        policy: &'a Name,
+    ) -> impl Iterator<Item = &'a Arc<NodeRecord>> + Clone {
+        let nodes = self.nodes.values().filter(|node| !node.revoked);
+        nodes.filter(move |node| {
+            let profile = self.profiles.of_node.get(&node.id);
+            profile.is_some_and(|profile| profile.policies.iter().any(|(name, _)| name == policy))
+        })
+    }
+
+    /// A version of a policy, if it is in this view.
+    pub(super) fn policy_version(&self, policy: &str, version: u64) -> Option<Arc<PolicyState>> {
+        let newest = self.policies.get(policy).into_iter();
+        let held = self.holds.iter().flat_map(|hold| [&hold.from, &hold.to]);
+        newest
+            .chain(held)
+            .find(|state| state.name.as_str() == policy && state.version == version)
+            .cloned()
     }
 
     /// The mode that the kill switch puts all nodes in; `None`: it is off.
@@ -198,12 +245,7 @@ impl View {
             .iter()
             .filter_map(|(name, held)| match held {
                 None => self.policies.get(name).cloned(),
-                Some(version) => {
-                    let mut before = self.holds.iter().map(|hold| &hold.before);
-                    before
-                        .find(|before| before.name == *name && before.version == *version)
-                        .cloned()
-                }
+                Some(version) => self.policy_version(name.as_str(), *version),
             });
         states.collect()
     }

@@ -26,6 +26,7 @@ mod node;
 mod progress;
 mod service;
 mod session;
+mod sights;
 mod sign;
 mod snapshot;
 pub mod state;

@@ -33,7 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::openapi::OpenApi as Document;
 
 pub use access::{Access, TABLE};
-pub use fleet::{FleetError, FleetView, NoFleet, Scope};
+pub use fleet::{FleetError, FleetView, Scope};
 pub use problem::Problem;
 pub use serve::{check_listen, serve};
 

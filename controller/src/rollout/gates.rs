@@ -21,6 +21,8 @@ pub struct Gates {
     pub drop_ratio_factor: f64,
     /// A share of dropped frames up to this is never too much, whatever it was before.
     pub drop_ratio_floor: f64,
+    /// A node is judged by its drops once it has seen so many frames with the version.
+    pub drop_ratio_frames: u64,
 }
 
 impl Default for Gates {
@@ -32,6 +34,7 @@ impl Default for Gates {
             max_dropping: 0,
             drop_ratio_factor: 3.0,
             drop_ratio_floor: 0.05,
+            drop_ratio_frames: 1000,
         }
     }
 }
@@ -97,6 +100,20 @@ impl Gates {
         })
     }
 
+    /// What is wrong with them, if anything: the field, and why.
+    pub(super) fn fault(&self) -> Option<(&'static str, String)> {
+        let (factor, floor) = (self.drop_ratio_factor, self.drop_ratio_floor);
+        if !(factor.is_finite() && factor >= 1.0) {
+            let text = format!("{factor}: a number of 1 or more is expected");
+            return Some(("gates.drop_ratio_factor", text));
+        }
+        if !(0.0..=1.0).contains(&floor) {
+            let text = format!("{floor}: a share from 0 to 1 is expected");
+            return Some(("gates.drop_ratio_floor", text));
+        }
+        None
+    }
+
     /// Whether a node whose share of dropped frames went from `before` to `now` drops too much.
     pub fn drops_too_much(&self, before: f64, now: f64) -> bool {
         now > self.drop_ratio_floor && now > before * self.drop_ratio_factor
@@ -110,7 +127,7 @@ impl Seen {
         self.example.get_or_insert_with(example);
     }
 
-    /// What another controller saw, of other nodes.
+    /// What another controller saw of other nodes.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         if self.example.is_none() {

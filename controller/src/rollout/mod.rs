@@ -7,11 +7,35 @@
 //!
 //! Which version a node has follows from the record and the node alone ([`Rollout::reaches`]): nothing is written per node.
 
+//!
+//! | file | what |
+//! |---|---|
+//! | `plan`, `start` | what is asked for, and the record that comes of it |
+//! | `gates` | what ends a rollout |
+//! | `change` | what people and [`step`] do to a record; its history |
+//! | `reached` | a record made ready to be asked about many nodes |
+//! | `tracker` | what one controller sees of the nodes of its sessions |
+//! | `status` | what controllers tell each other, and what comes of it together |
+//! | `executor` | takes the steps, on every controller |
+
+mod change;
+mod executor;
 mod gates;
 mod plan;
+mod reached;
+mod start;
+mod status;
+mod tracker;
 
+pub use change::{Change, Event, MAX_EVENTS, What};
+pub use executor::{Config, Executor, Look, Looks};
 pub use gates::{Gates, Observed, Seen, Trouble};
-pub use plan::{Reach, Stage, rank};
+pub use plan::{
+    MAX_CANARIES, MAX_STAGES, NamedPlan, Plan, PlanError, Planned, PlannedStage, Reach, Stage, rank,
+};
+pub use reached::{Reached, StageNodes};
+pub use start::Start;
+pub use tracker::{Answer, Observer, Sight};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,9 +46,11 @@ use utoipa::ToSchema;
 pub struct Rollout {
     /// Its identity; it decides by which nodes percentages begin.
     pub id: String,
+    /// Grows with each change of the record; who changes it names the one that was read.
+    pub version: u64,
     /// The policy.
     pub policy: String,
-    /// The version that nodes have until they are reached.
+    /// The version that nodes have until they are reached, and again if it is aborted or rolled back.
     pub from: u64,
     /// The version that they get.
     pub to: u64,
@@ -34,14 +60,27 @@ pub struct Rollout {
     pub gates: Gates,
     /// How far it is.
     pub state: State,
+    /// Whether it decides which version nodes have: while it goes on, and where it ended with the former version until
+    /// the policy is released anew.
+    pub in_force: bool,
     /// The stage that is reached, from 0.
     pub stage: usize,
     /// Since when it is in this stage, without the time in which it was paused.
     #[schema(value_type = String, format = "date-time")]
     pub since: Timestamp,
+    /// Since when it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "date-time")]
+    pub paused_at: Option<Timestamp>,
     /// Why it is paused, aborted or rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What happened, oldest first: up to [`MAX_EVENTS`]; of more, those in the middle are left out.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// How many events were left out.
+    #[serde(default)]
+    pub events_left_out: u64,
 }
 
 /// How far a rollout is.
@@ -74,7 +113,7 @@ pub enum Step {
 }
 
 impl Rollout {
-    /// Whether it still decides which version a node has: if not, it is history.
+    /// Whether it goes on, by itself or after a pause.
     pub fn is_active(&self) -> bool {
         matches!(self.state, State::Running | State::Paused)
     }
@@ -115,9 +154,13 @@ pub fn step(rollout: &Rollout, observed: &Observed, now: Timestamp) -> Step {
     if left > 0 {
         return Step::Wait(format!("{left} s of baking are left"));
     }
-    if observed.reached == 0 && observed.offline == 0 && rollout.stage + 1 < rollout.stages.len() {
-        // A stage that reaches nobody has proved nothing.
-        return Step::Wait("the stage reaches no node: add one, or abort".to_owned());
+    if observed.applied == 0 && rollout.stage + 1 < rollout.stages.len() {
+        // A stage that nobody has taken has proved nothing.
+        let text = match observed.offline {
+            0 => "the stage reaches no node: add one, or abort".to_owned(),
+            away => format!("none of the {away} nodes of the stage is here"),
+        };
+        return Step::Wait(text);
     }
     match rollout.stage + 1 == rollout.stages.len() {
         true => Step::Finish,

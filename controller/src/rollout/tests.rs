@@ -17,6 +17,7 @@ fn stage(reach: Reach, bake_seconds: u32) -> Stage {
 fn rollout() -> Rollout {
     Rollout {
         id: "r-1".to_owned(),
+        version: 1,
         policy: "edge".to_owned(),
         from: 3,
         to: 4,
@@ -28,9 +29,13 @@ fn rollout() -> Rollout {
         ],
         gates: Gates::default(),
         state: State::Running,
+        in_force: true,
         stage: 0,
         since: at(1000),
+        paused_at: None,
         reason: None,
+        events: Vec::new(),
+        events_left_out: 0,
     }
 }
 
@@ -63,6 +68,11 @@ fn r120_stages_come_one_after_the_other_and_not_before_their_time() {
     assert!(waits(&rollout, &pending, 9999), "nobody has answered");
     assert!(waits(&rollout, &well(1), 1059), "it bakes");
     assert!(waits(&rollout, &well(0), 1060), "it reached nobody");
+    let away = Observed {
+        offline: 1,
+        ..Observed::default()
+    };
+    assert!(waits(&rollout, &away, 1060), "none of them was here");
     assert_eq!(step(&rollout, &well(1), at(1060)), Step::Advance);
     for stage in 1..3 {
         rollout.stage = stage;
@@ -153,4 +163,140 @@ fn who_is_reached_follows_from_the_record_alone() {
         assert_eq!(rollout.reaches("n-canary", selects("b")), all);
         assert!(!rollout.is_active());
     }
+}
+
+#[test]
+fn r120_a_pause_does_not_count_as_baking() {
+    let mut rollout = rollout();
+    let mut change = |change: Change, now| rollout.change(&change, "ada", "lunch", at(now));
+    assert_eq!(change(Change::Pause, 1010), Ok(true));
+    assert_eq!(change(Change::Pause, 1020), Ok(false), "it is paused");
+    let step = Change::Advance(0, well(1));
+    assert!(change(step, 1020).is_err(), "it does not run");
+    assert_eq!(change(Change::Resume, 2010), Ok(true));
+    assert_eq!(rollout.since, at(2000));
+    assert_eq!(rollout.paused_at, None);
+    let words: Vec<_> = rollout
+        .events
+        .iter()
+        .map(|event| event.what.word())
+        .collect();
+    assert_eq!(words, ["pause", "resume"]);
+    assert_eq!(rollout.version, 3);
+}
+
+#[test]
+fn r120_no_stage_is_skipped_or_made_twice_whoever_tries() {
+    let mut rollout = rollout();
+    let advance = |rollout: &mut Rollout, from| {
+        let change = Change::Advance(from, well(1));
+        rollout.change(&change, "rollout", "", at(1100))
+    };
+    assert_eq!(advance(&mut rollout, 0), Ok(true));
+    assert!(advance(&mut rollout, 0).is_err(), "made already");
+    assert!(advance(&mut rollout, 2).is_err(), "not there yet");
+    let finish = |from| Change::Finish(from, well(1));
+    assert!(rollout.change(&finish(1), "rollout", "", at(1100)).is_err());
+    assert_eq!(advance(&mut rollout, 1), Ok(true));
+    assert_eq!(advance(&mut rollout, 2), Ok(true));
+    assert!(advance(&mut rollout, 3).is_err(), "it is the last");
+    assert_eq!(
+        rollout.change(&finish(3), "rollout", "", at(1100)),
+        Ok(true)
+    );
+    assert_eq!(rollout.state, State::Done);
+    let error = rollout.change(&Change::Abort, "ada", "", at(1100));
+    assert_eq!(error, Err("it is done, so it cannot be aborted".to_owned()));
+}
+
+#[test]
+fn the_history_stays_bounded_and_keeps_how_it_began() {
+    let mut rollout = rollout();
+    for n in 0..200 {
+        let change = [Change::Pause, Change::Resume][n % 2].clone();
+        rollout.change(&change, "ada", "x", at(1000)).unwrap();
+    }
+    assert_eq!(rollout.events.len(), MAX_EVENTS);
+    assert_eq!(rollout.events_left_out, 100);
+    assert_eq!(rollout.events[0].what, What::Paused);
+    assert!(serde_json::to_vec(&rollout).unwrap().len() < crate::store::MAX_VALUE / 4);
+}
+
+#[test]
+fn a_plan_that_cannot_be_followed_is_refused_with_the_field() {
+    let plan = |reaches: &[Planned]| Plan {
+        stages: reaches
+            .iter()
+            .map(|reach| PlannedStage {
+                reach: reach.clone(),
+                bake_seconds: 0,
+            })
+            .collect(),
+        gates: Gates::default(),
+    };
+    assert_eq!(Plan::default().check(), Ok(()));
+    use Planned::{All, Count, Nodes, Percent};
+    for (reaches, field) in [
+        (&[][..], "stages"),
+        (&[Count(1)], "stages[0].reach"),
+        (&[Count(0), All], "stages[0].reach"),
+        (&[All, All], "stages[0].reach"),
+        (&[Percent(50), Percent(50), All], "stages[1].reach"),
+        (&[Percent(0), All], "stages[0].reach"),
+        (&[Nodes(Vec::new()), All], "stages[0].reach"),
+        (&[Planned::Selector("=".to_owned()), All], "stages[0].reach"),
+    ] {
+        let error = plan(reaches).check().expect_err(field);
+        assert_eq!(error.field, field, "{error}");
+    }
+    let mut infinite = Plan::default();
+    infinite.gates.drop_ratio_factor = f64::NAN;
+    assert!(infinite.check().is_err());
+}
+
+#[test]
+fn a_number_becomes_those_that_are_first_by_rank() {
+    let nodes: Vec<String> = (0..100).map(|n| format!("n-{n}")).collect();
+    let plan = Plan {
+        stages: vec![
+            PlannedStage {
+                reach: Planned::Count(2),
+                bake_seconds: 7,
+            },
+            PlannedStage {
+                reach: Planned::Percent(10),
+                bake_seconds: 0,
+            },
+            PlannedStage {
+                reach: Planned::Percent(100),
+                bake_seconds: 0,
+            },
+        ],
+        gates: Gates::default(),
+    };
+    let start = Start {
+        id: "r-9",
+        policy: "edge",
+        from: 1,
+        to: 2,
+        plan: &plan,
+        by: "ada",
+        why: "",
+        now: at(0),
+    };
+    let rollout = Rollout::start(&start, nodes.iter().map(String::as_str)).unwrap();
+    let mut ranked = nodes.clone();
+    ranked.sort_by_key(|node| rank("r-9", node));
+    let mut first = ranked[..2].to_vec();
+    first.sort();
+    assert_eq!(rollout.stages[0].reach, Reach::Nodes(first));
+    assert_eq!(rollout.stages[2].reach, Reach::All);
+    let labels = crate::domain::Labels::new();
+    let preview = Reached::new(rollout.into()).preview(nodes.iter().map(|n| (n.as_str(), &labels)));
+    assert_eq!(preview[0].more, 2);
+    assert_eq!(preview[2].nodes, 100);
+    assert!(
+        Rollout::start(&start, [].into_iter()).is_err(),
+        "nobody has it"
+    );
 }

@@ -9,3 +9,4 @@
 pub mod conformance;
 pub mod core;
 pub mod etcd;
+pub mod rollout;

@@ -115,10 +115,7 @@ async fn r75_omitted_null_and_value_are_told_apart_in_every_field() {
         .patch(path, json!({ "colour": "red" }))
         .await
         .refused(422, "invalid");
-    assert!(
-        problem["detail"].as_str().unwrap().contains("colour"),
-        "{problem}"
-    );
+    assert_eq!(problem["field"], "colour", "{problem}");
 
     // Settings of a policy likewise.
     let settings = async || api.get("/policies/web").await.json()["settings"].clone();
@@ -431,10 +428,7 @@ async fn a_policy_has_text_versions_a_diff_and_a_way_back() {
 
     api.post("/policies/web/rules", rule("b")).await.is(201);
     let versions = api.get("/policies/web/versions").await.is(200).json();
-    assert_eq!(
-        versions["items"][1]["updated"]["why"], "because",
-        "{versions}"
-    );
+    assert_eq!(versions["items"][1]["why"], "because", "{versions}");
     let last = api.get("/policies/web").await.json()["version"]
         .as_u64()
         .unwrap();

@@ -14,7 +14,8 @@ use xdpgate_controller::auth::join::Joining;
 use xdpgate_controller::auth::{self, Actor, Auth, Secret};
 use xdpgate_controller::core::Core;
 use xdpgate_controller::domain::Role;
-use xdpgate_controller::http::{App, FleetView, NoFleet, Options, serve};
+use xdpgate_controller::fleet::{Config, Fleet, targets};
+use xdpgate_controller::http::{App, Options, serve};
 use xdpgate_controller::store::Store;
 use xdpgate_controller::store::sqlite::Sqlite;
 
@@ -25,6 +26,7 @@ pub const PASSWORD: &str = "correct horse battery";
 pub struct Api {
     pub core: Core,
     pub joining: Joining,
+    pub fleet: Fleet,
     pub address: SocketAddr,
     pub admin: String,
     pub operator: String,
@@ -100,21 +102,16 @@ pub fn local() -> Actor {
 
 impl Api {
     pub async fn start() -> Self {
-        Self::with(Options::default(), Arc::new(NoFleet)).await
+        Self::with(Options::default()).await
     }
 
-    pub async fn with(options: Options, fleet: Arc<dyn FleetView>) -> Self {
+    pub async fn with(options: Options) -> Self {
         watch_log();
         let folder = tempfile::tempdir().unwrap();
-        Self::over(folder, options, fleet, true).await
+        Self::over(folder, options, true).await
     }
 
-    async fn over(
-        folder: tempfile::TempDir,
-        options: Options,
-        fleet: Arc<dyn FleetView>,
-        fresh: bool,
-    ) -> Self {
+    async fn over(folder: tempfile::TempDir, options: Options, fresh: bool) -> Self {
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder.path().join("c.db")).unwrap());
         let core = Core::open(Arc::clone(&store)).await.unwrap();
         let auth = Auth::new(Arc::clone(&store), auth::Options::default());
@@ -144,7 +141,9 @@ impl Api {
             let (_, token) = auth.create_token(&local(), name, new, now).await.unwrap();
             tokens.push(token.reveal().to_owned());
         }
-        let app = App::new(core.clone(), auth, joining.clone(), fleet, None, options);
+        let fleet = Fleet::start(Config::default(), targets(&core).await, None);
+        let view = Arc::new(fleet.clone());
+        let app = App::new(core.clone(), auth, joining.clone(), view, None, options);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -155,6 +154,7 @@ impl Api {
         Self {
             core,
             joining,
+            fleet,
             address,
             admin,
             operator,
@@ -176,12 +176,13 @@ impl Api {
             client,
             core,
             joining,
+            fleet,
             ..
         } = self;
         stop.send(()).unwrap();
         drop(client);
         served.await.unwrap().unwrap();
-        drop((core, joining));
+        drop((core, joining, fleet));
         // The lock of the file goes with the last user of the store.
         for _ in 0..100 {
             if Sqlite::open(folder.path().join("c.db")).is_ok() {
@@ -189,7 +190,7 @@ impl Api {
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        Self::over(folder, Options::default(), Arc::new(NoFleet), false).await
+        Self::over(folder, Options::default(), false).await
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

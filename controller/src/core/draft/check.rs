@@ -7,6 +7,7 @@ use xdpgate::policy::AddressSet;
 
 use super::{Drafted, invalid};
 use crate::core::effective::{Effectives, refusal};
+use crate::core::profile::holds;
 use crate::core::view::Things;
 use crate::core::{Command, CommandError, ErrorKind, Options, View};
 use crate::domain::{Name, PolicyState, RuleState, set_names};
@@ -73,13 +74,23 @@ impl Drafted {
         put(&mut after.sets, &self.sets);
         put(&mut after.groups, &self.groups);
         put(&mut after.nodes, &self.nodes);
+        put(&mut after.plans, &self.plans);
+        put(&mut after.rollouts, &self.rollouts);
+        if !self.rollouts.is_empty() {
+            let find = |policy: &str, version| {
+                let new = after.policy_version(policy, version);
+                new.or_else(|| before.policy_version(policy, version))
+            };
+            after.holds = Arc::new(holds(&after.rollouts, find));
+        }
         if let Some(mode) = self.mode {
             after.mode = mode;
         }
         let labels = |name: &Name, view: &View| view.nodes.get(name).map(|node| node.labels());
         let moved = |name: &&Name| labels(name, before) != labels(name, &after);
         let moved: BTreeSet<Name> = self.nodes.keys().filter(moved).cloned().collect();
-        let others = self.policies.len() + self.sets.len() + self.groups.len();
+        let others =
+            self.policies.len() + self.sets.len() + self.groups.len() + self.rollouts.len();
         self.changes_state = others > 0 || self.mode.is_some() || !moved.is_empty();
 
         let mut faults = self.dangling(&after);
@@ -100,6 +111,10 @@ impl Drafted {
         let faults: Vec<_> = new.filter_map(|(_, wanted)| wanted.fault.clone()).collect();
         let faults = match faults.is_empty() {
             true => self.unused_faults(&after, effectives),
+            false => faults,
+        };
+        let faults = match faults.is_empty() {
+            true => self.held_faults(&after, effectives),
             false => faults,
         };
         self.after = after;
@@ -163,6 +178,24 @@ impl Drafted {
             }
         }
         faults
+    }
+
+    /// What is wrong with versions that a rollout keeps from nodes: later they are to get them.
+    fn held_faults(&self, after: &View, effectives: &Effectives) -> Vec<CommandError> {
+        let sets_changed = !self.sets.is_empty();
+        let held = |(name, version): &(Name, Option<u64>)| {
+            version.is_some() && (sets_changed || self.policies.contains_key(name))
+        };
+        let profiles = after.profiles.nodes.keys();
+        let profiles = profiles.filter(|profile| profile.policies.iter().any(held));
+        let lists: BTreeSet<Vec<&Name>> = profiles
+            .map(|profile| profile.policies.iter().map(|(name, _)| name).collect())
+            .collect();
+        let made = lists.into_iter().map(|names| {
+            let states = names.iter().filter_map(|name| after.policies.get(*name));
+            effectives.make(states.cloned().collect(), &after.sets)
+        });
+        made.filter_map(Result::err).collect()
     }
 
     /// What is wrong with policies and groups that no node has (yet).

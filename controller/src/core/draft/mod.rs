@@ -4,6 +4,7 @@ mod check;
 mod groups;
 mod nodes;
 mod policies;
+mod rollouts;
 mod rules;
 mod sets;
 
@@ -19,6 +20,7 @@ use super::effective::Effectives;
 use super::records::Kind;
 use super::{Command, CommandError, Effect, EffectKind, ErrorKind, Options, View};
 use crate::domain::{Group, Mode, Name, NodeRecord, PolicyState, SetState, Touch};
+use crate::rollout::{NamedPlan, Rollout};
 use policies::PolicyDraft;
 
 /// How often commands that turn out to be at fault are left out, with `partial`, before all are refused.
@@ -48,6 +50,8 @@ pub(super) struct Drafted {
     pub(super) sets: BTreeMap<Name, Option<Arc<SetState>>>,
     pub(super) groups: BTreeMap<Name, Option<Arc<Group>>>,
     pub(super) nodes: BTreeMap<Name, Option<Arc<NodeRecord>>>,
+    pub(super) rollouts: BTreeMap<Name, Option<Arc<Rollout>>>,
+    pub(super) plans: BTreeMap<Name, Option<Arc<NamedPlan>>>,
     pub(super) mode: Option<Option<Mode>>,
     /// What was changed, in words.
     pub(super) words: BTreeMap<(Kind, Name), Vec<String>>,
@@ -65,6 +69,8 @@ struct Draft<'a> {
     sets: BTreeMap<Name, Option<SetState>>,
     groups: BTreeMap<Name, Option<Group>>,
     nodes: BTreeMap<Name, Option<NodeRecord>>,
+    rollouts: BTreeMap<Name, Option<Rollout>>,
+    plans: BTreeMap<Name, Option<NamedPlan>>,
     mode: Option<Option<Mode>>,
     words: BTreeMap<(Kind, Name), Vec<String>>,
 }
@@ -121,6 +127,8 @@ impl<'a> Draft<'a> {
             sets: BTreeMap::new(),
             groups: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            rollouts: BTreeMap::new(),
+            plans: BTreeMap::new(),
             mode: None,
             words: BTreeMap::new(),
         }
@@ -164,7 +172,19 @@ impl<'a> Draft<'a> {
             Command::PatchNode { node, patch } => self.patch_node(node, patch),
             Command::DeleteNode { node } => self.delete_node(node),
             Command::SetFleetMode { mode } => Ok(self.set_mode(*mode)),
+            Command::StartRollout {
+                rollout,
+                policy,
+                plan,
+            } => self.start_rollout(rollout, policy, plan),
+            Command::ChangeRollout { rollout, change } => self.change_rollout(rollout, change),
+            Command::ReleasePolicy { policy } => self.release_policy(policy),
+            Command::PutRolloutPlan { plan, content } => self.put_plan(plan, content),
+            Command::DeleteRolloutPlan { plan } => self.delete_plan(plan),
         }?;
+        if made != EffectKind::Unchanged {
+            self.released_by(command)?;
+        }
         if made != EffectKind::Unchanged
             && let Some(owner) = command.owner()
         {
@@ -179,6 +199,9 @@ impl<'a> Draft<'a> {
         self.mode = Some(mode);
         if before == mode {
             return EffectKind::Unchanged;
+        }
+        if mode == Some(Mode::DryRun) {
+            self.pause_all();
         }
         EffectKind::Replaced
     }
@@ -205,6 +228,8 @@ impl<'a> Draft<'a> {
         drafted.sets = changed(self.sets, &view.sets, sets::finish);
         drafted.groups = changed(self.groups, &view.groups, groups::finish);
         drafted.nodes = changed(self.nodes, &view.nodes, nodes::finish);
+        drafted.rollouts = changed(self.rollouts, &view.rollouts, |rollout, _| Some(rollout));
+        drafted.plans = changed(self.plans, &view.plans, rollouts::finish_plan);
         drafted.settle_effects(view, commands, made);
         drafted
     }
@@ -233,6 +258,8 @@ impl Drafted {
             && self.sets.is_empty()
             && self.groups.is_empty()
             && self.nodes.is_empty()
+            && self.rollouts.is_empty()
+            && self.plans.is_empty()
             && self.mode.is_none()
     }
 
@@ -250,6 +277,12 @@ impl Drafted {
                 }
                 Some((Kind::Node, name)) => {
                     version(&self.nodes, view.nodes(), &name, |n| n.version)
+                }
+                Some((Kind::Rollout, name)) => {
+                    version(&self.rollouts, view.rollouts(), &name, |r| r.version)
+                }
+                Some((Kind::Plan, name)) => {
+                    version(&self.plans, view.rollout_plans(), &name, |p| p.version)
                 }
                 None => 0,
             };

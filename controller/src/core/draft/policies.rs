@@ -84,6 +84,20 @@ impl PolicyDraft {
         Ok(differs)
     }
 
+    /// The version that comes of it; `None` if it is gone.
+    pub(super) fn version(&self, before: Option<&Arc<PolicyState>>) -> Option<u64> {
+        let edited = |(id, rule): (&RuleId, &Option<Rule>)| {
+            self.base.get(id.as_str()).map(|state| &state.rule) != rule.as_ref()
+        };
+        let same = before.filter(|before| {
+            before.settings == self.settings
+                && before.comment == self.comment
+                && !self.edits.iter().any(edited)
+        });
+        self.exists
+            .then(|| same.map_or(self.version, |before| before.version))
+    }
+
     /// The policy that came of it, `Some(None)` if it is gone, `None` if nothing changed.
     pub(super) fn finish(
         self,
