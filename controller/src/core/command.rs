@@ -182,6 +182,12 @@ pub enum PlanChoice {
     Given(rollout::Plan),
 }
 
+impl Default for PlanChoice {
+    fn default() -> Self {
+        Self::Named(Name::new("default").expect("it is a name"))
+    }
+}
+
 /// One change of what the fleet shall have. Up to 1,000 are made together, as one transaction.
 ///
 /// Those that put, delete, enable or patch may be repeated: the second time they change nothing.
@@ -292,6 +298,12 @@ impl Command {
                 None => "setting/mode".to_owned(),
             },
         }
+    }
+
+    /// The policy that it changes, if it changes one.
+    pub fn policy(&self) -> Option<Name> {
+        let owner = self.owner();
+        owner.and_then(|(kind, name)| (kind == Kind::Policy).then_some(name))
     }
 
     /// What it is, as `rule.create`: the action of its audit entry.

@@ -10,6 +10,7 @@
 //! | `health`, [`state`] | whether a node is there, and the word for how it is |
 //! | `counters`, `history`, `stats` | the numbers of heartbeats, and their sums |
 //! | `progress` | how far a change has come |
+//! | `sights` | what rollouts ask of nodes |
 //! | `events` | what happens, told to who listens |
 //! | `testing` | nodes that speak the protocol and hold a policy, without a kernel |
 

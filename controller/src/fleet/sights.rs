@@ -1,47 +1,46 @@
 //! What rollouts ask of the sessions.
 
-use super::{Delivery, Fate, Fleet, NodeStatus, Target};
+use super::counters::Fate;
+use super::health::Seen;
+use super::stats::Delivery;
+use super::{Fleet, node};
 use crate::rollout::{Answer, Observer, Sight};
 
 impl Observer for Fleet {
     fn sights(&self, policy: &str) -> Vec<Sight> {
         let targets = self.0.targets();
-        let of = |target: &Target| {
-            let policies = &target.desired.as_deref()?.policies;
-            let found = policies.iter().find(|(name, _)| name.as_str() == policy);
-            found.map(|(_, version)| *version)
-        };
-        targets
-            .nodes
-            .iter()
-            .filter_map(|(id, target)| {
-                let version = of(target)?;
-                // Those that were never here are the business of whoever has them.
-                let known = self.0.known(id)?;
-                Some(sight(self.0.status(&known, target), version))
+        let sights = self.0.all().into_iter().filter_map(|known| {
+            let desired = targets.nodes.get(&known.id)?.desired.as_deref()?;
+            let mut policies = desired.policies.iter();
+            let (_, version) = policies.find(|(name, _)| name.as_str() == policy)?;
+            let node = known.lock();
+            let (frames, dropped) = drops(&node);
+            Some(Sight {
+                node: known.id.clone(),
+                online: node.link.is_some() && node.health.seen() != Seen::Offline,
+                version: Some(*version),
+                answer: match Delivery::of(&node, Some(desired)) {
+                    Delivery::Applied => Answer::Applied,
+                    Delivery::Refused { error, .. } => Answer::Refused(error),
+                    Delivery::Pending { .. } | Delivery::Offline => Answer::Pending,
+                },
+                broken: node.beat.broken.as_deref().map(str::to_owned),
+                frames,
+                dropped,
             })
-            .collect()
+        });
+        sights.collect()
     }
 }
 
-fn sight(status: NodeStatus, version: u64) -> Sight {
-    let counts = status.numbers.iter().flat_map(|numbers| &numbers.counts);
-    let frames = |dropped: bool| {
-        let rows = counts.clone();
-        let rows = rows.filter(|row| !dropped || row.fate != Fate::Pass);
-        rows.map(|row| row.count.packets).sum()
-    };
-    Sight {
-        version: Some(version),
-        online: status.connected_since.is_some(),
-        answer: match &status.delivery {
-            Delivery::Applied => Answer::Applied,
-            Delivery::Refused { error, .. } => Answer::Refused(error.clone()),
-            Delivery::Pending { .. } | Delivery::Offline => Answer::Pending,
-        },
-        frames: frames(false),
-        dropped: frames(true),
-        broken: status.numbers.as_ref().and_then(|n| n.broken.clone()),
-        node: status.node,
+/// Frames of the last heartbeat, and how many of them were dropped or would have been.
+fn drops(node: &node::Inner) -> (u64, u64) {
+    let mut sums = (0_u64, 0_u64);
+    for ((_, fate), count) in &node.beat.counts {
+        sums.0 = sums.0.saturating_add(count.packets);
+        if *fate != Fate::Pass {
+            sums.1 = sums.1.saturating_add(count.packets);
+        }
     }
+    sums
 }

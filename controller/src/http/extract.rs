@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use super::problem::Problem;
 use super::{App, Caller};
 use crate::core::{Options, Patch};
+use crate::domain::Name;
 
 /// The largest body of an ordinary request.
 pub(super) const BODY: usize = 2 << 20;
@@ -107,11 +108,26 @@ impl FromRequest<App> for Yaml {
     }
 }
 
-/// How a change is to be made, and by whom: `If-Match`, `If-None-Match: *`, `Idempotency-Key`, `?why=` and
-/// `?dry_run=`.
+/// How a change is to be made, and by whom: `If-Match`, `If-None-Match: *`, `Idempotency-Key`, `?why=`, `?dry_run=` and
+/// `?rollout=`.
 pub(super) struct Change {
     pub(super) caller: Caller,
     pub(super) options: Options,
+    /// The plan by which it is rolled out.
+    pub(super) rollout: Option<Name>,
+}
+
+impl Change {
+    /// A name for a rollout: the same one for the same Idempotency-Key.
+    pub(super) fn rollout_name(&self) -> Name {
+        let number = match &self.options.idempotency_key {
+            Some(key) => {
+                xxhash_rust::xxh3::xxh3_64(format!("{}/{key}", self.caller.actor().name).as_bytes())
+            }
+            None => rand::random(),
+        };
+        Name::new(format!("r-{number:016x}")).expect("digits and letters are a name")
+    }
 }
 
 /// The query of a change.
@@ -125,6 +141,10 @@ pub(super) struct ChangeParams {
     /// Only say what would change, per profile of nodes.
     #[serde(default)]
     dry_run: bool,
+    /// For changes of a policy or its rules: the plan by which the change is rolled out, as `default`; absent: at once to all nodes.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    rollout: Option<Name>,
 }
 
 impl FromRequestParts<App> for Change {
@@ -146,7 +166,11 @@ impl FromRequestParts<App> for Change {
             partial: false,
             dry_run: params.dry_run,
         };
-        Ok(Self { caller, options })
+        Ok(Self {
+            caller,
+            options,
+            rollout: params.rollout,
+        })
     }
 }
 

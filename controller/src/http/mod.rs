@@ -29,7 +29,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::openapi::OpenApi as Document;
 
 pub use access::{Access, TABLE};
@@ -41,6 +41,7 @@ use crate::auth::Auth;
 use crate::auth::join::Joining;
 use crate::core::{Command, CommandError, Core, Effect, Outcome};
 use crate::feed::Feeds;
+use crate::rollout::{Look, Looks};
 use access::Caller;
 use events::Hub;
 use extract::Change;
@@ -99,6 +100,7 @@ struct Inner {
     options: Options,
     metrics: Option<PrometheusHandle>,
     hub: Hub,
+    looks: OnceLock<watch::Receiver<Looks>>,
     large: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     clients: Clients,
@@ -126,6 +128,7 @@ impl App {
             feeds: OnceLock::new(),
             metrics,
             hub,
+            looks: OnceLock::new(),
             large: Arc::new(Semaphore::new(4)),
             requests: Arc::new(Semaphore::new(options.requests)),
             clients: Clients::new(options.requests_per_client),
@@ -144,6 +147,16 @@ impl App {
     fn feeds(&self) -> Result<&Feeds, Problem> {
         let feeds = self.0.feeds.get();
         feeds.ok_or_else(|| Problem::unavailable("this controller runs no feeds"))
+    }
+
+    /// Has it tell what the [executor](crate::rollout::Executor) of rollouts sees. Only the first one counts.
+    pub fn watch_rollouts(&self, looks: watch::Receiver<Looks>) {
+        // Nobody needs to know that there was one already.
+        let _ = self.0.looks.set(looks);
+    }
+
+    fn look(&self, rollout: &str) -> Option<Look> {
+        self.0.looks.get()?.borrow().get(rollout).cloned()
     }
 
     fn core(&self) -> &Core {
@@ -169,7 +182,20 @@ impl App {
     }
 
     /// Makes changes.
-    async fn change(&self, change: Change, commands: Vec<Command>) -> Result<Outcome, Problem> {
+    async fn change(&self, change: Change, mut commands: Vec<Command>) -> Result<Outcome, Problem> {
+        if let Some(plan) = &change.rollout {
+            let policy = commands.first().and_then(Command::policy);
+            let policy = policy.filter(|policy| {
+                let mut all = commands.iter();
+                all.all(|command| command.policy().as_ref() == Some(policy))
+            });
+            let detail = "only changes of one policy can be rolled out";
+            commands.push(Command::StartRollout {
+                rollout: change.rollout_name(),
+                policy: policy.ok_or_else(|| Problem::invalid("rollout", detail))?,
+                plan: crate::core::PlanChoice::Named(plan.clone()),
+            });
+        }
         let actor = change.caller.actor();
         Ok(self
             .core()
@@ -184,10 +210,13 @@ impl App {
         commands: Vec<Command>,
         new: Option<String>,
     ) -> Result<Response, Problem> {
+        // The version is that of the policy, where it is rolled out by the same request.
+        let mut rolled_out = change.rollout.is_some();
         let outcome = self.change(change, commands).await?;
         let version = outcome
             .effects
-            .last()
+            .iter()
+            .rfind(|_| !std::mem::take(&mut rolled_out))
             .and_then(|e| e.as_ref().ok())
             .map(|e| e.version);
         let mut response = axum::Json(Changed::from(outcome)).into_response();

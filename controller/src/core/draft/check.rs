@@ -25,7 +25,10 @@ pub(super) fn expected(
         return Ok(());
     };
     let object = command.object();
-    if commands.iter().any(|command| command.object() != object) {
+    // What is rolled out by the same request is about the same thing.
+    let starts = |command: &Command| matches!(command, Command::StartRollout { .. });
+    let mut others = commands[1..].iter().filter(|command| !starts(command));
+    if others.any(|command| command.object() != object) {
         let reason = "a version can be expected of one thing only";
         return Err(CommandError::new(ErrorKind::Invalid, object, reason).field("expect"));
     }

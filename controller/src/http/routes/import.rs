@@ -109,8 +109,16 @@ pub(in crate::http) async fn import(
             Command::PutSet { set, content }
         }
     };
-    app.change_one(Change { caller, options }, vec![command], None)
-        .await
+    app.change_one(
+        Change {
+            caller,
+            options,
+            rollout: None,
+        },
+        vec![command],
+        None,
+    )
+    .await
 }
 
 impl Lines {

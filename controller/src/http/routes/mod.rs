@@ -14,6 +14,7 @@ pub(super) mod meta;
 pub(super) mod mode;
 pub(super) mod nodes;
 pub(super) mod policies;
+pub(super) mod rollouts;
 pub(super) mod rules;
 pub(super) mod session;
 pub(super) mod sets;
@@ -79,6 +80,19 @@ pub(super) fn all() -> OpenApiRouter<App> {
         .routes(routes!(policies::diff))
         .routes(routes!(policies::revert))
         .routes(routes!(policies::plan))
+        .routes(routes!(rollouts::release))
+        .routes(routes!(rollouts::list, rollouts::start))
+        .routes(routes!(rollouts::preview))
+        .routes(routes!(rollouts::get))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
+        .routes(routes!(rollouts::abort))
+        .routes(routes!(rollouts::plans))
+        .routes(routes!(
+            rollouts::plan,
+            rollouts::put_plan,
+            rollouts::remove_plan
+        ))
         .routes(routes!(rules::list, rules::create))
         .routes(routes!(rules::batch))
         .routes(routes!(rules::get, rules::put, rules::patch, rules::remove))
