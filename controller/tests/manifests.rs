@@ -59,8 +59,8 @@ fn r119_manifests_are_as_kubernetes_wants_them() {
         let text = fs::read_to_string(entry.path()).unwrap();
         let text = text
             .replace(
-                "terminationGracePeriodSeconds: 60",
-                "terminationGraceSeconds: 60",
+                "terminationGracePeriodSeconds: 30",
+                "terminationGraceSeconds: 30",
             )
             .replace("containerPort: 8443", "containerPort: nodes");
         fs::write(bad.path().join(entry.file_name()), text).unwrap();
