@@ -40,6 +40,7 @@ pub use serve::{check_listen, serve};
 use crate::auth::Auth;
 use crate::auth::join::Joining;
 use crate::core::{Command, CommandError, Core, Effect, Outcome};
+use crate::feed::Feeds;
 use crate::rollout::{Look, Looks};
 use access::Caller;
 use events::Hub;
@@ -95,6 +96,7 @@ struct Inner {
     auth: Auth,
     joining: Joining,
     fleet: Arc<dyn FleetView>,
+    feeds: OnceLock<Feeds>,
     options: Options,
     metrics: Option<PrometheusHandle>,
     hub: Hub,
@@ -123,6 +125,7 @@ impl App {
             auth,
             joining,
             fleet,
+            feeds: OnceLock::new(),
             metrics,
             hub,
             looks: OnceLock::new(),
@@ -133,6 +136,17 @@ impl App {
             boot: crate::auth::authority::new_node_id(),
             options,
         }))
+    }
+
+    /// With feeds; the first ones that are given count.
+    pub fn with_feeds(self, feeds: Feeds) -> Self {
+        let _ = self.0.feeds.set(feeds);
+        self
+    }
+
+    fn feeds(&self) -> Result<&Feeds, Problem> {
+        let feeds = self.0.feeds.get();
+        feeds.ok_or_else(|| Problem::unavailable("this controller runs no feeds"))
     }
 
     /// Has it tell what the [executor](crate::rollout::Executor) of rollouts sees. Only the first one counts.

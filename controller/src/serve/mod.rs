@@ -100,7 +100,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         me.as_str(),
     );
     let feeds = feeds.map_err(|e| Failure::input("feeds", e))?;
-    let feeding = tokio::spawn(feeds.run());
+    let feeding = tokio::spawn(feeds.clone().run());
     let tls = tls::of_api(config, &authority)?;
     let app = App::new(
         core.clone(),
@@ -112,7 +112,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             tls: tls.is_some(),
             ..http::Options::default()
         },
-    );
+    )
+    .with_feeds(feeds);
     let answering = tokio::spawn(http::serve(api, app, tls, stopped(stopping)));
     let upkeep = tokio::spawn(housekeeping::run(housekeeping::Kept {
         store,

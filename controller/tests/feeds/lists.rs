@@ -443,7 +443,7 @@ async fn r117_ipsum_from_end_to_end() {
             gzip(format!("# IPsum\n# IP\tnumber of (black)lists\n{lines}").as_bytes())
         }
     };
-    let mut world = World::new().await;
+    let world = World::new().await;
     world
         .server
         .serve("/ipsum.txt.gz", move |_| text(packed.clone()));

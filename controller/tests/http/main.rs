@@ -4,6 +4,7 @@ mod access;
 mod bounds;
 mod connected;
 mod events;
+mod feeds;
 mod nodes;
 mod policies;
 mod server;

@@ -14,6 +14,7 @@ use xdpgate_controller::auth::join::Joining;
 use xdpgate_controller::auth::{self, Actor, Auth, Secret};
 use xdpgate_controller::core::Core;
 use xdpgate_controller::domain::Role;
+use xdpgate_controller::feed::{Feeds, Settings};
 use xdpgate_controller::fleet::{Config, Fleet, targets};
 use xdpgate_controller::http::{App, Options, serve};
 use xdpgate_controller::store::Store;
@@ -143,7 +144,9 @@ impl Api {
         }
         let fleet = Fleet::start(Config::default(), targets(&core).await, None);
         let view = Arc::new(fleet.clone());
+        let feeds = Feeds::new(core.clone(), Settings::default(), "test").unwrap();
         let app = App::new(core.clone(), auth, joining.clone(), view, None, options);
+        let app = app.with_feeds(feeds);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -30,6 +30,8 @@ pub(in crate::http) struct LookupParams {
 /// Where an address is named.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(in crate::http) struct Found {
+    /// The countries that it is in now, by the sets `country-CODE`.
+    countries: Vec<String>,
     /// The sets that it is in.
     sets: Vec<InSet>,
     /// The rules that name it, by a prefix or a set; up to 1,000.
@@ -102,6 +104,7 @@ pub(in crate::http) async fn lookup(
             })
         });
         Ok(Found {
+            countries: crate::feed::lookup(&view, address, now).countries,
             sets: sets.collect(),
             rules: rules.take(MOST).collect(),
         })

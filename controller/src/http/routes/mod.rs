@@ -4,6 +4,7 @@ pub(super) mod audit;
 pub(super) mod authority;
 pub(super) mod changes;
 pub(super) mod evaluate;
+pub(super) mod feeds;
 pub(super) mod groups;
 pub(super) mod import;
 pub(super) mod join_tokens;
@@ -105,6 +106,10 @@ pub(super) fn all() -> OpenApiRouter<App> {
         .routes(routes!(sets::revert))
         .routes(routes!(groups::list, groups::create))
         .routes(routes!(groups::get, groups::put, groups::remove))
+        .routes(routes!(feeds::list, feeds::create))
+        .routes(routes!(feeds::get, feeds::put, feeds::remove))
+        .routes(routes!(feeds::run))
+        .routes(routes!(feeds::accept))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get, nodes::patch, nodes::remove))
         .routes(routes!(nodes::sync))
