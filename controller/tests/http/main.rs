@@ -5,6 +5,7 @@ mod bounds;
 mod events;
 mod nodes;
 mod policies;
+mod rollouts;
 mod server;
 mod sets;
 mod shape;
