@@ -313,19 +313,17 @@ impl Joining {
         })
     }
 
-    /// A certificate in place of a node's own, by which it called.
+    /// A certificate in place of a node's own, by which it called and which was [checked](Self::authorize).
     ///
     /// # Errors
-    /// [`AuthError::Credentials`] if the node is no member or its certificate is revoked, [`AuthError::Invalid`] names `csr`.
+    /// [`AuthError::Invalid`] names `csr`.
     pub async fn renew(
         &self,
         node: &str,
-        serial: &str,
         csr: &[u8],
         origin: &str,
         now: Timestamp,
     ) -> Result<v1::RenewResponse, AuthError> {
-        self.authorize(node, serial)?;
         self.authority.refresh().await?;
         let certificate = self.authority.issue_node(node, csr, now)?;
         let store = &**self.core.store();

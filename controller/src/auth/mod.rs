@@ -17,6 +17,7 @@
 pub mod authority;
 mod error;
 pub mod join;
+mod members;
 mod password;
 mod records;
 mod secret;

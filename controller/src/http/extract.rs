@@ -194,6 +194,18 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     }
 }
 
+/// Refuses an idempotency key where a second request would not get the first one's answer.
+pub(super) fn no_key(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key("idempotency-key") {
+        let detail = "an Idempotency-Key is not taken here";
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid", detail);
+        return Err(
+            problem.mend("leave it out, and look at what is there before you send it again")
+        );
+    }
+    Ok(())
+}
+
 /// Whether what the caller has is what there is: the answer is then 304.
 pub(super) fn not_modified(headers: &HeaderMap, tag: u64) -> bool {
     let value = headers
@@ -255,7 +267,7 @@ async fn read(request: Request, limit: usize, within: Duration) -> Result<Bytes,
         }
         Err(_) => {
             let detail = format!("the body did not come within {} s", within.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail))
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail).closing())
         }
     }
 }

@@ -33,7 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::openapi::OpenApi as Document;
 
 pub use access::{Access, TABLE};
-pub use fleet::{FleetError, FleetView, NoFleet, Scope};
+pub use fleet::{FleetError, FleetView, Scope};
 pub use problem::Problem;
 pub use serve::{check_listen, serve};
 
@@ -242,7 +242,8 @@ struct Done {
     effect: Option<Effect>,
     /// Why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Box<Problem>>,
+    #[schema(value_type = Option<problem::ProblemBody>)]
+    error: Option<Problem>,
 }
 
 /// What would change at the nodes that have these policies.
@@ -288,7 +289,7 @@ impl Done {
     fn refused(problem: Problem) -> Self {
         Self {
             effect: None,
-            error: Some(Box::new(problem)),
+            error: Some(problem),
         }
     }
 }

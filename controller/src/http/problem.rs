@@ -12,8 +12,14 @@ use crate::auth::AuthError;
 use crate::core::{CommandError, ErrorKind};
 
 /// A refusal, as `application/problem+json`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Problem(Box<ProblemBody>);
+
+/// A refusal (RFC 9457).
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-pub struct Problem {
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
     /// `about:blank`: the code says more than a page could.
     #[serde(rename = "type")]
     kind: &'static str,
@@ -43,6 +49,9 @@ pub struct Problem {
     /// Seconds to wait.
     #[serde(skip)]
     retry_after: Option<u64>,
+    /// Not all of the request was read: no other one comes by this connection.
+    #[serde(skip)]
+    closes: bool,
 }
 
 /// For OpenAPI: every operation may answer these.
@@ -51,16 +60,16 @@ pub struct Problem {
 pub(super) enum Refusals {
     /// The request is refused: `code`, `field`, `detail` and `mend` say why.
     #[response(status = "4XX", content_type = "application/problem+json")]
-    Caller(#[to_schema] Problem),
+    Caller(#[to_schema] ProblemBody),
     /// It cannot be answered now.
     #[response(status = "5XX", content_type = "application/problem+json")]
-    Server(#[to_schema] Problem),
+    Server(#[to_schema] ProblemBody),
 }
 
 impl Problem {
     /// A refusal; `status` is one of those that this API uses.
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(ProblemBody {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Refused"),
             status: status.as_u16(),
@@ -72,7 +81,8 @@ impl Problem {
             version: None,
             request_id: String::new(),
             retry_after: None,
-        }
+            closes: false,
+        }))
     }
 
     /// A value that cannot be.
@@ -83,9 +93,8 @@ impl Problem {
 
     /// There is no such thing.
     pub(super) fn not_found(object: impl Into<String>) -> Self {
-        let object = object.into();
         let new = Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such thing");
-        Self { object, ..new }
+        new.of(object)
     }
 
     /// Nobody is logged in, or the token is wrong.
@@ -101,44 +110,53 @@ impl Problem {
     /// There is too much of something; again after so long.
     pub(super) fn too_many(detail: impl Into<String>, after: Duration) -> Self {
         let new = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
-        let retry_after = Some(after.as_secs().max(1));
-        Self { retry_after, ..new }
+        new.with(|body| body.retry_after = Some(after.as_secs().max(1)))
     }
 
+    /// It is larger than what is taken.
     pub(super) fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).closing()
     }
 
+    /// Not now; again in a second.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         let new = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
-        Self {
-            retry_after: Some(1),
-            ..new
-        }
+        new.with(|body| body.retry_after = Some(1))
     }
 
+    /// The connection ends with this answer, because the body was not read to its end.
+    pub(super) fn closing(self) -> Self {
+        self.with(|body| body.closes = true)
+    }
+
+    /// Names the field.
     pub(super) fn field(self, field: impl Into<String>) -> Self {
-        let field = field.into();
-        Self { field, ..self }
+        self.with(|body| body.field = field.into())
     }
 
+    /// Says what to do about it.
     pub(super) fn mend(self, mend: impl Into<String>) -> Self {
-        let mend = mend.into();
-        Self { mend, ..self }
+        self.with(|body| body.mend = mend.into())
     }
 
+    /// Names the thing.
     pub(super) fn of(self, object: impl Into<String>) -> Self {
-        let object = object.into();
-        Self { object, ..self }
+        self.with(|body| body.object = object.into())
     }
 
     /// With the path of what holds the field in front.
     pub(super) fn within(self, path: &str) -> Self {
-        let field = match self.field.as_str() {
-            "" => path.to_owned(),
-            field => format!("{path}.{field}"),
-        };
-        Self { field, ..self }
+        self.with(|body| {
+            body.field = match body.field.as_str() {
+                "" => path.to_owned(),
+                field => format!("{path}.{field}"),
+            };
+        })
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut ProblemBody)) -> Self {
+        change(&mut self.0);
+        self
     }
 }
 
@@ -182,21 +200,18 @@ impl From<CommandError> for Problem {
         let new = Self::new(status, code, error.reason)
             .field(error.field)
             .mend(error.mend);
-        let retry_after = (status == S::SERVICE_UNAVAILABLE).then_some(1);
         let version = error.version;
-        Self {
-            retry_after,
-            version,
-            ..new
-        }
-        .of(error.object)
+        new.of(error.object).with(|body| {
+            body.version = version;
+            body.retry_after = (status == S::SERVICE_UNAVAILABLE).then_some(1);
+        })
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
-        self.request_id = request_id();
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
+        self.0.request_id = request_id();
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::BAD_REQUEST);
         let mut response = Response::new(match serde_json::to_vec(&self) {
             Ok(bytes) => Body::from(bytes),
             Err(_) => Body::empty(),
@@ -205,8 +220,11 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.0.closes {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

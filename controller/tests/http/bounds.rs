@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use xdpgate_controller::http::{NoFleet, Options};
+use xdpgate_controller::http::Options;
 
 use crate::server::Api;
 
@@ -28,7 +28,7 @@ async fn heads_that_do_not_come_end_and_hold_nobody_up() {
         header_within: Duration::from_secs(1),
         ..Options::default()
     };
-    let api = Api::with(options, std::sync::Arc::new(NoFleet)).await;
+    let api = Api::with(options).await;
     let mut slow = Vec::new();
     for i in 0..100 {
         let mut stream = TcpStream::connect(api.address).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_client_has_so_many_connections_and_no_more() {
         connections_per_client: 8,
         ..Options::default()
     };
-    let api = Api::with(options, std::sync::Arc::new(NoFleet)).await;
+    let api = Api::with(options).await;
     let mut held = Vec::new();
     for _ in 0..8 {
         held.push(TcpStream::connect(api.address).await.unwrap());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
-use xdpgate_controller::http::{NoFleet, Options};
+use xdpgate_controller::http::Options;
 
 use crate::server::Api;
 
@@ -81,7 +81,7 @@ async fn streams_are_bounded_and_places_come_back() {
         streams: 3,
         ..Options::default()
     };
-    let api = Api::with(options, std::sync::Arc::new(NoFleet)).await;
+    let api = Api::with(options).await;
     let open = |token: &str| {
         api.request(Method::GET, "/events")
             .bearer_auth(token)

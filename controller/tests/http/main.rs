@@ -2,6 +2,7 @@
 
 mod access;
 mod bounds;
+mod connected;
 mod events;
 mod nodes;
 mod policies;

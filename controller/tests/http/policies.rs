@@ -391,6 +391,22 @@ async fn versions_guard_changes_and_idempotency_keys_make_them_once() {
     );
     assert_eq!(once["revision"], twice["revision"]);
     api.send(keyed(rule("t"))).await.refused(409, "conflict");
+    // Where the answer of the first cannot be told again, a key is refused.
+    for path in ["/tokens", "/join-tokens", "/users"] {
+        let body = json!({ "name": "x", "role": "viewer" });
+        let body = if path == "/join-tokens" {
+            json!({})
+        } else {
+            body
+        };
+        let request = api
+            .request(Method::POST, path)
+            .bearer_auth(&api.admin)
+            .json(&body);
+        api.send(request.header("idempotency-key", "k2"))
+            .await
+            .refused(400, "invalid");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,24 +14,26 @@ use xdpgate_controller::auth::join::Joining;
 use xdpgate_controller::auth::{self, Actor, Auth, Secret};
 use xdpgate_controller::core::Core;
 use xdpgate_controller::domain::Role;
-use xdpgate_controller::http::{App, FleetView, NoFleet, Options, serve};
+use xdpgate_controller::fleet::{Config, Fleet, targets};
+use xdpgate_controller::http::{App, Options, serve};
 use xdpgate_controller::store::Store;
 use xdpgate_controller::store::sqlite::Sqlite;
 
 /// The password of every user here.
-pub const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 
 /// A running controller.
-pub struct Api {
-    pub core: Core,
-    pub joining: Joining,
-    pub address: SocketAddr,
-    pub admin: String,
-    pub operator: String,
-    pub viewer: String,
-    pub client: reqwest::Client,
+pub(crate) struct Api {
+    pub(crate) core: Core,
+    pub(crate) joining: Joining,
+    pub(crate) fleet: Fleet,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: String,
+    pub(crate) operator: String,
+    pub(crate) viewer: String,
+    pub(crate) client: reqwest::Client,
     /// Whatever was answered.
-    pub answers: Arc<Mutex<Vec<String>>>,
+    pub(crate) answers: Arc<Mutex<Vec<String>>>,
     folder: tempfile::TempDir,
     stop: oneshot::Sender<()>,
     served: JoinHandle<std::io::Result<()>>,
@@ -39,25 +41,25 @@ pub struct Api {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
 }
 
 /// A session, as a browser has it.
 #[derive(Debug, Clone)]
-pub struct Session {
-    pub cookie: String,
-    pub csrf: String,
+pub(crate) struct Session {
+    pub(crate) cookie: String,
+    pub(crate) csrf: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
@@ -65,14 +67,14 @@ impl Answer {
 
     /// The answer, which must have this status.
     #[track_caller]
-    pub fn is(self, status: u16) -> Self {
+    pub(crate) fn is(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         self
     }
 
     /// A refusal of this status and code, in the form that all have.
     #[track_caller]
-    pub fn refused(self, status: u16, code: &str) -> Value {
+    pub(crate) fn refused(self, status: u16, code: &str) -> Value {
         let answer = self.is(status);
         assert_eq!(
             answer.header("content-type"),
@@ -90,7 +92,7 @@ impl Answer {
     }
 }
 
-pub fn local() -> Actor {
+pub(crate) fn local() -> Actor {
     Actor {
         name: "test".into(),
         role: Role::Admin,
@@ -99,22 +101,17 @@ pub fn local() -> Actor {
 }
 
 impl Api {
-    pub async fn start() -> Self {
-        Self::with(Options::default(), Arc::new(NoFleet)).await
+    pub(crate) async fn start() -> Self {
+        Self::with(Options::default()).await
     }
 
-    pub async fn with(options: Options, fleet: Arc<dyn FleetView>) -> Self {
+    pub(crate) async fn with(options: Options) -> Self {
         watch_log();
         let folder = tempfile::tempdir().unwrap();
-        Self::over(folder, options, fleet, true).await
+        Self::over(folder, options, true).await
     }
 
-    async fn over(
-        folder: tempfile::TempDir,
-        options: Options,
-        fleet: Arc<dyn FleetView>,
-        fresh: bool,
-    ) -> Self {
+    async fn over(folder: tempfile::TempDir, options: Options, fresh: bool) -> Self {
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder.path().join("c.db")).unwrap());
         let core = Core::open(Arc::clone(&store)).await.unwrap();
         let auth = Auth::new(Arc::clone(&store), auth::Options::default());
@@ -144,7 +141,9 @@ impl Api {
             let (_, token) = auth.create_token(&local(), name, new, now).await.unwrap();
             tokens.push(token.reveal().to_owned());
         }
-        let app = App::new(core.clone(), auth, joining.clone(), fleet, None, options);
+        let fleet = Fleet::start(Config::default(), targets(&core).await, None);
+        let view = Arc::new(fleet.clone());
+        let app = App::new(core.clone(), auth, joining.clone(), view, None, options);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -155,6 +154,7 @@ impl Api {
         Self {
             core,
             joining,
+            fleet,
             address,
             admin,
             operator,
@@ -168,7 +168,7 @@ impl Api {
     }
 
     /// Another process over the same file.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let Self {
             folder,
             stop,
@@ -176,12 +176,13 @@ impl Api {
             client,
             core,
             joining,
+            fleet,
             ..
         } = self;
         stop.send(()).unwrap();
         drop(client);
         served.await.unwrap().unwrap();
-        drop((core, joining));
+        drop((core, joining, fleet));
         // The lock of the file goes with the last user of the store.
         for _ in 0..100 {
             if Sqlite::open(folder.path().join("c.db")).is_ok() {
@@ -189,15 +190,15 @@ impl Api {
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        Self::over(folder, Options::default(), Arc::new(NoFleet), false).await
+        Self::over(folder, Options::default(), false).await
     }
 
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client
             .request(method, format!("http://{}/api/v1{path}", self.address))
     }
 
-    pub async fn send(&self, request: RequestBuilder) -> Answer {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
@@ -213,7 +214,7 @@ impl Api {
     }
 
     /// By a token, with a body of JSON unless it is null.
-    pub async fn by(&self, token: &str, method: Method, path: &str, body: Value) -> Answer {
+    pub(crate) async fn by(&self, token: &str, method: Method, path: &str, body: Value) -> Answer {
         let mut request = self.request(method, path).bearer_auth(token);
         if !body.is_null() {
             request = request.json(&body);
@@ -221,38 +222,38 @@ impl Api {
         self.send(request).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.by(&self.admin, Method::GET, path, Value::Null).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.by(&self.admin, Method::POST, path, body).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
         self.by(&self.admin, Method::PUT, path, body).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.by(&self.admin, Method::PATCH, path, body).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.by(&self.admin, Method::DELETE, path, Value::Null)
             .await
     }
 
-    pub async fn login(&self, user: &str, password: &str) -> Answer {
+    pub(crate) async fn login(&self, user: &str, password: &str) -> Answer {
         let body = json!({ "user": user, "password": password });
         self.send(self.request(Method::POST, "/session").json(&body))
             .await
     }
 
-    pub async fn session(&self, user: &str) -> Session {
+    pub(crate) async fn session(&self, user: &str) -> Session {
         Session::of(&self.login(user, PASSWORD).await.is(201))
     }
 
-    pub async fn within(
+    pub(crate) async fn within(
         &self,
         session: &Session,
         method: Method,
@@ -268,7 +269,7 @@ impl Api {
     }
 
     /// The actions of the audit log, the newest first.
-    pub async fn actions(&self) -> Vec<String> {
+    pub(crate) async fn actions(&self) -> Vec<String> {
         let page = self.get("/audit?limit=1000").await.is(200).json();
         let items = page["items"].as_array().unwrap();
         items
@@ -278,7 +279,10 @@ impl Api {
     }
 
     /// A node that joined by a token with these labels; its id and what came with it.
-    pub async fn node(&self, labels: Value) -> (String, xdpgate_api::fleet::v1::JoinResponse) {
+    pub(crate) async fn node(
+        &self,
+        labels: Value,
+    ) -> (String, xdpgate_api::fleet::v1::JoinResponse) {
         let made = self
             .post("/join-tokens", json!({ "labels": labels }))
             .await
@@ -295,7 +299,7 @@ impl Api {
 }
 
 impl Session {
-    pub fn of(answer: &Answer) -> Self {
+    pub(crate) fn of(answer: &Answer) -> Self {
         let cookie = answer
             .header("set-cookie")
             .split(';')
@@ -307,7 +311,7 @@ impl Session {
     }
 }
 
-pub fn join_request(token: &str) -> xdpgate_api::fleet::v1::JoinRequest {
+pub(crate) fn join_request(token: &str) -> xdpgate_api::fleet::v1::JoinRequest {
     let key = rcgen::KeyPair::generate().unwrap();
     let csr = rcgen::CertificateParams::default()
         .serialize_request(&key)
@@ -323,7 +327,7 @@ pub fn join_request(token: &str) -> xdpgate_api::fleet::v1::JoinRequest {
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// All that was logged in this process.
-pub fn logged() -> Vec<String> {
+pub(crate) fn logged() -> Vec<String> {
     LOG.lock().unwrap().clone()
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use xdpgate_controller::auth::authority::{ServerCertificate, server_config};
 use xdpgate_controller::auth::{Auth, Options as AuthOptions};
-use xdpgate_controller::http::{App, NoFleet, Options, serve};
+use xdpgate_controller::http::{App, Options, serve};
 
 use crate::server::Api;
 
@@ -58,7 +58,7 @@ fn app(api: &Api, tls: bool) -> App {
         api.core.clone(),
         auth,
         api.joining.clone(),
-        Arc::new(NoFleet),
+        Arc::new(api.fleet.clone()),
         None,
         options,
     )

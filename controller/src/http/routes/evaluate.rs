@@ -258,7 +258,7 @@ fn bytes(hex: &str) -> Result<Vec<u8>, Problem> {
         .bytes()
         .filter(|b| !b.is_ascii_whitespace() && *b != b':')
         .collect();
-    if digits.len() % 2 != 0 || digits.len() > 2 * FRAME {
+    if !digits.len().is_multiple_of(2) || digits.len() > 2 * FRAME {
         return Err(bad());
     }
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);

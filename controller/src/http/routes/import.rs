@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::BodyDataStream;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -18,7 +19,7 @@ use super::sets::FullEntry;
 use crate::core::{Command, Options, SetContent};
 use crate::domain::Name;
 use crate::http::access::Caller;
-use crate::http::extract::{Change, Params, Target, check_type, expected, parse};
+use crate::http::extract::{Change, Params, Target, check_type, expected, no_key, parse};
 use crate::http::find::word;
 use crate::http::problem::{Problem, Refusals};
 use crate::http::{App, Changed};
@@ -29,6 +30,9 @@ const MOST: usize = 10_000_000;
 const LINE: usize = 512;
 /// Something comes within this time, or the import ends.
 const PAUSE: Duration = Duration::from_secs(30);
+/// What comes after a refusal is read for so long, and up to so many bytes.
+const LINGER: Duration = Duration::from_secs(2);
+const REST: usize = 4 << 20;
 /// Progress is told each so many lines.
 const TOLD: usize = 100_000;
 
@@ -72,6 +76,7 @@ pub(in crate::http) async fn import(
 ) -> Result<Response, Problem> {
     word("mode", params.mode.as_deref(), &["replace", "add"])?;
     check_type(&headers, &["text/plain", "application/x-ndjson"])?;
+    no_key(&headers)?;
     let kind = headers
         .get(CONTENT_TYPE)
         .map_or(&b""[..], |value| value.as_bytes());
@@ -92,7 +97,12 @@ pub(in crate::http) async fn import(
         added: add.then(Vec::new),
         line: 0,
     };
-    lines.read(&app, request).await?;
+    let mut body = request.into_body().into_data_stream();
+    if let Err(problem) = lines.read(&app, &mut body).await {
+        // Who still sends gets the answer only if somebody reads.
+        let _ = tokio::time::timeout(LINGER, rest(&mut body)).await;
+        return Err(problem.closing());
+    }
     let command = match lines.added {
         Some(entries) => Command::AddEntries { set, entries },
         None => {
@@ -122,9 +132,8 @@ pub(in crate::http) async fn import(
 }
 
 impl Lines {
-    async fn read(&mut self, app: &App, request: Request) -> Result<(), Problem> {
+    async fn read(&mut self, app: &App, body: &mut BodyDataStream) -> Result<(), Problem> {
         let limit = app.0.options.import;
-        let mut body = request.into_body().into_data_stream();
         let (mut held, mut bytes) = (Vec::new(), 0);
         loop {
             let next = tokio::time::timeout(PAUSE, body.next())
@@ -177,7 +186,7 @@ impl Lines {
             if count > MOST {
                 return Err(Problem::too_large(format!("more than {MOST} entries")));
             }
-            if count % TOLD == 0 {
+            if count.is_multiple_of(TOLD) {
                 let set = self.set.as_str();
                 app.0
                     .hub
@@ -215,5 +224,16 @@ impl Lines {
 
     fn at(&self, problem: Problem) -> Problem {
         problem.within(&format!("line {}", self.line))
+    }
+}
+
+/// Reads on, and forgets it.
+async fn rest(body: &mut BodyDataStream) {
+    let mut bytes = 0;
+    while let Some(Ok(chunk)) = body.next().await {
+        bytes += chunk.len();
+        if bytes > REST {
+            return;
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::auth::{Means, NewToken, Token};
 use crate::domain::Role;
 use crate::http::App;
 use crate::http::access::Caller;
-use crate::http::extract::{Json, Target};
+use crate::http::extract::{Json, Target, no_key};
 use crate::http::page::Page;
 use crate::http::problem::{Problem, Refusals};
 
@@ -60,8 +60,10 @@ pub(in crate::http) async fn list(
 pub(in crate::http) async fn create(
     State(app): State<App>,
     caller: Caller,
+    headers: HeaderMap,
     Json(body): Json<TokenBody>,
 ) -> Result<Response, Problem> {
+    no_key(&headers)?;
     if matches!(caller.identity.means, Means::Token { .. }) {
         return Err(Problem::forbidden(
             "an API token does not make others: log in for that",

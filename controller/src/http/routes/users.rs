@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::auth::{NewUser, Secret, User, UserPatch};
 use crate::domain::Role;
 use crate::http::access::Caller;
-use crate::http::extract::{Json, MergePatch, Target, expected};
+use crate::http::extract::{Json, MergePatch, Target, expected, no_key};
 use crate::http::page::Page;
 use crate::http::problem::{Problem, Refusals};
 use crate::http::{App, tag, tagged};
@@ -75,8 +75,10 @@ pub(in crate::http) async fn list(State(app): State<App>) -> Result<Answer<Page<
 pub(in crate::http) async fn create(
     State(app): State<App>,
     caller: Caller,
+    headers: HeaderMap,
     Json(body): Json<UserBody>,
 ) -> Result<Response, Problem> {
+    no_key(&headers)?;
     let new = NewUser {
         name: body.name,
         role: body.role,
@@ -86,12 +88,12 @@ pub(in crate::http) async fn create(
         .auth()
         .create_user(&caller.actor(), new, Timestamp::now())
         .await?;
-    let headers = [(header::ETAG, tag(user.revision.0))];
+    let tag = [(header::ETAG, tag(user.revision.0))];
     let made = MadeUser {
         user: user.value,
         one_time_password: one_time.map(|secret| secret.reveal().to_owned()),
     };
-    Ok((StatusCode::CREATED, headers, Answer(made)).into_response())
+    Ok((StatusCode::CREATED, tag, Answer(made)).into_response())
 }
 
 /// One user.

@@ -1,11 +1,13 @@
 //! What handlers ask of the sessions of nodes.
 
+mod sessions;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
-use serde_json::{Value, json};
+use futures_util::stream::BoxStream;
+use serde_json::Value;
 
 use crate::domain::{Name, NodeId};
 
@@ -59,60 +61,4 @@ pub trait FleetView: Debug + Send + Sync + 'static {
     ) -> Result<Value, FleetError>;
     /// What happens, each with its kind as `event`.
     fn events(&self) -> BoxStream<'static, Value>;
-}
-
-/// A controller without sessions, as for tests: no node was ever here.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoFleet;
-
-#[async_trait]
-impl FleetView for NoFleet {
-    fn status(&self, _: &NodeId) -> Option<Value> {
-        None
-    }
-
-    fn state(&self, _: &NodeId) -> Option<Value> {
-        None
-    }
-
-    fn version(&self, _: &NodeId) -> Option<String> {
-        None
-    }
-
-    fn overview(&self) -> Value {
-        json!({ "nodes": 0, "online": 0, "fresh": 0 })
-    }
-
-    fn overview_of(&self, _: &Name) -> Option<Value> {
-        Some(self.overview())
-    }
-
-    fn history(&self, _: bool) -> Value {
-        json!([])
-    }
-
-    fn sync(&self, _: &NodeId) -> bool {
-        false
-    }
-
-    fn sync_all(&self) -> usize {
-        0
-    }
-
-    async fn progress(&self, _: &Scope, _: Option<(f64, Duration)>) -> Value {
-        json!({ "seen": true, "applied": 0, "refused": [], "pending": [], "offline": [] })
-    }
-
-    async fn rule_counters(
-        &self,
-        node: &NodeId,
-        _: Vec<String>,
-        _: Duration,
-    ) -> Result<Value, FleetError> {
-        Err(FleetError::Unavailable(format!("{node} is not connected")))
-    }
-
-    fn events(&self) -> BoxStream<'static, Value> {
-        stream::pending().boxed()
-    }
 }
