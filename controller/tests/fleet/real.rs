@@ -9,13 +9,15 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig,
 };
+use xdpgate_api::fleet::v1::result::Reason;
 use xdpgate_api::v1 as api;
-use xdpgate_controller::core::Command;
+use xdpgate_controller::core::{Command, PlanChoice};
 use xdpgate_controller::domain::{Mode, Name};
-use xdpgate_controller::fleet::testing::{ByHeader, NoMembers, Node, Shared};
+use xdpgate_controller::fleet::testing::{ByHeader, Manners, NoMembers, Node, Order, Shared};
 use xdpgate_controller::fleet::{
     Certificates, Config, Fleet, FleetService, Identify, Scope, State, server, targets,
 };
+use xdpgate_controller::rollout::{self, Executor, Plan, Planned, PlannedStage};
 
 use crate::board::{id, until};
 use crate::core;
@@ -204,5 +206,95 @@ async fn a_node_is_who_its_certificate_says_until_that_is_revoked() {
     .unwrap();
     let (_, status) = node.ended().await;
     assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r120_a_node_that_refuses_a_version_ends_its_rollout() {
+    let core = core::Fleet::new().await;
+    core.policy("web", &["{ id: base, match: { dport: 80 }, action: pass }"])
+        .await;
+    core.group("all", "", &["web"]).await;
+    let names = ["n-1", "n-2", "n-3", "n-4"];
+    for node in names {
+        core.node(node, &[]).await;
+    }
+    let (fleet, address, serving) = serve(&core, Arc::new(ByHeader), None).await;
+    let shared = Arc::<Shared>::default();
+    let mut nodes = Vec::new();
+    for node in names {
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect()
+            .await;
+        nodes.push(Node::new(id(node), &shared).start(channel.unwrap()));
+    }
+    let revision = core.core.view().revision().0;
+    until("all have it", || {
+        fleet.progress(&Scope::Revision(revision)).applied == 4
+    })
+    .await;
+    let config = rollout::Config {
+        every: Duration::from_millis(20),
+        look: Duration::ZERO,
+        ..rollout::Config::new(name("c-1"))
+    };
+    let executor = Executor::new(core.core.clone(), Arc::new(fleet.clone()), config);
+    let executing = tokio::spawn(executor.run());
+
+    let stage = |reach| PlannedStage {
+        reach,
+        bake_seconds: 0,
+    };
+    let start = async |rollout: &str, rule: &str| {
+        let canary = Planned::Nodes(vec!["n-2".to_owned()]);
+        let plan = Plan {
+            stages: vec![stage(canary), stage(Planned::All)],
+            gates: Default::default(),
+        };
+        let commands = vec![
+            Command::PutRule {
+                policy: name("web"),
+                rule: core::rule(rule),
+            },
+            Command::StartRollout {
+                rollout: name(rollout),
+                policy: name("web"),
+                plan: PlanChoice::Given(plan),
+            },
+        ];
+        core.with(commands, &Default::default()).await.unwrap();
+    };
+    let state = |rollout: &str| core.core.view().rollouts()[&name(rollout)].state;
+    start("good", "{ id: one, match: { dport: 81 }, action: pass }").await;
+    until("the first is done", || {
+        state("good") == rollout::State::Done
+    })
+    .await;
+    let wanted = core.core.view().desired(&id("n-4")).unwrap().hash;
+    for node in &mut nodes {
+        node.until("it has it", |seen| seen.hash == Some(wanted))
+            .await;
+    }
+
+    let refuses = Manners {
+        refuses: Some((Reason::Policy, "no such feature".to_owned())),
+        ..Manners::default()
+    };
+    nodes[1].tell(Order::Behave(refuses)).await;
+    start("bad", "{ id: two, match: { dport: 82 }, action: pass }").await;
+    until("it goes back", || {
+        state("bad") == rollout::State::RolledBack
+    })
+    .await;
+    let view = core.core.view();
+    let reason = view.rollouts()[&name("bad")].reason.clone().unwrap();
+    assert!(reason.contains("n-2: no such feature"), "{reason}");
+    // All have in force what they had; the three others were never sent anything else.
+    for (node, deltas) in nodes.iter_mut().zip([1, 2, 1, 1]) {
+        let seen = node.until("as before", |seen| seen.hash == Some(wanted));
+        assert_eq!(seen.await.deltas, deltas);
+    }
+    executing.abort();
     serving.abort();
 }

@@ -7,6 +7,7 @@ mod events;
 mod feeds;
 mod nodes;
 mod policies;
+mod rollouts;
 mod server;
 mod sets;
 mod shape;

@@ -1,6 +1,6 @@
 //! How the node is, in a message whose size does not grow with the policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use xdpgate::Firewall;
 use xdpgate::policy::AddressSet;
 use xdpgate_api::fleet::v1::{FromNode, Heartbeat, from_node};
-use xdpgate_api::v1::{GetStatsResponse, Rates, RuleRates, VerdictCount};
+use xdpgate_api::v1::{GetStatsResponse, Rates, RuleRates, RuleStats, VerdictCount};
 
 use super::target::Target;
 use crate::agent::convert;
@@ -50,11 +50,14 @@ fn heartbeat(target: &Target) -> Heartbeat {
     let rates = firewall.rates();
     let rates = rates.as_ref().map(convert::rates);
     let (rates, top_rules) = rates.map(shorten).unzip();
+    let top_rules = top_rules.unwrap_or_default();
+    let mut stats = convert::stats(firewall.stats());
     Heartbeat {
         held: Some(target.held_message()),
-        verdicts: total(convert::stats(firewall.stats())),
+        top_rule_stats: of(&top_rules, std::mem::take(&mut stats.rules)),
+        verdicts: total(stats),
         rates,
-        top_rules: top_rules.unwrap_or_default(),
+        top_rules,
         attachments: attachments.into_iter().map(convert::attachment).collect(),
         attached,
         broken: firewall.health().err().map(|e| cut(e.to_string())),
@@ -72,6 +75,21 @@ fn cut(text: String) -> String {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
+}
+
+/// The counters of these rules, in their order. One that went meanwhile has none.
+fn of(rules: &[RuleRates], stats: Vec<RuleStats>) -> Vec<RuleStats> {
+    let mut stats: HashMap<String, RuleStats> = stats
+        .into_iter()
+        .map(|rule| (rule.id.clone(), rule))
+        .collect();
+    let known = |rule: &RuleRates| {
+        stats.remove(&rule.id).unwrap_or_else(|| RuleStats {
+            id: rule.id.clone(),
+            ..RuleStats::default()
+        })
+    };
+    rules.iter().map(known).collect()
 }
 
 /// All interfaces together, by verdict and reason.
