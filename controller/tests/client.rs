@@ -104,7 +104,7 @@ fn policies_rules_sets_and_groups() {
     let (code, error) = controller.fails(&["policy", "apply", "web", broken.to_str().unwrap()]);
     assert_eq!(code, 2);
     assert!(
-        error.contains("broken.yaml") && error.contains("line 3"),
+        error.contains("broken.yaml") && error.contains("3:22"),
         "{error}"
     );
 
@@ -139,7 +139,7 @@ fn policies_rules_sets_and_groups() {
         500
     );
     let rules = controller.ok(&["rule", "list", "web"]);
-    let order: Vec<usize> = ["block-bad", "https", "telnet"]
+    let order: Vec<usize> = ["block-bad", "telnet", "https"]
         .iter()
         .map(|id| rules.find(id).unwrap())
         .collect();
@@ -153,13 +153,10 @@ fn policies_rules_sets_and_groups() {
         history.contains("first") && history.contains("a customer needs it"),
         "{history}"
     );
-    let (code, _) = (
-        controller
-            .run(&["policy", "diff", "web", "1", "2"])
-            .status
-            .code(),
-        (),
-    );
+    let code = controller
+        .run(&["policy", "diff", "web", "1", "2"])
+        .status
+        .code();
     assert_eq!(code, Some(1));
     assert_eq!(
         controller
@@ -337,4 +334,36 @@ fn users_tokens_and_join_tokens() {
     // Nothing that is secret is in the log.
     let log = controller.log();
     assert!(!log.contains(own) && !log.contains("xgt_"), "{log}");
+}
+
+#[test]
+fn the_documentation_names_every_command() {
+    let output = std::process::Command::new(common::controller::PROGRAM)
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let list = help
+        .split("Commands:")
+        .nth(1)
+        .unwrap()
+        .split("\n\n")
+        .next()
+        .unwrap();
+    let commands = list
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let docs = include_str!("../../docs/controller-cli.md");
+    let mut count = 0;
+    for command in commands
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|c| *c != "help")
+    {
+        assert!(
+            docs.contains(&format!("`{command}`")),
+            "docs/controller-cli.md does not name {command}"
+        );
+        count += 1;
+    }
+    assert!(count > 20, "{help}");
 }

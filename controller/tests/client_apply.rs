@@ -220,7 +220,10 @@ fn r124_faults_are_all_said_and_nothing_is_sent() {
     assert_eq!(controller.json(&["set", "get", "good"])["entries"], 1);
     assert_eq!(controller.ok(&["policy", "list"]), "none\n");
     // Mended, it goes on from there.
-    controller.file("fleet/zz/more.yaml", "kind: Set\nname: bad\n");
+    controller.file(
+        "fleet/zz/more.yaml",
+        "kind: Set\nname: bad\nentries: [10.0.0.2]\n",
+    );
     let said = controller.ok(&["apply", "-f", &dir]);
     assert!(
         !said.contains("set good") && said.contains("policy web: created"),

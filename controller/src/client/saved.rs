@@ -150,8 +150,10 @@ mod tests {
             id: "7".to_owned(),
             token: "xgt_1\n".to_owned(),
         };
-        let mut saved = Saved::default();
-        saved.server = Some("https://x/".to_owned());
+        let mut saved = Saved {
+            server: Some("https://x/".to_owned()),
+            ..Saved::default()
+        };
         saved.logins.insert("https://x/".to_owned(), login.clone());
         let read: Saved = toml::from_str(&saved.text()).unwrap();
         assert_eq!(read.server(), Some("https://x/"));
