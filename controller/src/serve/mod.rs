@@ -1,9 +1,7 @@
 //! A running controller: what it opens, in which order, and how it ends.
 
 mod housekeeping;
-mod members;
 mod nodes;
-mod seen;
 mod tls;
 
 use std::sync::Arc;
@@ -82,8 +80,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         },
         fleet::FleetService::new(
             nodes.clone(),
-            Arc::new(members::Valid(joining.clone())),
-            Arc::new(members::Joins(joining.clone())),
+            Arc::new(fleet::Certificates),
+            Arc::new(joining.clone()),
         ),
         stopping.clone(),
     ));
@@ -106,7 +104,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         core.clone(),
         auth.clone(),
         joining.clone(),
-        Arc::new(seen::Seen(nodes.clone())),
+        Arc::new(nodes.clone()),
         None,
         http::Options {
             tls: tls.is_some(),
@@ -211,7 +209,7 @@ async fn fleet(config: &Config, core: &Core, signer: Option<Signer>) -> Fleet {
         ..fleet::Config::default()
     };
     options.health.every = every;
-    let signer = signer.map(|signer| Arc::new(members::Signs(signer)) as Arc<dyn fleet::Signer>);
+    let signer = signer.map(|signer| Arc::new(signer) as Arc<dyn fleet::Signer>);
     Fleet::start(options, fleet::targets(core).await, signer)
 }
 
