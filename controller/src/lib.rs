@@ -11,6 +11,7 @@ pub mod core;
 pub mod domain;
 pub mod feed;
 pub mod fleet;
+pub mod http;
 mod keep;
 mod open;
 pub mod rollout;

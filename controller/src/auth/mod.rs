@@ -42,12 +42,18 @@ pub use secret::Secret;
 pub use sessions::{Identity, Login, Means};
 pub use setup::FirstAdmin;
 pub use signer::Signer;
+pub(crate) use throttle::network;
 pub use tokens::{NewToken, Token};
 pub use users::{NewUser, User, UserPatch};
 
 use crate::store::Store;
 use password::Passwords;
 use throttle::Throttle;
+
+/// A name for what lives shortly, as a request: 80 random bits.
+pub(crate) fn short_id() -> String {
+    secret::base32(&rand::random::<[u8; 10]>())
+}
 
 /// How long sessions live.
 #[derive(Debug, Clone, Copy)]

@@ -146,26 +146,16 @@ impl Auth {
         patch: &UserPatch,
         expect: Option<u64>,
     ) -> Result<Stored<User>, AuthError> {
-        self.change_user(name, expect, async |key, record, change| {
+        self.change_user(name, expect, |key, record, change| {
             let before = (record.role, record.disabled);
             record.role = patch.role.unwrap_or(record.role);
             record.disabled = patch.disabled.unwrap_or(record.disabled);
             if (record.role, record.disabled) == before {
-                return Ok(None);
+                return None;
             }
             record.generation += 1;
-            let change = if is_admin_of(before) && !is_admin_of((record.role, record.disabled)) {
-                self.with_another_admin(name, change).await?
-            } else {
-                change
-            };
             let detail = json!({ "role": record.role, "disabled": record.disabled });
-            Ok(Some(change.audit(
-                actor,
-                "user.update",
-                key.as_str(),
-                detail,
-            )))
+            Some(change.audit(actor, "user.update", key.as_str(), detail))
         })
         .await
     }
@@ -231,22 +221,13 @@ impl Auth {
             return Err(AuthError::invalid("new_password", detail));
         }
         let hash = self.0.passwords.hash(new).await?;
-        self.change_user(
-            name,
-            Some(stored.revision.0),
-            async |key, record, change| {
-                record.password.clone_from(&hash);
-                record.one_time_until = None;
-                record.password_changed = Some(now);
-                record.generation += 1;
-                Ok(Some(change.audit(
-                    actor,
-                    "user.password",
-                    key.as_str(),
-                    json!({}),
-                )))
-            },
-        )
+        self.change_user(name, Some(stored.revision.0), |key, record, change| {
+            record.password.clone_from(&hash);
+            record.one_time_until = None;
+            record.password_changed = Some(now);
+            record.generation += 1;
+            Some(change.audit(actor, "user.password", key.as_str(), json!({})))
+        })
         .await
         .map(drop)
     }
@@ -263,16 +244,11 @@ impl Auth {
     ) -> Result<Secret, AuthError> {
         let one_time = Secret::for_people();
         let hash = self.0.passwords.hash(one_time.clone()).await?;
-        self.change_user(name, None, async |key, record, change| {
+        self.change_user(name, None, |key, record, change| {
             record.password.clone_from(&hash);
             record.one_time_until = Some(now + self.0.options.one_time);
             record.generation += 1;
-            Ok(Some(change.audit(
-                actor,
-                "user.reset_password",
-                key.as_str(),
-                json!({}),
-            )))
+            Some(change.audit(actor, "user.reset_password", key.as_str(), json!({})))
         })
         .await?;
         Ok(one_time)
@@ -283,14 +259,9 @@ impl Auth {
     /// # Errors
     /// As for [`update_user`](Self::update_user).
     pub async fn end_sessions(&self, actor: &Actor, name: &str) -> Result<(), AuthError> {
-        self.change_user(name, None, async |key, record, change| {
+        self.change_user(name, None, |key, record, change| {
             record.generation += 1;
-            Ok(Some(change.audit(
-                actor,
-                "user.end_sessions",
-                key.as_str(),
-                json!({}),
-            )))
+            Some(change.audit(actor, "user.end_sessions", key.as_str(), json!({})))
         })
         .await
         .map(drop)
@@ -307,17 +278,21 @@ impl Auth {
         &self,
         name: &str,
         expect: Option<u64>,
-        edit: impl AsyncFn(&Key, &mut UserRecord, Change) -> Result<Option<Change>, AuthError>,
+        edit: impl Fn(&Key, &mut UserRecord, Change) -> Option<Change>,
     ) -> Result<Stored<User>, AuthError> {
         let key = key("user", name)?;
         let mut tries = 0;
         loop {
             let mut stored = self.user_record(name).await?;
             expected(stored.revision.0, expect)?;
+            let was_admin = is_admin_of((stored.value.role, stored.value.disabled));
             let change = Change::default().expect(&key, Some(stored.revision));
-            let Some(change) = edit(&key, &mut stored.value, change).await? else {
+            let Some(mut change) = edit(&key, &mut stored.value, change) else {
                 return Ok(shown(name, stored));
             };
+            if was_admin && !is_admin_of((stored.value.role, stored.value.disabled)) {
+                change = self.with_another_admin(name, change).await?;
+            }
             match change.put(&key, &stored.value)?.commit(self.store()).await {
                 Err(AuthError::Conflict(_)) if expect.is_none() && tries < TRIES => tries += 1,
                 Err(error) => return Err(error),

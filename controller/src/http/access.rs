@@ -68,11 +68,31 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/policies/{policy}/rules", From(Viewer)),
     ("POST", "/api/v1/policies/{policy}/rules", From(Operator)),
     ("POST", "/api/v1/policies/{policy}/batch", From(Operator)),
-    ("GET", "/api/v1/policies/{policy}/rules/{rule}", From(Viewer)),
-    ("PUT", "/api/v1/policies/{policy}/rules/{rule}", From(Operator)),
-    ("PATCH", "/api/v1/policies/{policy}/rules/{rule}", From(Operator)),
-    ("DELETE", "/api/v1/policies/{policy}/rules/{rule}", From(Operator)),
-    ("GET", "/api/v1/policies/{policy}/rules/{rule}/blame", From(Viewer)),
+    (
+        "GET",
+        "/api/v1/policies/{policy}/rules/{rule}",
+        From(Viewer),
+    ),
+    (
+        "PUT",
+        "/api/v1/policies/{policy}/rules/{rule}",
+        From(Operator),
+    ),
+    (
+        "PATCH",
+        "/api/v1/policies/{policy}/rules/{rule}",
+        From(Operator),
+    ),
+    (
+        "DELETE",
+        "/api/v1/policies/{policy}/rules/{rule}",
+        From(Operator),
+    ),
+    (
+        "GET",
+        "/api/v1/policies/{policy}/rules/{rule}/blame",
+        From(Viewer),
+    ),
     ("GET", "/api/v1/sets", From(Viewer)),
     ("POST", "/api/v1/sets", From(Operator)),
     ("GET", "/api/v1/sets/{set}", From(Viewer)),
@@ -138,7 +158,9 @@ impl Caller {
             return Ok(());
         }
         let own = self.identity.role;
-        Err(Problem::forbidden(format!("this takes the role {role}, and yours is {own}")))
+        Err(Problem::forbidden(format!(
+            "this takes the role {role}, and yours is {own}"
+        )))
     }
 }
 
@@ -152,35 +174,47 @@ impl FromRequestParts<App> for Caller {
 }
 
 /// Lets through who may call the route.
-pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    match check(&app, &request).await {
-        Ok(None) => next.run(request).await,
-        Ok(Some(caller)) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match check(&app, &parts).await {
+        Ok(caller) => {
+            if let Some(caller) = caller {
+                parts.extensions.insert(caller);
+            }
+            next.run(Request::from_parts(parts, body)).await
         }
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn check(app: &App, request: &Request) -> Result<Option<Caller>, Problem> {
-    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+async fn check(app: &App, request: &Parts) -> Result<Option<Caller>, Problem> {
+    let path = request
+        .extensions
+        .get::<MatchedPath>()
+        .map_or("", MatchedPath::as_str);
     // HEAD is answered by the handlers of GET.
-    let method = match request.method() {
+    let method = match &request.method {
         &Method::HEAD => &Method::GET,
         method => method,
     };
-    let row = TABLE.iter().find(|(m, p, _)| *m == method.as_str() && *p == path);
+    let row = TABLE
+        .iter()
+        .find(|(m, p, _)| *m == method.as_str() && *p == path);
     let Some((_, _, access)) = row else {
         return Err(Problem::forbidden("nobody may call this"));
     };
     if *access == Open {
-        return cross_site(request.headers()).map(|()| None);
+        return cross_site(&request.headers).map(|()| None);
     }
-    let (address, headers) = (peer(request), request.headers());
+    let (address, headers) = (peer(&request.extensions), &request.headers);
     let identity = identify(app, headers, address).await?;
     let safe = matches!(*method, Method::GET | Method::OPTIONS);
-    if let Means::Session { csrf, must_change_password, .. } = &identity.means {
+    if let Means::Session {
+        csrf,
+        must_change_password,
+        ..
+    } = &identity.means
+    {
         if !safe {
             check_csrf(headers, csrf)?;
         }
@@ -207,12 +241,19 @@ async fn identify(app: &App, headers: &HeaderMap, address: IpAddr) -> Result<Ide
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let text = value.to_str().unwrap_or_default();
         let Some((scheme, token)) = text.split_once(' ') else {
-            return Err(Problem::unauthenticated("send Authorization: Bearer and an API token"));
+            return Err(Problem::unauthenticated(
+                "send Authorization: Bearer and an API token",
+            ));
         };
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Problem::unauthenticated("send Authorization: Bearer and an API token"));
+            return Err(Problem::unauthenticated(
+                "send Authorization: Bearer and an API token",
+            ));
         }
-        return Ok(app.auth().token(&Secret::new(token.trim()), address, now).await?);
+        return Ok(app
+            .auth()
+            .token(&Secret::new(token.trim()), address, now)
+            .await?);
     }
     match cookie(headers) {
         Some(cookie) => Ok(app.auth().session(&Secret::new(cookie), now).await?),
@@ -222,9 +263,13 @@ async fn identify(app: &App, headers: &HeaderMap, address: IpAddr) -> Result<Ide
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     let all = headers.get_all(header::COOKIE).iter();
-    let pairs = all.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
+    let pairs = all
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'));
     let mut named = pairs.filter_map(|pair| pair.trim().split_once('='));
-    named.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+    named
+        .find(|(name, _)| *name == COOKIE)
+        .map(|(_, value)| value)
 }
 
 fn check_csrf(headers: &HeaderMap, csrf: &Secret) -> Result<(), Problem> {
@@ -234,8 +279,10 @@ fn check_csrf(headers: &HeaderMap, csrf: &Secret) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "the header X-CSRF-Token is missing or not that of this session";
-    Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "csrf", detail)
-        .mend("send csrf_token of GET /api/v1/session"))
+    Err(
+        Problem::new(axum::http::StatusCode::FORBIDDEN, "csrf", detail)
+            .mend("send csrf_token of GET /api/v1/session"),
+    )
 }
 
 /// Refuses what a browser sends for another site.
@@ -243,8 +290,22 @@ fn cross_site(headers: &HeaderMap) -> Result<(), Problem> {
     match headers.get("sec-fetch-site").map(|value| value.as_bytes()) {
         Some(b"cross-site" | b"same-site") => {
             let detail = "the request comes from another site";
-            Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "csrf", detail))
+            Err(Problem::new(
+                axum::http::StatusCode::FORBIDDEN,
+                "csrf",
+                detail,
+            ))
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a caller that was let in before still is.
+pub(super) async fn again(app: &App, headers: &HeaderMap, caller: &Caller) -> Result<(), Problem> {
+    let now = identify(app, headers, caller.address).await?;
+    Caller {
+        identity: now,
+        address: caller.address,
+    }
+    .need(Role::Viewer)
 }

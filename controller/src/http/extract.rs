@@ -1,6 +1,5 @@
 //! What handlers get of a request, each refused with a [`Problem`].
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -36,7 +35,9 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Target<T> {
         path.map(|Path(value)| Self(value)).map_err(|rejection| {
             let text = rejection.body_text();
             // What serde says comes last.
-            let detail = text.rsplit_once("Cannot parse").map_or(&*text, |(_, rest)| rest);
+            let detail = text
+                .rsplit_once("Cannot parse")
+                .map_or(&*text, |(_, rest)| rest);
             let detail = format!("the path is wrong: {}", detail.trim());
             Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
         })
@@ -53,7 +54,10 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Params<T> {
         let query = Query::<T>::from_request_parts(parts, app).await;
         query.map(|Query(value)| Self(value)).map_err(|rejection| {
             let text = rejection.body_text();
-            let detail = text.split_once(": ").map_or(&*text, |(_, rest)| rest).to_owned();
+            let detail = text
+                .split_once(": ")
+                .map_or(&*text, |(_, rest)| rest)
+                .to_owned();
             Problem::new(StatusCode::BAD_REQUEST, "invalid", detail.clone()).field(named(&detail))
         })
     }
@@ -78,7 +82,10 @@ impl<T: DeserializeOwned> FromRequest<App> for MergePatch<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
-        check_type(request.headers(), &["application/merge-patch+json", "application/json"])?;
+        check_type(
+            request.headers(),
+            &["application/merge-patch+json", "application/json"],
+        )?;
         Ok(Self(parse(&read(request, BODY, WITHIN).await?)?))
     }
 }
@@ -95,9 +102,8 @@ impl FromRequest<App> for Yaml {
         let _place = app.large_body()?;
         let bytes = read(request, LARGE_BODY, LARGE_WITHIN).await?;
         let text = String::from_utf8(bytes.to_vec());
-        text.map(Self).map_err(|_| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid", "the body is not UTF-8")
-        })
+        text.map(Self)
+            .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "invalid", "the body is not UTF-8"))
     }
 }
 
@@ -146,15 +152,19 @@ impl FromRequestParts<App> for Change {
 
 /// The version that a change expects: that of `If-Match`, or 0 (there is none) for `If-None-Match: *`.
 pub(super) fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let bad = |detail: &str| {
-        Problem::new(StatusCode::PRECONDITION_FAILED, "version_conflict", detail)
-    };
-    match (one(headers, IF_MATCH.as_str())?, one(headers, IF_NONE_MATCH.as_str())?) {
+    let bad =
+        |detail: &str| Problem::new(StatusCode::PRECONDITION_FAILED, "version_conflict", detail);
+    match (
+        one(headers, IF_MATCH.as_str())?,
+        one(headers, IF_NONE_MATCH.as_str())?,
+    ) {
         (None, None) | (Some("*"), None) => Ok(None),
         (None, Some("*")) => Ok(Some(0)),
         (Some(tag), None) => match version(tag) {
             Some(version) => Ok(Some(version)),
-            None => Err(bad("If-Match is not an ETag of this API: take one from an answer")),
+            None => Err(bad(
+                "If-Match is not an ETag of this API: take one from an answer",
+            )),
         },
         _ => Err(bad("a change takes one If-Match, or If-None-Match: *")),
     }
@@ -162,7 +172,9 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 
 /// Whether what the caller has is what there is: the answer is then 304.
 pub(super) fn not_modified(headers: &HeaderMap, tag: u64) -> bool {
-    let value = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let value = headers
+        .get(IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok());
     value.is_some_and(|tags| tags.split(',').any(|t| version(t.trim()) == Some(tag)))
 }
 
@@ -186,13 +198,20 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Proble
 /// Refuses bodies of another kind: browsers send those without asking.
 pub(super) fn check_type(headers: &HeaderMap, kinds: &[&str]) -> Result<(), Problem> {
     let kind = one(headers, CONTENT_TYPE.as_str())?.unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     if kinds.contains(&kind.as_str()) {
         return Ok(());
     }
     let detail = format!("the body is {kind:?}");
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail)
-        .mend(format!("send Content-Type: {}", kinds.join(" or "))))
+    Err(
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail)
+            .mend(format!("send Content-Type: {}", kinds.join(" or "))),
+    )
 }
 
 async fn read(request: Request, limit: usize, within: Duration) -> Result<Bytes, Problem> {
@@ -232,8 +251,12 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 /// The field that serde names.
 fn named(text: &str) -> &str {
     let marks = ["unknown field `", "missing field `", "duplicate field `"];
-    let rest = marks.iter().find_map(|mark| text.split_once(mark)).map(|(_, rest)| rest);
-    rest.and_then(|rest| rest.split_once('`')).map_or("", |(field, _)| field)
+    let rest = marks
+        .iter()
+        .find_map(|mark| text.split_once(mark))
+        .map(|(_, rest)| rest);
+    rest.and_then(|rest| rest.split_once('`'))
+        .map_or("", |(field, _)| field)
 }
 
 /// For fields of a merge patch: absent, null or a value.
@@ -246,5 +269,3 @@ pub(super) fn patch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     })
 }
 
-/// The values of a query of any names, for those that are passed on.
-pub(super) type Values = HashMap<String, String>;

@@ -28,7 +28,10 @@ pub(super) struct Page<T> {
 pub(super) fn limit(asked: Option<usize>) -> Result<usize, Problem> {
     match asked.unwrap_or(LIMIT) {
         limit if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-        _ => Err(Problem::invalid("limit", format!("1 to {MAX_LIMIT} items make a page"))),
+        _ => Err(Problem::invalid(
+            "limit",
+            format!("1 to {MAX_LIMIT} items make a page"),
+        )),
     }
 }
 
@@ -50,24 +53,47 @@ pub(super) fn place<T: for<'de> Deserialize<'de>>(
     place.map(Some).ok_or_else(bad)
 }
 
-/// Those items of a sorted list whose key is after that of the cursor, one page of them.
+/// Those items of a list that come after the cursor, one page of them. It sorts the list by the key, or the other way
+/// round.
 pub(super) fn page<T, K>(
-    sorted: Vec<T>,
+    mut items: Vec<T>,
     after: Option<K>,
     limit: usize,
+    descends: bool,
     key: impl Fn(&T) -> K,
 ) -> Page<T>
 where
     K: Ord + Serialize,
 {
-    let total = sorted.len();
-    let start = after.map_or(0, |after| sorted.partition_point(|item| key(item) <= after));
-    let mut items = sorted;
-    let mut items: Vec<T> = items.drain(start..).collect();
+    let order = |a: &K, b: &K| if descends { b.cmp(a) } else { a.cmp(b) };
+    let total = items.len();
+    if let Some(after) = after {
+        items.retain(|item| order(&key(item), &after).is_gt());
+    }
     let more = items.len() > limit;
-    items.truncate(limit);
+    // Only what is shown is sorted.
+    if more {
+        items.select_nth_unstable_by(limit, |a, b| order(&key(a), &key(b)));
+        items.truncate(limit);
+    }
+    items.sort_by(|a, b| order(&key(a), &key(b)));
     let next = items.last().filter(|_| more).map(|item| cursor(&key(item)));
-    Page { items, next, total: Some(total) }
+    Page {
+        items,
+        next,
+        total: Some(total),
+    }
+}
+
+impl<T> Page<T> {
+    /// With other items in the place of these.
+    pub(super) fn map<U>(self, each: impl FnMut(T) -> U) -> Page<U> {
+        Page {
+            items: self.items.into_iter().map(each).collect(),
+            next: self.next,
+            total: self.total,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -77,13 +103,15 @@ mod tests {
     #[test]
     fn pages_follow_one_another_whatever_comes_between() {
         let all: Vec<u32> = (0..10).map(|i| i * 2).collect();
-        let first = page(all.clone(), None, 4, |i| *i);
+        let first = page(all.clone(), None, 4, false, |i| *i);
         assert_eq!((first.items, first.total), (vec![0, 2, 4, 6], Some(10)));
         let after: Option<u32> = place(first.next.as_deref()).unwrap();
         let changed: Vec<u32> = all.into_iter().filter(|i| *i != 6).chain([99]).collect();
-        let second = page(changed, after, 100, |i| *i);
+        let second = page(changed, after, 100, false, |i| *i);
         assert_eq!(second.items, [8, 10, 12, 14, 16, 18, 99]);
         assert!(second.next.is_none());
+        let last = page(vec![1, 3, 2], Some(3), 1, true, |i| *i);
+        assert_eq!((last.items, last.next.is_some()), (vec![2], true));
         assert!(place::<u32>(Some("%%")).is_err());
         assert!(limit(Some(0)).is_err() && limit(Some(1_001)).is_err());
     }

@@ -111,7 +111,10 @@ impl Problem {
 
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         let new = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
-        Self { retry_after: Some(1), ..new }
+        Self {
+            retry_after: Some(1),
+            ..new
+        }
     }
 
     pub(super) fn field(self, field: impl Into<String>) -> Self {
@@ -176,10 +179,17 @@ impl From<CommandError> for Problem {
             ErrorKind::TooLarge => (S::PAYLOAD_TOO_LARGE, "too_large"),
             ErrorKind::Unavailable => (S::SERVICE_UNAVAILABLE, "unavailable"),
         };
-        let new = Self::new(status, code, error.reason).field(error.field).mend(error.mend);
+        let new = Self::new(status, code, error.reason)
+            .field(error.field)
+            .mend(error.mend);
         let retry_after = (status == S::SERVICE_UNAVAILABLE).then_some(1);
         let version = error.version;
-        Self { retry_after, version, ..new }.of(error.object)
+        Self {
+            retry_after,
+            version,
+            ..new
+        }
+        .of(error.object)
     }
 }
 

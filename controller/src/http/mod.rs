@@ -1,0 +1,326 @@
+//! REST under `/api/v1`, for people, tools and the UI.
+//!
+//! ```text
+//! socket -> TLS -> bounds (connections, header time) -> request id, headers -> bounds (requests) -> guard -> handler
+//! ```
+//!
+//! The guard asks one [table](TABLE) who may call a route, and refuses what is not in it. A handler gets parts that are checked,
+//! makes commands of them for the [core](crate::core), and answers with an ETag; what is refused is a [`Problem`].
+
+mod access;
+mod events;
+mod extract;
+mod find;
+mod fleet;
+mod layers;
+mod page;
+mod problem;
+mod routes;
+mod rules;
+mod serve;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::openapi::OpenApi as Document;
+
+pub use access::{Access, TABLE};
+pub use fleet::{FleetError, FleetView, NoFleet, Scope};
+pub use problem::Problem;
+pub use serve::{check_listen, serve};
+
+use crate::auth::Auth;
+use crate::auth::join::Joining;
+use crate::core::{Command, CommandError, Core, Effect, Outcome};
+use access::Caller;
+use events::Hub;
+use extract::Change;
+use layers::Clients;
+
+/// Bounds.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether answers go over TLS, so that browsers are told to come by nothing else.
+    pub tls: bool,
+    /// Requests that are worked on at once.
+    pub requests: usize,
+    /// Those of one address.
+    pub requests_per_client: usize,
+    /// Streams of events at once.
+    pub streams: usize,
+    /// Those of one user.
+    pub streams_per_user: usize,
+    /// Connections at once.
+    pub connections: usize,
+    /// Those of one address.
+    pub connections_per_client: usize,
+    /// A request's head has come within this time.
+    pub header_within: std::time::Duration,
+    /// The largest import of a set, in bytes.
+    pub import: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tls: false,
+            requests: 512,
+            requests_per_client: 64,
+            streams: 256,
+            streams_per_user: 16,
+            connections: 4_096,
+            connections_per_client: 256,
+            header_within: std::time::Duration::from_secs(10),
+            import: 256 << 20,
+        }
+    }
+}
+
+/// All that handlers use. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    core: Core,
+    auth: Auth,
+    joining: Joining,
+    fleet: Arc<dyn FleetView>,
+    options: Options,
+    metrics: Option<PrometheusHandle>,
+    hub: Hub,
+    large: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    clients: Clients,
+    connected: Clients,
+    /// Of a process: event ids of another one mean nothing here.
+    boot: String,
+}
+
+impl App {
+    /// Puts the parts together. Called within the runtime: the events of the fleet are followed from now on.
+    pub fn new(
+        core: Core,
+        auth: Auth,
+        joining: Joining,
+        fleet: Arc<dyn FleetView>,
+        metrics: Option<PrometheusHandle>,
+        options: Options,
+    ) -> Self {
+        let hub = Hub::start(&core, &fleet, options.streams, options.streams_per_user);
+        Self(Arc::new(Inner {
+            core,
+            auth,
+            joining,
+            fleet,
+            metrics,
+            hub,
+            large: Arc::new(Semaphore::new(4)),
+            requests: Arc::new(Semaphore::new(options.requests)),
+            clients: Clients::new(options.requests_per_client),
+            connected: Clients::new(options.connections_per_client),
+            boot: crate::auth::authority::new_node_id(),
+            options,
+        }))
+    }
+
+    fn core(&self) -> &Core {
+        &self.0.core
+    }
+
+    fn auth(&self) -> &Auth {
+        &self.0.auth
+    }
+
+    fn joining(&self) -> &Joining {
+        &self.0.joining
+    }
+
+    fn fleet(&self) -> &dyn FleetView {
+        &*self.0.fleet
+    }
+
+    /// A place for a large body; few are held in memory at once.
+    fn large_body(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let place = Arc::clone(&self.0.large).try_acquire_owned();
+        place.map_err(|_| Problem::unavailable("other large bodies are being read: try again"))
+    }
+
+    /// Makes changes.
+    async fn change(&self, change: Change, commands: Vec<Command>) -> Result<Outcome, Problem> {
+        let actor = change.caller.actor();
+        Ok(self
+            .core()
+            .execute(&actor, commands, &change.options)
+            .await?)
+    }
+
+    /// Makes one change, and answers with what came of it. `new` is where a thing that was created is.
+    async fn change_one(
+        &self,
+        change: Change,
+        commands: Vec<Command>,
+        new: Option<String>,
+    ) -> Result<Response, Problem> {
+        let outcome = self.change(change, commands).await?;
+        let version = outcome
+            .effects
+            .last()
+            .and_then(|e| e.as_ref().ok())
+            .map(|e| e.version);
+        let mut response = axum::Json(Changed::from(outcome)).into_response();
+        if let Some(version) = version {
+            response.headers_mut().insert(header::ETAG, tag(version));
+        }
+        if let Some(location) = new {
+            *response.status_mut() = StatusCode::CREATED;
+            if let Ok(value) = HeaderValue::from_str(&location) {
+                response.headers_mut().insert(header::LOCATION, value);
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// What came of a change.
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
+struct Changed {
+    /// The transaction, for `/changes/{revision}`: how far it has come at the nodes.
+    revision: u64,
+    /// Whether it is the answer to an earlier request with the same Idempotency-Key.
+    repeated: bool,
+    /// What was done, one by one.
+    effects: Vec<Done>,
+    /// What would change at the nodes, with `dry_run`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plans: Vec<PlanOf>,
+}
+
+/// What became of one change: what was done, or why it was refused.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct Done {
+    /// The thing, what became of it (`effect`), and its version.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    effect: Option<Effect>,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Box<Problem>>,
+}
+
+/// What would change at the nodes that have these policies.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct PlanOf {
+    /// The policies.
+    policies: Vec<String>,
+    /// How many nodes these are.
+    nodes: usize,
+    /// What would change, in words.
+    text: String,
+}
+
+impl From<Outcome> for Changed {
+    fn from(outcome: Outcome) -> Self {
+        let plan = |plan: crate::core::ProfilePlan| PlanOf {
+            policies: plan.policies.iter().map(ToString::to_string).collect(),
+            nodes: plan.nodes,
+            text: plan.plan.to_string(),
+        };
+        Self {
+            revision: outcome.revision.0,
+            repeated: outcome.repeated,
+            effects: outcome.effects.into_iter().map(Done::from).collect(),
+            plans: outcome.plans.into_iter().map(plan).collect(),
+        }
+    }
+}
+
+impl From<Result<Effect, CommandError>> for Done {
+    fn from(result: Result<Effect, CommandError>) -> Self {
+        match result {
+            Ok(effect) => Self {
+                effect: Some(effect),
+                error: None,
+            },
+            Err(error) => Self::refused(error.into()),
+        }
+    }
+}
+
+impl Done {
+    fn refused(problem: Problem) -> Self {
+        Self {
+            effect: None,
+            error: Some(Box::new(problem)),
+        }
+    }
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> Document {
+    routes::all().split_for_parts().1
+}
+
+/// The whole API.
+pub fn router(app: App) -> Router {
+    let (router, document) = routes::all().split_for_parts();
+    let text: Arc<str> = document.to_json().unwrap_or_default().into();
+    router
+        .layer(axum::Extension(routes::meta::DocumentText(text)))
+        .route_layer(from_fn_with_state(app.clone(), access::guard))
+        .layer(DefaultBodyLimit::disable())
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "this is not done here",
+            )
+        })
+        .fallback(async || Problem::not_found("").mend("GET /api/v1/openapi.json names all paths"))
+        .layer(from_fn_with_state(app.clone(), layers::bound))
+        .layer(from_fn_with_state(app.clone(), layers::headers))
+        .layer(from_fn(layers::named))
+        .with_state(app)
+}
+
+/// An ETag.
+fn tag(version: u64) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// A thing with its version, or 304 if the caller has it.
+fn tagged(headers: &HeaderMap, version: u64, body: impl Serialize) -> Response {
+    let mut response = if extract::not_modified(headers, version) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        axum::Json(body).into_response()
+    };
+    response.headers_mut().insert(header::ETAG, tag(version));
+    response
+}
+
+tokio::task_local! {
+    static REQUEST: String;
+}
+
+/// The name of the request that is being answered.
+fn request_id() -> String {
+    REQUEST.try_with(Clone::clone).unwrap_or_default()
+}
+
+/// Where a connection comes from; put into each request by [`serve()`].
+#[derive(Debug, Clone, Copy)]
+struct Peer(IpAddr);
+
+fn peer(request: &Extensions) -> IpAddr {
+    let peer = request.get::<Peer>();
+    peer.map_or(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), |peer| peer.0)
+}
