@@ -268,4 +268,3 @@ pub(super) fn patch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
         Some(value) => Patch::Set(value),
     })
 }
-

@@ -21,6 +21,7 @@ use crate::auth::{self, Actor, Auth, FirstAdmin, Role, Signer};
 use crate::config::Config;
 use crate::core::Core;
 use crate::fleet::{self, Fleet};
+use crate::http;
 use crate::store::{Store, backup};
 use crate::{keep, open};
 
@@ -44,6 +45,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::operation)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::operation)?;
     let listener = bind("nodes.listen", &config.nodes.listen).await?;
+    let api = bind("api.listen", &config.api.listen).await?;
 
     let store = open::store(config).await?;
     if let Some(reason) = backup::unfinished(&*store)
@@ -77,6 +79,16 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         ),
         stopping,
     ));
+    // TLS and what is known of sessions come with the rest of the wiring.
+    let app = http::App::new(
+        core.clone(),
+        auth.clone(),
+        joining.clone(),
+        Arc::new(http::NoFleet),
+        None,
+        http::Options::default(),
+    );
+    let answering = tokio::spawn(http::serve(api, app, None, std::future::pending()));
     let upkeep = tokio::spawn(housekeeping::run(housekeeping::Kept {
         store,
         core,
@@ -95,6 +107,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     log::info!("{signal}: stopping; nodes go on by themselves");
     notify::stopping();
     upkeep.abort();
+    answering.abort();
     nodes.drain(DRAIN.0, DRAIN.1).await;
     // An error means that the server is gone already.
     let _ = stop.send(true);
