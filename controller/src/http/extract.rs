@@ -268,3 +268,4 @@ pub(super) fn patch<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
         Some(value) => Patch::Set(value),
     })
 }
+
