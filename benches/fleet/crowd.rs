@@ -214,7 +214,7 @@ fn heartbeat() -> Heartbeat {
         id: rule(n).0,
         matched: Some(api::Rate {
             packets: rule(n).1,
-            bytes: 100.0 * rule(n).1,
+            bits: 800.0 * rule(n).1,
         }),
         dropped: rule(n).1,
         ..api::RuleRates::default()
