@@ -101,6 +101,11 @@ mutations: ## break the code in one place at a time and see a test fail for it (
 bench: setup ## the datapath benchmark (root; BENCH_ARGS="...")
 	$(CARGO) bench -p xdpgate --bench datapath -- $(BENCH_ARGS)
 
+NODES ?= 10000
+.PHONY: bench-fleet
+bench-fleet: setup ## a controller with simulated nodes: memory, latency, storms (NODES=10000; BENCH_ARGS="...")
+	$(CARGO) bench -p xdpgate-controller --bench fleet -- --nodes $(NODES) $(BENCH_ARGS)
+
 .PHONY: deb
 deb: man completions ## the Debian package, in target/debian (needs cargo-deb; PROFILE=dev)
 	@$(CARGO) deb --version >/dev/null 2>&1 || \

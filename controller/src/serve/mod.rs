@@ -91,6 +91,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         Arc::new(nodes.clone()),
         rollout::Config::new(me.clone()),
     );
+    let looks = looking.looks();
     let looking = tokio::spawn(looking.run());
     let feeds = Feeds::new(
         core.clone(),
@@ -112,6 +113,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         },
     )
     .with_feeds(feeds);
+    app.watch_rollouts(looks);
     let answering = tokio::spawn(http::serve(api, app, tls, stopped(stopping)));
     let upkeep = tokio::spawn(housekeeping::run(housekeeping::Kept {
         store,
