@@ -10,6 +10,8 @@ KERNELS ?=
 # What build, deb and test-deb are made with.
 PROFILE ?= release
 BUILT := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# With the tests, so that features are as they have them, and what they built is not built again.
+WITH_TESTS := $(if $(filter dev,$(PROFILE)),--tests)
 LOAD_SECONDS ?= 60
 BENCH_ARGS ?=
 FUZZ_TARGETS ?= policy_yaml compile_vs_oracle image_reader frames requests
@@ -33,7 +35,7 @@ setup: ## install what is missing: compiler, headers, protoc, ...
 
 .PHONY: build
 build: setup ## the release binaries, in target/release (PROFILE=dev: target/debug)
-	$(CARGO) build --profile $(PROFILE) --workspace --bins
+	$(CARGO) build --profile $(PROFILE) --workspace --bins $(WITH_TESTS)
 
 .PHONY: demo
 demo: build ## the firewall at work between network namespaces (root)

@@ -792,7 +792,14 @@ fn a_call_that_is_given_up_is_audited() {
                 tokio::spawn(async move { client.apply_policy(request).await })
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // On a busy machine it takes its time until they are there: the first answer says so.
+        let first = async {
+            while !asked.iter().any(|asked| asked.is_finished()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(20), first).await;
+        in_time.expect("an answer");
         for asked in asked {
             asked.abort();
         }
