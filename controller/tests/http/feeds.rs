@@ -40,7 +40,8 @@ async fn r117_feeds_are_made_seen_and_deleted() {
 
     let mut unknown = content.clone();
     unknown["evry"] = json!(60);
-    api.put("/feeds/bad", unknown).await.is(400);
+    let problem = api.put("/feeds/bad", unknown).await.refused(422, "invalid");
+    assert_eq!(problem["field"], "evry");
     let inside = json!({"source": {"kind": "url", "urls": ["https://169.254.169.254/latest"]}});
     let problem = api.put("/feeds/bad", inside).await;
     assert!(problem.text.contains("source.urls[0]"), "{}", problem.text);
