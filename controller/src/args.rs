@@ -7,12 +7,16 @@ use serde_json::Value;
 use xdpgate_service::config::{Configuration, Loaded, Override, Problem, environment, load};
 use xdpgate_service::logging::{Format, Level};
 
+use crate::client::{ClientCommand, Remote};
 use crate::config::Config;
 
 /// One desired state for a fleet of xdpgate nodes.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "xdpgate-controller", version, after_help = HELP)]
 pub struct Cli {
+    /// Which controller client commands ask.
+    #[command(flatten)]
+    pub remote: Remote,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -36,6 +40,9 @@ pub enum Command {
     /// Fill an empty store from such a file
     #[command(after_help = RESTORE_HELP)]
     Restore(Backup),
+    /// What asks a controller.
+    #[command(flatten)]
+    Client(ClientCommand),
 }
 
 /// What is printed of the configuration.
@@ -108,11 +115,12 @@ impl Args {
     /// # Errors
     /// All that is wrong.
     pub fn load(&self) -> Result<Loaded<Config>, Vec<Problem>> {
-        load(
-            self.config.as_deref(),
-            &environment::<Config>(),
-            &self.overrides(),
-        )
+        // These are of the client commands of the same program.
+        let client = ["SERVER", "TOKEN", "TOKEN_FILE", "CA"];
+        let client = client.map(|name| format!("{}{name}", Config::PREFIX));
+        let mut environment = environment::<Config>();
+        environment.retain(|(name, _)| !client.contains(name));
+        load(self.config.as_deref(), &environment, &self.overrides())
     }
 
     fn overrides(&self) -> Vec<Override> {
@@ -152,7 +160,14 @@ impl Args {
 
 const HELP: &str = "\
 Begin with `xdpgate-controller serve`: it makes a SQLite file, an authority for certificates and a first user,
-and says how to log in. docs/fleet.md tells the whole.";
+and says how to log in. `login` keeps a token, and then the other commands ask the controller: docs/controller-cli.md.
+Exit codes: 0 done, 1 it did not work (`diff`: they differ), 2 wrong use or bad input.
+
+Examples:
+  xdpgate-controller serve
+  xdpgate-controller login
+  xdpgate-controller policy apply web web.yaml --plan
+  xdpgate-controller apply -f fleet/ --diff";
 
 const SERVE_HELP: &str = "\
 For each key of the file counts, the first that has it: flags, the environment (XDPGATE_CONTROLLER_ and the key,

@@ -30,6 +30,7 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => keep::restore(&args),
         Command::Check(args) => commands::check(&args),
         Command::Config(command) => commands::config(&command),
+        Command::Client(command) => client::run(&cli.remote, &command),
     });
     match done {
         Ok(Ok(())) => ExitCode::SUCCESS,

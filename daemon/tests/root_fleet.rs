@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::controller::{ADDRESS, Fleets};
 use common::fleet_scene::{BAD, CLOSED, Scene, in_force, policy, wait_in_force};
-use common::{altered, is_root, wait_for, wait_up_to};
+use common::scrape::Scrape;
+use common::{altered, is_root, text, wait_for, wait_up_to};
 use nix::sys::signal::Signal;
 use xdpgate_api::fleet::v1::from_controller::Message as Said;
 use xdpgate_api::fleet::v1::result::Reason;
@@ -335,4 +336,47 @@ fn a_controller_that_is_not_of_the_token_is_told_nothing() {
     });
     assert!(problem.contains("joining"), "{problem}");
     assert!(token.exists() && other.book().joined.is_empty());
+}
+
+/// What docs/monitoring.md says of a fleet is exported.
+#[test]
+fn r130_the_metrics_of_a_fleet_are_those_of_the_page() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let socket = scene.scratch.path("metrics.sock");
+    let metrics = format!("[metrics]\nlisten = 'unix:{}'", text(&socket));
+    let (_controller, _daemon) = scene.member(&metrics);
+    scene.fleet.send(5, &policy(BAD), Mode::Enforce);
+    scene.fleet.applied();
+    scene.fleet.send(4, &policy(BAD), Mode::Enforce);
+    scene.fleet.refused(Reason::Stale);
+    let told = Scrape::of(&socket);
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/monitoring.md");
+    let page = fs::read_to_string(page).expect("a page");
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("- `xdpgate_fleet_"));
+    let rows: Vec<(String, &str)> = rows
+        .filter_map(|row| row.split_once("` ("))
+        .map(|(name, rest)| (format!("xdpgate_fleet_{name}"), rest))
+        .collect();
+    let types = told.types();
+    let exported = types
+        .keys()
+        .filter(|name| name.starts_with("xdpgate_fleet_"));
+    assert_eq!(exported.count(), rows.len());
+    for (name, rest) in rows {
+        assert!(rest.starts_with(types[&name].as_str()), "{name}: {rest}");
+    }
+    for line in ["{outcome=\"applied\"} 1", "{outcome=\"stale\"} 1"] {
+        let line = format!("xdpgate_fleet_states_total{line}");
+        assert!(told.text.contains(&line), "no {line} in {}", told.text);
+    }
+    assert!(
+        told.text.contains("xdpgate_fleet_connected 1"),
+        "{}",
+        told.text
+    );
 }

@@ -3,11 +3,13 @@
 
 mod api;
 mod authority;
+mod feeds;
 mod nodes;
 mod store;
 
 pub use api::Api;
 pub use authority::Authority;
+pub use feeds::{Feeds, Kubernetes};
 pub use nodes::Nodes;
 pub use store::{Etcd, Store};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub nodes: Nodes,
     /// The embedded certificate authority of nodes and controllers.
     pub authority: Authority,
+    /// What feeds may read: address lists that are made over the API.
+    pub feeds: Feeds,
     /// What is logged on stderr, and in which form.
     pub log: Log,
 }
@@ -51,6 +55,7 @@ impl Default for Config {
             api: Api::default(),
             nodes: Nodes::default(),
             authority: Authority::default(),
+            feeds: Feeds::default(),
             log: Log::default(),
         }
     }
@@ -70,6 +75,7 @@ impl Configuration for Config {
         invalid.extend(self.api.invalid());
         invalid.extend(self.nodes.invalid());
         invalid.extend(self.authority.invalid());
+        invalid.extend(self.feeds.invalid());
         invalid
     }
 }

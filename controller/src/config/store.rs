@@ -104,7 +104,7 @@ impl Store {
 }
 
 /// In the clear only on this host: whoever reads the store reads the keys of the fleet.
-fn endpoint_is_safe(endpoint: &str) -> Result<(), String> {
+pub(super) fn endpoint_is_safe(endpoint: &str) -> Result<(), String> {
     let url: axum::http::Uri = endpoint
         .parse()
         .map_err(|e| format!("{endpoint:?} is no URL: {e}"))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
@@ -17,8 +17,7 @@ use super::contents::{save_entries, save_rules};
 use super::draft::{Drafted, Ground, draft};
 use super::profile::Profile;
 use super::records::{
-    DONE, Done, Kind, MODE, ModeRecord, PolicyRecord, SEQUENCE, SetRecord, decode, done_key,
-    encode, key,
+    Done, Kind, MODE, ModeRecord, PolicyRecord, SEQUENCE, SetRecord, decode, done_key, encode, key,
 };
 use super::{
     Actor, Command, CommandError, Core, Effect, ErrorKind, Options, Outcome, ProfilePlan, View,
@@ -26,7 +25,7 @@ use super::{
 };
 use crate::content::ContentError;
 use crate::domain::{Name, Touch};
-use crate::store::{CommitError, Key, MAX_OPERATIONS, Revision, Transaction};
+use crate::store::{CommitError, Key, Revision, Transaction};
 
 /// The most commands that are made together.
 pub const MAX_COMMANDS: usize = 1000;
@@ -34,8 +33,6 @@ pub const MAX_COMMANDS: usize = 1000;
 const ATTEMPTS: u32 = 24;
 /// How long the view may take to see a transaction.
 const CATCH_UP: Duration = Duration::from_secs(10);
-/// How long the answer to a request with an idempotency key is known.
-const ANSWERS_LAST: SignedDuration = SignedDuration::from_hours(24);
 /// How many words an audit entry and a version have.
 const WORDS: usize = 20;
 /// The longest idempotency key and reason, in bytes.
@@ -132,47 +129,6 @@ impl Core {
         }
         let reason = "others change what this change is about all the time";
         Err(CommandError::new(ErrorKind::Conflict, "", reason).mend("try it again"))
-    }
-
-    /// Deletes the answers to requests with idempotency keys that are older than a day. Returns how many; to be called now
-    /// and then.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn forget_answers(&self, now: Timestamp) -> Result<usize, CommandError> {
-        let mut after: Option<Key> = None;
-        let mut forgotten = 0;
-        loop {
-            let page = self
-                .0
-                .store
-                .list(DONE, after.as_ref(), MAX_OPERATIONS / 2, None)
-                .await?;
-            after = page.records.last().map(|(key, _)| key.clone());
-            let mut transaction = Transaction::default();
-            for (key, record) in page.records {
-                let done: Result<Done, _> = decode(&record.value);
-                let old = |done: Done| now.duration_since(done.at) >= ANSWERS_LAST;
-                if done.is_ok_and(old) {
-                    transaction
-                        .expect
-                        .push((key.clone(), Some(record.revision)));
-                    transaction.write.push((key, None));
-                }
-            }
-            let count = transaction.write.len();
-            if count > 0 {
-                match self.0.store.commit(transaction).await {
-                    Ok(_) => forgotten += count,
-                    // Another controller does the same.
-                    Err(CommitError::Conflict(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if !page.more {
-                return Ok(forgotten);
-            }
-        }
     }
 
     /// The answer of an earlier request with the same idempotency key.

@@ -1,5 +1,6 @@
 //! What the fleet shall have: commands that change it, and a view of it that follows the store.
 
+mod answers;
 pub mod audit;
 mod command;
 mod contents;

@@ -121,26 +121,7 @@ pub fn judge(new: &AddressSet, before: Option<u64>, limits: &Limits) -> Result<(
         let most = limits.max_entries;
         return Err(Refusal::TooMany { found, most });
     }
-    if let Some(before) = before.filter(|before| *before > 0) {
-        let kept = u64::from(100 - limits.max_shrink_percent.min(100));
-        if found.saturating_mul(100) < before.saturating_mul(kept) {
-            let percent = limits.max_shrink_percent;
-            return Err(Refusal::Shrank {
-                before,
-                found,
-                percent,
-            });
-        }
-        let most = 100 + u64::from(limits.max_growth_percent);
-        if found >= SMALL && found.saturating_mul(100) > before.saturating_mul(most) {
-            let percent = limits.max_growth_percent;
-            return Err(Refusal::Grew {
-                before,
-                found,
-                percent,
-            });
-        }
-    }
+    // What is wrong whatever the set has comes first: it cannot be accepted by hand.
     let protected: Vec<Prefix> = limits
         .protect
         .iter()
@@ -158,6 +139,26 @@ pub fn judge(new: &AddressSet, before: Option<u64>, limits: &Limits) -> Result<(
             return Err(Refusal::Protected {
                 entry,
                 protected: *protected,
+            });
+        }
+    }
+    if let Some(before) = before.filter(|before| *before > 0) {
+        let kept = u64::from(100 - limits.max_shrink_percent.min(100));
+        if found.saturating_mul(100) < before.saturating_mul(kept) {
+            let percent = limits.max_shrink_percent;
+            return Err(Refusal::Shrank {
+                before,
+                found,
+                percent,
+            });
+        }
+        let most = 100 + u64::from(limits.max_growth_percent);
+        if found >= SMALL && found.saturating_mul(100) > before.saturating_mul(most) {
+            let percent = limits.max_growth_percent;
+            return Err(Refusal::Grew {
+                before,
+                found,
+                percent,
             });
         }
     }

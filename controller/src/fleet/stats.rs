@@ -231,7 +231,7 @@ impl Inner {
         (State::of(&facts), facts.is_authoritative())
     }
 
-    fn status(&self, known: &Node, target: &Target) -> NodeStatus {
+    pub(super) fn status(&self, known: &Node, target: &Target) -> NodeStatus {
         let node = known.lock();
         let now = Instant::now();
         let demands = &self.config.health;

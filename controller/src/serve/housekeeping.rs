@@ -45,6 +45,7 @@ pub(super) async fn run(kept: Kept) {
         }
         told("sessions", kept.auth.sweep(now).await);
         told("join tokens", kept.joining.sweep(now).await);
+        told("answers to requests", kept.core.forget_answers(now).await);
         let revision = kept.core.view().revision();
         if let Some(before) = history.seen(revision, Instant::now()) {
             told("history of the store", kept.store.compact(before).await);

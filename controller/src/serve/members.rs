@@ -63,7 +63,7 @@ impl Members for Joins {
     async fn renew(&self, node: &NodeId, request: RenewRequest) -> Result<RenewResponse, Status> {
         let renewed = self
             .0
-            .renew(node.as_str(), "", &request.csr, "node", Timestamp::now());
+            .renew(node.as_str(), &request.csr, "node", Timestamp::now());
         renewed.await.map_err(|error| status(&error))
     }
 }

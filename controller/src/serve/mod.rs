@@ -3,6 +3,8 @@
 mod housekeeping;
 mod members;
 mod nodes;
+mod seen;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +22,12 @@ use crate::auth::join::Joining;
 use crate::auth::{self, Actor, Auth, FirstAdmin, Role, Signer};
 use crate::config::Config;
 use crate::core::Core;
+use crate::domain::Name;
+use crate::feed::Feeds;
 use crate::fleet::{self, Fleet};
+use crate::http::{self, App};
 use crate::store::{Store, backup};
-use crate::{keep, open};
+use crate::{keep, open, rollout};
 
 /// How long nodes have to be told, one after the other, that the controller stops, and then to go.
 const DRAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
@@ -44,6 +49,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::operation)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::operation)?;
     let listener = bind("nodes.listen", &config.nodes.listen).await?;
+    let api = bind("api.listen", &config.api.listen).await?;
 
     let store = open::store(config).await?;
     if let Some(reason) = backup::unfinished(&*store)
@@ -58,8 +64,12 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let auth = Auth::new(Arc::clone(&store), auth::Options::default());
     first_admin(&auth).await?;
 
-    let certificate = ServerCertificate::new(authority.clone(), names(config), Timestamp::now())
-        .map_err(|e| Failure::input("nodes.advertise", e))?;
+    let certificate = ServerCertificate::new(
+        authority.clone(),
+        hosts(&config.nodes.advertised()),
+        Timestamp::now(),
+    )
+    .map_err(|e| Failure::input("nodes.advertise", e))?;
     let certificate = Arc::new(certificate);
     let joining = Joining::new(core.clone(), authority.clone(), signer.clone());
     let nodes = fleet(config, &core, signer).await;
@@ -75,8 +85,35 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             Arc::new(members::Valid(joining.clone())),
             Arc::new(members::Joins(joining.clone())),
         ),
-        stopping,
+        stopping.clone(),
     ));
+    let me = own_name(config)?;
+    let looking = rollout::Executor::new(
+        core.clone(),
+        Arc::new(nodes.clone()),
+        rollout::Config::new(me.clone()),
+    );
+    let looking = tokio::spawn(looking.run());
+    let feeds = Feeds::new(
+        core.clone(),
+        config.feeds.settings(|name| std::env::var(name).ok()),
+        me.as_str(),
+    );
+    let feeds = feeds.map_err(|e| Failure::input("feeds", e))?;
+    let feeding = tokio::spawn(feeds.run());
+    let tls = tls::of_api(config, &authority)?;
+    let app = App::new(
+        core.clone(),
+        auth.clone(),
+        joining.clone(),
+        Arc::new(seen::Seen(nodes.clone())),
+        None,
+        http::Options {
+            tls: tls.is_some(),
+            ..http::Options::default()
+        },
+    );
+    let answering = tokio::spawn(http::serve(api, app, tls, stopped(stopping)));
     let upkeep = tokio::spawn(housekeeping::run(housekeeping::Kept {
         store,
         core,
@@ -85,7 +122,11 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         auth,
         joining,
     }));
-    log::info!("nodes are served at {}", config.nodes.listen);
+    log::info!(
+        "the API is served at {}, nodes at {}",
+        config.api.listen,
+        config.nodes.listen
+    );
     notify::ready("serving");
 
     let signal = tokio::select! {
@@ -94,15 +135,29 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     log::info!("{signal}: stopping; nodes go on by themselves");
     notify::stopping();
-    upkeep.abort();
+    for task in [upkeep, looking, feeding] {
+        task.abort();
+    }
     nodes.drain(DRAIN.0, DRAIN.1).await;
     // An error means that the server is gone already.
     let _ = stop.send(true);
-    match serving.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::operation(format!("serving nodes: {error}"))),
-        Err(error) => Err(Failure::operation(error)),
-    }
+    let answered = answering.await.map_err(Failure::operation)?;
+    answered.map_err(|e| Failure::operation(format!("serving the API: {e}")))?;
+    let served = serving.await.map_err(Failure::operation)?;
+    served.map_err(|e| Failure::operation(format!("serving nodes: {e}")))
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that whoever could say it is gone.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// The name of this controller among others: the same after a restart.
+fn own_name(config: &Config) -> Result<Name, Failure> {
+    let named = config.nodes.advertised().first().cloned();
+    let named = named.unwrap_or_default().replace([':', '[', ']'], "-");
+    let named = named.trim_matches('-');
+    Name::new(named).map_err(|e| Failure::input("nodes.advertise", e))
 }
 
 async fn bind(key: &str, address: &str) -> Result<TcpListener, Failure> {
@@ -159,11 +214,9 @@ async fn fleet(config: &Config, core: &Core, signer: Option<Signer>) -> Fleet {
     Fleet::start(options, fleet::targets(core).await, signer)
 }
 
-/// Hosts and addresses by which nodes dial, without ports.
-fn names(config: &Config) -> Vec<String> {
-    let mut names: Vec<String> = config
-        .nodes
-        .advertised()
+/// The hosts and addresses of `HOST:PORT`, for a certificate.
+fn hosts(named: &[String]) -> Vec<String> {
+    let mut hosts: Vec<String> = named
         .iter()
         .map(|named| {
             let host = named
@@ -174,9 +227,9 @@ fn names(config: &Config) -> Vec<String> {
                 .to_owned()
         })
         .collect();
-    names.sort();
-    names.dedup();
-    names
+    hosts.sort();
+    hosts.dedup();
+    hosts
 }
 
 /// Says once how to log in for the first time: on stdout, not in the log, which others may read.

@@ -7,6 +7,7 @@
 )]
 
 pub mod conformance;
+pub mod controller;
 pub mod core;
 pub mod etcd;
 pub mod rollout;

@@ -1,10 +1,12 @@
 //! What the servers of xdpgate share, `xdpgated` and `xdpgate-controller`: configuration, command line,
-//! failures, the log, and what the service manager is told. Not for others: it changes as they do.
+//! failures, tables, durations, the log, and what the service manager is told. Not for others: it changes as they do.
 
 pub mod config;
+pub mod duration;
 mod failure;
 pub mod logging;
 pub mod notify;
+pub mod table;
 mod usage;
 
 pub use failure::Failure;

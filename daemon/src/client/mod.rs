@@ -29,11 +29,12 @@ mod rules;
 mod sets;
 mod shell;
 mod status;
-mod table;
 mod top;
 mod units;
 
 use std::process::ExitCode;
+
+use xdpgate_service::table;
 
 use crate::Failure;
 use crate::libbpf;

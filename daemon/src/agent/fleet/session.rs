@@ -209,6 +209,7 @@ impl Worker {
                 Ok(()) => self.node.status.applied(state.as_ref()),
                 Err(refusal) => self.node.status.refused(state.as_ref(), refusal),
             }
+            self.node.status.tell(&self.target.held());
             let message = outcome(state, done, started.elapsed());
             if self.out.send(message).await.is_err() {
                 return;

@@ -5,11 +5,12 @@ use std::fmt;
 use anstyle::Style;
 use unicode_width::UnicodeWidthStr;
 
-use super::out::HEAD;
+/// Headings.
+const HEAD: Style = Style::new().bold();
 
 /// A table; printed with two spaces between columns and no trailing ones.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table {
     columns: Vec<Align>,
     headings: Vec<String>,
     rows: Vec<Vec<Cell>>,
@@ -17,21 +18,23 @@ pub(super) struct Table {
 
 /// To which side a column aligns: numbers to the right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub enum Align {
+    /// As text does.
     Left,
+    /// As numbers do.
     Right,
 }
 
 /// A cell, with the style of its text.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub struct Cell {
     text: String,
     style: Style,
 }
 
 impl Cell {
     /// A cell in a style.
-    pub(super) fn styled(style: Style, text: impl Into<String>) -> Self {
+    pub fn styled(style: Style, text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
             style,
@@ -53,7 +56,7 @@ impl From<&str> for Cell {
 
 impl Table {
     /// A table with these headings.
-    pub(super) fn new(headings: &[(&str, Align)]) -> Self {
+    pub fn new(headings: &[(&str, Align)]) -> Self {
         Self {
             columns: headings.iter().map(|(_, align)| *align).collect(),
             headings: headings
@@ -65,13 +68,18 @@ impl Table {
     }
 
     /// Adds a row, of as many cells as there are headings.
-    pub(super) fn row<C: Into<Cell>, const N: usize>(&mut self, cells: [C; N]) {
-        debug_assert_eq!(N, self.columns.len());
-        self.rows.push(cells.map(Into::into).into());
+    pub fn row<C: Into<Cell>, const N: usize>(&mut self, cells: [C; N]) {
+        self.row_of(cells.map(Into::into).into());
+    }
+
+    /// Likewise, where their number is known only at run time.
+    pub fn row_of(&mut self, cells: Vec<Cell>) {
+        debug_assert_eq!(cells.len(), self.columns.len());
+        self.rows.push(cells);
     }
 
     /// Whether it has no rows.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 }
