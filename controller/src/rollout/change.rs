@@ -230,6 +230,9 @@ impl Rollout {
     }
 }
 
-fn short(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+/// A text of a length that a record may have.
+pub(super) fn short(text: &str) -> String {
+    let fits = |end: &usize| *end <= MAX_TEXT && text.is_char_boundary(*end);
+    let end = (0..=text.len().min(MAX_TEXT)).rev().find(fits);
+    text[..end.unwrap_or(0)].to_owned()
 }

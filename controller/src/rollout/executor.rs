@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::change::short;
 use super::status::{Status, Statuses, Times, Together};
 use super::tracker::{Glance, Observer, Tracker};
 use super::{Change, Observed, Rollout, State, Step, step};
@@ -330,7 +331,7 @@ async fn make(
         }
         _ => String::new(),
     };
-    let why = why[..why.floor_char_boundary(500)].to_owned();
+    let why = short(&why);
     let options = Options {
         expect: Some(rollout.version),
         why: why.clone(),

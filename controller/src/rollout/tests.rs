@@ -87,7 +87,8 @@ fn r120_stages_come_one_after_the_other_and_not_before_their_time() {
 #[test]
 fn r120_each_gate_rolls_back_and_says_why() {
     let rollout = rollout();
-    let cases: [(&str, fn(&mut Observed, Seen)); 4] = [
+    type Set = fn(&mut Observed, Seen);
+    let cases: [(&str, Set); 4] = [
         ("max_refused", |o, s| o.refused = s),
         ("max_lost", |o, s| o.lost = s),
         ("max_unhealthy", |o, s| o.unhealthy = s),

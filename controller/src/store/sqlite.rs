@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::backup::Backup;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::watch;
@@ -120,9 +120,10 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), OpenError> {
     let mut target = Connection::open(to).map_err(failed)?;
     let copying = Backup::new(&source, &mut target).map_err(failed)?;
     // All at once: a copy in steps begins anew whenever something is written.
-    copying
-        .run_to_completion(-1, Duration::ZERO, None)
-        .map_err(failed)
+    match copying.step(-1).map_err(failed)? {
+        StepResult::Done => Ok(()),
+        _ => Err(OpenError::InUse(from.to_owned())),
+    }
 }
 
 impl Reads {
