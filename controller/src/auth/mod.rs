@@ -1,7 +1,7 @@
 //! Who may: users with passwords and sessions, API tokens, and the certificates of nodes.
 //!
 //! Secrets are made at random, told once to whom they are for, and kept as digests (passwords: argon2id). What is
-//! written is written straight to the [`Store`](crate::store::Store), with an audit entry in the same transaction; and
+//! written is written straight to the [`Store`], with an audit entry in the same transaction; and
 //! each call is judged by what the store says then, so that what is revoked is dead at once, on every controller.
 //!
 //! | key | value |

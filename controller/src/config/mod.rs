@@ -31,7 +31,7 @@ use xdpgate_service::logging::Log;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the controller keeps what is its own: the SQLite file, unless [store] says otherwise.
+    /// Where the controller keeps what is its own: the SQLite file, unless `[store]` says otherwise.
     pub state_dir: PathBuf,
     /// Where it is kept what all controllers know.
     pub store: Store,

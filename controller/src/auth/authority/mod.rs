@@ -261,7 +261,7 @@ impl Authority {
     }
 
     /// A certificate for a node, of a signing request of which only the public key is taken. Nothing is stored:
-    /// the caller [remembers](remember) it in its own transaction.
+    /// the caller remembers it in its own transaction.
     ///
     /// # Errors
     /// [`AuthError::Invalid`] names `csr`.
