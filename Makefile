@@ -38,8 +38,9 @@ build: setup ## the release binaries, in target/release (PROFILE=dev: target/deb
 	$(CARGO) build --profile $(PROFILE) --workspace --bins $(WITH_TESTS)
 
 .PHONY: demo
-demo: build ## the firewall at work between network namespaces (root)
+demo: build ## the firewall at work between network namespaces, then a fleet of three nodes (root)
 	@scripts/demo
+	@scripts/demo-fleet
 
 .PHONY: test
 test: setup ## all tests; those that need root are skipped without it
