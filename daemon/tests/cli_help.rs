@@ -78,7 +78,9 @@ fn complete(words: &[&str]) -> String {
         words.len() - 1,
         words.last().expect("a word"),
     );
-    run("bash", ["-c", &asked]).ok()
+    // The script is longer than an argument may be.
+    let scratch = Scratch::new();
+    run("bash", [scratch.file("asked", asked)]).ok()
 }
 
 #[test]

@@ -10,6 +10,9 @@ use crate::Failure;
 
 /// What is asked of the fleet.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  xdpgate fleet status")]
 pub(super) enum Fleet {
     /// Show the controller, the last state, and what is wrong
     #[command(after_help = "\

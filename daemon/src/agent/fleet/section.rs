@@ -24,9 +24,10 @@ pub(in crate::agent) struct Fleet {
     /// servers, and then the addresses that a name had last are used.
     pub controllers: Vec<String>,
     /// What lets the node into the fleet, once: see token_file, which is better, since it can be removed.
-    #[schemars(example = &"xgj1.3f2a.SECRET.DIGEST")]
+    #[schemars(example = &"xgj1.3f2a.c2VjcmV0.47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU")]
     pub token: Option<String>,
-    /// A file with such a token; only its owner may read it. It is removed when the node has joined.
+    /// A file with such a token; only its owner may read it. It is removed when the node has joined. It counts
+    /// before token.
     #[schemars(example = &"/etc/xdpgate/join-token")]
     pub token_file: Option<PathBuf>,
     /// What the node calls itself at joining. Default: the name of the host.
@@ -36,9 +37,9 @@ pub(in crate::agent) struct Fleet {
     pub labels: Vec<String>,
     /// The public key (ed25519, base64) by which the fleet signs what nodes shall have. With it, what has
     /// not its signature is refused. Default: the key that came at joining, if one did.
-    #[schemars(example = &"base64")]
+    #[schemars(example = &"11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=")]
     pub trusted_key: Option<String>,
-    /// A file with that key.
+    /// A file with that key, which counts before trusted_key.
     #[schemars(example = &"/etc/xdpgate/fleet.pub")]
     pub trusted_key_file: Option<PathBuf>,
     /// What becomes of changes of the policy that somebody makes at the node itself.
@@ -145,22 +146,6 @@ impl Fleet {
         let controllers = controllers
             .collect::<Result<Vec<_>, _>>()
             .map_err(|reason| of("controllers", &reason))?;
-        for (one, other, both) in [
-            (
-                "token",
-                "token_file",
-                self.token.is_some() && self.token_file.is_some(),
-            ),
-            (
-                "trusted_key",
-                "trusted_key_file",
-                self.trusted_key.is_some() && self.trusted_key_file.is_some(),
-            ),
-        ] {
-            if both {
-                return Err(of(one, &format!("fleet.{other} is set too: leave one out")));
-            }
-        }
         let token = self.token.as_deref().map(JoinToken::parse).transpose();
         let trusted = self.trusted_key.as_deref();
         let (first, most) = (self.reconnect_first_seconds, self.reconnect_most_seconds);
@@ -265,11 +250,6 @@ mod tests {
             ("labels = ['prod']", "fleet.labels", "KEY=VALUE"),
             ("labels = ['a=1', 'a=2']", "fleet.labels", "leave one out"),
             ("token = 'xgj2.a.b.c'", "fleet.token", "xgj1."),
-            (
-                "token = 'a'\ntoken_file = 'b'",
-                "fleet.token",
-                "leave one out",
-            ),
             ("trusted_key = 'AAAA'", "fleet.trusted_key", "32 bytes"),
             (
                 "trusted_key_file = '/nowhere'",
