@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 use xdpgate_service::config::{Configuration, Loaded, Override, Problem, environment, load};
-use xdpgate_service::logging::{Format, Level};
+use xdpgate_service::logging;
 
 use crate::client::{ClientCommand, Remote};
 use crate::config::Config;
@@ -88,25 +88,9 @@ pub struct Args {
     /// A member of an etcd cluster, in place of a SQLite file; repeat it for more
     #[arg(long, value_name = "URL")]
     pub etcd: Vec<String>,
-    /// What to log on stderr: off, error, warn, info, debug or trace; RUST_LOG says it in more detail
-    /// [default: info]
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        value_enum,
-        ignore_case = true,
-        hide_possible_values = true
-    )]
-    pub log_level: Option<Level>,
-    /// The form of the log: text, or json with one object on each line [default: text]
-    #[arg(
-        long,
-        value_name = "FORM",
-        value_enum,
-        ignore_case = true,
-        hide_possible_values = true
-    )]
-    pub log_format: Option<Format>,
+    /// How it logs.
+    #[command(flatten)]
+    pub log: logging::Flags,
 }
 
 impl Args {
@@ -138,23 +122,8 @@ impl Args {
             ("--nodes-listen", "nodes.listen", text(&self.nodes_listen)),
             ("--advertise", "nodes.advertise", list(&self.advertise)),
             ("--etcd", "store.etcd.endpoints", list(&self.etcd)),
-            (
-                "--log-level",
-                "log.level",
-                self.log_level.map(|level| serde_json::json!(level)),
-            ),
-            (
-                "--log-format",
-                "log.format",
-                self.log_format.map(|format| serde_json::json!(format)),
-            ),
         ];
-        said.into_iter()
-            .filter_map(|(flag, key, value)| {
-                let value = value?;
-                Some(Override { flag, key, value })
-            })
-            .collect()
+        Override::of(said.into_iter().chain(self.log.said()))
     }
 }
 

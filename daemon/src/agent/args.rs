@@ -10,7 +10,7 @@ use super::config::{
     Config, Configuration, Loaded, Mode, Override, PinMode, Problem, environment, load,
 };
 use crate::endpoint::Endpoint;
-use xdpgate_service::logging::{Format, Level};
+use xdpgate_service::logging;
 
 /// Keeps an XDP firewall on network interfaces and serves its API.
 ///
@@ -100,25 +100,9 @@ pub(super) struct Args {
     /// [default: nowhere]
     #[arg(long, value_name = "WHERE")]
     pub metrics_listen: Option<String>,
-    /// What to log on stderr: off, error, warn, info, debug or trace; RUST_LOG says it in more detail
-    /// [default: info]
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        value_enum,
-        ignore_case = true,
-        hide_possible_values = true
-    )]
-    pub log_level: Option<Level>,
-    /// The form of the log: text, or json with one object on each line [default: text]
-    #[arg(
-        long,
-        value_name = "FORM",
-        value_enum,
-        ignore_case = true,
-        hide_possible_values = true
-    )]
-    pub log_format: Option<Format>,
+    /// How it logs.
+    #[command(flatten)]
+    pub log: logging::Flags,
 }
 
 impl Args {
@@ -162,16 +146,6 @@ impl Args {
                 "metrics.listen",
                 self.metrics_listen.clone().map(Value::from),
             ),
-            (
-                "--log-level",
-                "log.level",
-                self.log_level.map(|level| serde_json::json!(level)),
-            ),
-            (
-                "--log-format",
-                "log.format",
-                self.log_format.map(|format| serde_json::json!(format)),
-            ),
             ("--policy", "policy", self.policy.as_ref().map(path)),
             (
                 "--state-dir",
@@ -191,12 +165,7 @@ impl Args {
             ),
             ("--pin-root", "pins.root", self.pin_root.as_ref().map(path)),
         ];
-        said.into_iter()
-            .filter_map(|(flag, key, value)| {
-                let value = value?;
-                Some(Override { flag, key, value })
-            })
-            .collect()
+        Override::of(said.into_iter().chain(self.log.said()))
     }
 }
 

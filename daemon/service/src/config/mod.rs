@@ -14,7 +14,7 @@ mod sources;
 pub use document::{default_file, effective};
 pub use problem::{Invalid, Problem, Source};
 pub use schema::{json_schema, schema_of};
-pub use sources::{Loaded, Override, differences, environment, keep, load};
+pub use sources::{Loaded, Override, Said, differences, environment, keep, load};
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -24,6 +24,22 @@ pub struct Override {
     pub value: Value,
 }
 
+/// A flag, its key, and what it says, if it was given.
+pub type Said = (&'static str, &'static str, Option<Value>);
+
+impl Override {
+    /// Of those flags that were given.
+    pub fn of(flags: impl IntoIterator<Item = Said>) -> Vec<Self> {
+        flags
+            .into_iter()
+            .filter_map(|(flag, key, value)| {
+                let value = value?;
+                Some(Self { flag, key, value })
+            })
+            .collect()
+    }
+}
+
 /// A configuration that was read and is right.
 #[derive(Debug, Clone)]
 pub struct Loaded<C> {

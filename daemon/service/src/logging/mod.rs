@@ -3,7 +3,7 @@
 mod line;
 mod section;
 
-pub use section::{Format, Level, Log};
+pub use section::{Flags, Format, Level, Log};
 
 use std::env;
 use std::io::{self, Write};

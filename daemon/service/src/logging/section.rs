@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Said;
+
 /// What is logged on stderr, and in which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -58,5 +60,41 @@ impl From<Level> for log::LevelFilter {
             Level::Debug => Self::Debug,
             Level::Trace => Self::Trace,
         }
+    }
+}
+
+/// The flags of a server that say how it logs; they go before `[log]`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Flags {
+    /// What to log on stderr: off, error, warn, info, debug or trace; RUST_LOG says it in more detail
+    /// [default: info]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
+    pub log_level: Option<Level>,
+    /// The form of the log: text, or json with one object on each line [default: text]
+    #[arg(
+        long,
+        value_name = "FORM",
+        value_enum,
+        ignore_case = true,
+        hide_possible_values = true
+    )]
+    pub log_format: Option<Format>,
+}
+
+impl Flags {
+    /// What they say, for [`Override::of`](crate::config::Override::of).
+    pub fn said(&self) -> [Said; 2] {
+        let level = self.log_level.map(|level| serde_json::json!(level));
+        let format = self.log_format.map(|format| serde_json::json!(format));
+        [
+            ("--log-level", "log.level", level),
+            ("--log-format", "log.format", format),
+        ]
     }
 }
