@@ -122,6 +122,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         certificate,
         auth,
         joining,
+        versions: config.store.keep_versions.into(),
+        audit: Some(config.store.keep_audit_days)
+            .filter(|days| *days > 0)
+            .map(|days| SignedDuration::from_hours(24 * i64::from(days))),
     }));
     log::info!(
         "the API is served at {}, nodes at {}",
