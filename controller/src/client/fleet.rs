@@ -158,6 +158,7 @@ fn numbers(stats: &Value) -> String {
         ("online", "/online"),
         ("up to date", "/applied"),
         ("drift", "/drift"),
+        ("pass mode", "/panic_off"),
         ("bans", "/bans"),
         ("state", "/state"),
     ];
