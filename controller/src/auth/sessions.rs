@@ -202,7 +202,8 @@ impl Auth {
         change.commit(self.store()).await.map(drop)
     }
 
-    /// Deletes sessions and API tokens that have ended. To be called now and then.
+    /// Deletes sessions that have ended, and API tokens that did more than a week ago: until then people see why a
+    /// program is refused. To be called now and then.
     ///
     /// # Errors
     /// [`AuthError::Unavailable`], [`AuthError::Damaged`].
@@ -222,6 +223,7 @@ impl Auth {
                 }
             }
         }
+        swept += self.sweep_tokens(now).await?;
         Ok(swept)
     }
 

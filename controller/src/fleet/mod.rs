@@ -328,8 +328,8 @@ impl Inner {
     /// A heartbeat has come.
     fn beat(&self, node: &Node, session: u64, heartbeat: &v1::Heartbeat) {
         let beat = counters::Beat::new(heartbeat, &self.texts);
-        let held = Held::of(heartbeat.held.as_ref());
-        let (turned, drifts) = {
+        let held = Held::of(heartbeat.held.as_ref(), self.states.epoch());
+        let (turned, panic_off, drifts) = {
             let mut inner = node.lock();
             if !inner.is_session(session) {
                 return;
@@ -345,10 +345,22 @@ impl Inner {
                 inner.is_awaited = true;
                 lock(&self.awaited).push(Reverse((at, node.id.clone())));
             }
-            (turned, inner.drifts(held))
+            (turned, inner.turns_panic_off(held), inner.drifts(held))
         };
         if let Some(seen) = turned {
             self.turned(&node.id, seen);
+        }
+        if let Some(on) = panic_off {
+            match on {
+                true => {
+                    log::warn!(node = node.id.as_str(); "pass mode was set at the node: it drops nothing");
+                }
+                false => {
+                    log::info!(node = node.id.as_str(); "pass mode was taken back at the node")
+                }
+            }
+            let node = node.id.clone();
+            self.tell(Event::PanicOff { node, on });
         }
         if drifts {
             log::warn!(node = node.id.as_str(); "the node has something else in force than it acknowledged: it is put right");

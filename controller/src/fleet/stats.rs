@@ -39,6 +39,8 @@ pub enum Delivery {
     },
     /// The node is not here.
     Offline,
+    /// Nothing is assigned to the node and nothing was: it keeps its own policy.
+    Unassigned,
 }
 
 /// What is known of one node.
@@ -71,6 +73,8 @@ pub struct NodeStatus {
     pub sequence: u64,
     /// How often it had something else in force than it acknowledged.
     pub drift: u32,
+    /// Whether pass mode was set at the node (`xdpgate panic-off`): it drops nothing until that is taken back there.
+    pub panic_off: bool,
     /// How many heartbeats are missed.
     pub missed: u32,
     /// Whether it comes and goes so often that it must hold for longer.
@@ -135,6 +139,8 @@ pub struct Overview {
     pub applied: u32,
     /// How often any node had something else in force than it acknowledged.
     pub drift: u64,
+    /// At how many nodes pass mode was set: they drop nothing until it is taken back there.
+    pub panic_off: u32,
     /// Frames over all nodes since this controller began to count, by reason and what became of them: they never go back.
     /// Only of the whole fleet; absent as long as no heartbeat has come.
     pub counts: Option<Vec<Row>>,
@@ -158,6 +164,9 @@ impl Delivery {
         };
         if node.has(desired) {
             return Self::Applied;
+        }
+        if node.keeps_own(desired) {
+            return Self::Unassigned;
         }
         let mode = mode_number(desired.mode);
         if let Some(refusal) = node.refused(desired.hash, mode)
@@ -190,8 +199,8 @@ impl Fleet {
         Some(self.0.status(&known, target))
     }
 
-    /// How a node is, in one word, and what became of what it shall have: for lists.
-    pub fn state(&self, node: &NodeId) -> Option<(State, Delivery)> {
+    /// How a node is, in one word, what became of what it shall have, and whether pass mode was set there: for lists.
+    pub fn state(&self, node: &NodeId) -> Option<(State, Delivery, bool)> {
         let targets = self.0.targets();
         let target = targets.nodes.get(node)?;
         let known = self
@@ -202,6 +211,7 @@ impl Fleet {
         Some((
             self.0.state(&inner, target).0,
             Delivery::of(&inner, target.desired.as_deref()),
+            inner.panic_off,
         ))
     }
 
@@ -258,6 +268,7 @@ impl Inner {
                 .map(|desired| desired.hash.to_string()),
             sequence: node.held.sequence,
             drift: node.drift,
+            panic_off: node.panic_off,
             missed: node.health.missed(now, demands),
             flapping: node.health.is_damped(now, demands),
             heartbeat_age: last.map(|at| now.duration_since(at).as_secs_f64()),
@@ -288,6 +299,7 @@ impl Inner {
             state: None,
             applied: 0,
             drift: 0,
+            panic_off: 0,
             counts: None,
             rates: None,
             rates_of: 0,
@@ -316,6 +328,7 @@ impl Inner {
                     .is_some_and(|desired| node.has(desired)),
             );
             overview.drift += u64::from(node.drift);
+            overview.panic_off += u32::from(node.panic_off);
             if fresh {
                 overview.fresh += 1;
                 *overview.bans.get_or_insert(0) += node.beat.bans;

@@ -109,6 +109,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         None,
         http::Options {
             tls: tls.is_some(),
+            dial: config.nodes.advertised(),
             ..http::Options::default()
         },
     )

@@ -8,4 +8,5 @@ mod core;
 mod delivery;
 mod health;
 mod numbers;
+mod own;
 mod real;

@@ -17,6 +17,7 @@ struct Short {
     state: State,
     #[serde(flatten)]
     delivery: Delivery,
+    panic_off: bool,
 }
 
 #[async_trait]
@@ -26,8 +27,12 @@ impl FleetView for Fleet {
     }
 
     fn state(&self, node: &NodeId) -> Option<Value> {
-        let (state, delivery) = Self::state(self, node)?;
-        Some(value(&Short { state, delivery }))
+        let (state, delivery, panic_off) = Self::state(self, node)?;
+        Some(value(&Short {
+            state,
+            delivery,
+            panic_off,
+        }))
     }
 
     fn version(&self, node: &NodeId) -> Option<String> {
