@@ -22,6 +22,7 @@ mod members;
 pub mod oidc;
 mod password;
 mod records;
+mod refusals;
 mod secret;
 mod sessions;
 mod setup;
