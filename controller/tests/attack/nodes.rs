@@ -6,7 +6,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tonic::Code;
 use tower::ServiceExt as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use xdpgate_api::fleet::v1::{FetchRequest, FromNode, RenewRequest, from_node};
+use xdpgate_api::fleet::v1::{FetchRequest, FromNode, Hello, RenewRequest, from_node};
 
 use crate::controller::Controller;
 use crate::peer::{self, Certificate, audited, join, join_token, rest};
@@ -49,8 +49,12 @@ async fn a_stolen_certificate_is_good_for_its_own_node_and_nothing_else() {
         .unwrap();
 
     // Whatever it says of itself, it is the one that the certificate names, and gets that one's policy.
+    let hello = Hello {
+        protocol: 1,
+        ..Hello::default()
+    };
     let hello = FromNode {
-        message: Some(from_node::Message::Hello(Default::default())),
+        message: Some(from_node::Message::Hello(hello)),
     };
     let (said, says) = tokio::sync::mpsc::channel(4);
     said.send(hello).await.unwrap();
@@ -97,7 +101,7 @@ async fn a_stolen_certificate_is_good_for_its_own_node_and_nothing_else() {
     let channel = peer::channel(&controller, "127.0.0.1", Some(stolen.clone()))
         .await
         .unwrap();
-    let request = http::Request::get("https://localhost/api/v1/policies");
+    let request = http::Request::get("http://localhost/api/v1/policies");
     let answer = channel
         .oneshot(request.body(tonic::body::Body::empty()).unwrap())
         .await

@@ -122,7 +122,7 @@ pub(crate) async fn channel(
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
     });
-    let endpoint = Endpoint::from_static("https://localhost").timeout(Duration::from_secs(60));
+    let endpoint = Endpoint::from_static("http://localhost").timeout(Duration::from_secs(60));
     endpoint.connect_with_connector(connector).await
 }
 
