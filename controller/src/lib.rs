@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod http;
 mod keep;
 mod open;
+pub mod peers;
 pub mod rollout;
 mod serve;
 pub mod store;

@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::auth::authority::{Authority, ServerCertificate, server_config};
 use crate::fleet::{self, FleetService};
+use crate::peers::PeerService;
 
 /// Handshakes at once. More wait in the kernel's queue.
 const HANDSHAKES: usize = 512;
@@ -32,6 +33,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(super) async fn serve(
     listener: Listener,
     service: FleetService,
+    peers: Option<PeerService>,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let config = server_config(listener.certificate, Some(&listener.authority), &[b"h2"])?;
@@ -44,6 +46,7 @@ pub(super) async fn serve(
     };
     let served = fleet::server()
         .add_service(service)
+        .add_optional_service(peers.map(PeerService::server))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopped)
         .await;
     accepting.abort();

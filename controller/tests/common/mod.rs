@@ -8,6 +8,7 @@
 
 pub mod conformance;
 pub mod controller;
+pub mod controllers;
 pub mod core;
 pub mod etcd;
 pub mod rollout;
