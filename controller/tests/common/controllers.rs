@@ -80,9 +80,13 @@ impl Controllers {
         let ports: Vec<_> = (0..2 * controllers)
             .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
             .collect();
-        let mut ports = ports
-            .iter()
-            .map(|port| port.local_addr().expect("an address").to_string());
+        let addresses = ports.iter().map(|port| port.local_addr());
+        let addresses: Vec<_> = addresses
+            .map(|at| at.expect("an address").to_string())
+            .collect();
+        // They are free again, for the controllers.
+        drop(ports);
+        let mut ports = addresses.into_iter();
         let members = (0..controllers).map(|number| {
             let (api, nodes) = (ports.next().expect("a port"), ports.next().expect("a port"));
             let config = folder.path().join(format!("{number}.toml"));
