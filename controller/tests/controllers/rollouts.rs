@@ -27,6 +27,8 @@ async fn r121_a_rollout_goes_on_when_controllers_die() {
             async || applied(0, NODES).await,
         )
         .await;
+    // Rollouts that began before a controller did wait for its nodes for a minute: this one begins after all of them.
+    tokio::time::sleep(Duration::from_secs(6)).await;
     let rule = json!({ "id": "new", "match": { "src": "203.0.113.1" }, "action": "drop" });
     let stage = |reach: Value, bake: u32| json!({ "reach": reach, "bake_seconds": bake });
     let plan = json!({ "stages": [
