@@ -269,7 +269,7 @@ async fn strangers(controllers: &Controllers) {
         .await
         .expect("a connection");
     let mut client = PeersClient::new(channel);
-    let question = "\"History\"".to_owned();
+    let question = "\"history\"".to_owned();
     let refused = client
         .query(QueryRequest { question })
         .await
