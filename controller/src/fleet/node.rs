@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use xdpgate::policy::PolicyHash;
@@ -24,7 +24,7 @@ use super::{Desired, Mode, NodeId};
 const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 
 /// Why a node has refused a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// It did not say.
@@ -128,6 +128,10 @@ pub(super) struct Inner {
     /// Whether it stands in the queue of those whose heartbeats are awaited.
     pub is_awaited: bool,
     pub link: Option<Link>,
+    /// The number of its newest session among those at all controllers, 0 before the first one here.
+    pub claim: u64,
+    /// Its session before was at another controller, and no heartbeat has come since.
+    pub moved: bool,
     pub about: Option<About>,
     pub held: Held,
     /// The newest change for which it was known to have what it shall have.

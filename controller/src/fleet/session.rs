@@ -130,10 +130,7 @@ impl Session {
         let held = Held::of(hello.held.as_ref(), self.fleet.states.epoch());
         drop(hello);
         let link = self.link_taken();
-        if let Some(before) = self.node.lock().open(link, about, held) {
-            let over = Status::aborted("another session of this node has begun");
-            let _ = before.control.try_send(Control::End(over));
-        }
+        self.fleet.begin(&self.node, link, about, held);
         self.serve().await
     }
 
