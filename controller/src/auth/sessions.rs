@@ -9,6 +9,7 @@ use serde_json::json;
 use super::records::{Change, all, key, load};
 use super::secret::digest;
 use super::{Actor, Auth, AuthError, Role, Secret};
+use crate::metrics::LOGINS;
 use crate::store::Revision;
 
 /// How long a use may stay unwritten.
@@ -97,8 +98,7 @@ impl Auth {
             return Err(WRONG);
         }
         if let Err(wait) = self.0.throttle.begin(&name, address, now) {
-            metrics::counter!("xdpgate_controller_logins_total", "result" => "throttled")
-                .increment(1);
+            metrics::counter!(LOGINS, "result" => "throttled").increment(1);
             return Err(AuthError::Throttled(wait));
         }
         let stored = match self.user_record(&name).await {
@@ -112,14 +112,13 @@ impl Auth {
         let hash = usable.map(|user| user.value.password.clone());
         let right = self.0.passwords.verify(password, hash).await?;
         let Some(user) = stored.as_ref().filter(|_| right) else {
-            metrics::counter!("xdpgate_controller_logins_total", "result" => "refused")
-                .increment(1);
+            metrics::counter!(LOGINS, "result" => "refused").increment(1);
             self.refused(stored.is_some().then_some(&*name), address)
                 .await;
             return Err(WRONG);
         };
         self.0.throttle.succeeded(&name, address);
-        metrics::counter!("xdpgate_controller_logins_total", "result" => "accepted").increment(1);
+        metrics::counter!(LOGINS, "result" => "accepted").increment(1);
 
         let cookie = Secret::random();
         let session = SessionRecord {

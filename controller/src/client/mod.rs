@@ -5,6 +5,7 @@
 mod apply;
 mod change;
 mod events;
+mod feed;
 mod fleet;
 mod group;
 mod import;
@@ -14,6 +15,7 @@ mod node;
 mod out;
 mod policy;
 mod remote;
+mod rollout;
 mod rule;
 mod saved;
 mod secret;
@@ -60,13 +62,19 @@ pub enum ClientCommand {
     /// Make and revoke what lets nodes join
     #[command(subcommand)]
     JoinToken(node::JoinToken),
+    /// Start, follow and end rollouts, which bring a version to nodes stage by stage
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
+    /// Show and change feeds: lists that others publish, as sets
+    #[command(subcommand)]
+    Feed(feed::Feed),
     /// The kill switch: put all nodes in a mode, whatever their groups say
     #[command(after_help = MODE_HELP)]
     Mode(fleet::Mode),
-    /// Make the controller what files say: policies, sets and groups
+    /// Make the controller what files say: policies, sets, groups and feeds
     #[command(after_help = apply::APPLY_HELP)]
     Apply(apply::Apply),
-    /// Write policies, sets and groups to files that `apply` takes
+    /// Write policies, sets, groups and feeds to files that `apply` takes
     #[command(after_help = apply::EXPORT_HELP)]
     Export(apply::Export),
     /// Make a policy of the export of another firewall
@@ -148,6 +156,8 @@ async fn ask(remote: &Remote, command: &ClientCommand) -> Result<(), Failure> {
         C::Group(command) => group::run(api, command).await,
         C::Node(command) => node::run(api, command).await,
         C::JoinToken(command) => node::join_token(api, command).await,
+        C::Rollout(command) => rollout::run(api, command).await,
+        C::Feed(command) => feed::run(api, command).await,
         C::Mode(args) => fleet::mode(api, args).await,
         C::Apply(args) => apply::apply(api, args).await,
         C::Export(args) => apply::export(api, args).await,
