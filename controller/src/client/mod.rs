@@ -100,6 +100,9 @@ pub enum ClientCommand {
         after_help = "Examples:\n  xdpgate-controller events\n  xdpgate-controller events --kind refused --json"
     )]
     Events(events::Events),
+    /// Print what Prometheus is told
+    #[command(after_help = "Example:\n  xdpgate-controller metrics | grep nodes")]
+    Metrics,
     /// Show how far a change has come at the nodes
     #[command(after_help = CHANGES_HELP)]
     Changes(fleet::Changes),
@@ -166,6 +169,7 @@ async fn ask(remote: &Remote, command: &ClientCommand) -> Result<(), Failure> {
         C::Top(args) => fleet::top(api, args).await,
         C::Stats(args) => fleet::stats(api, args).await,
         C::Events(args) => events::run(api, args).await,
+        C::Metrics => out::raw(&api.get(&["metrics"]).text().await?),
         C::Changes(args) => fleet::changes(api, args).await,
         C::Audit(args) => fleet::audit(api, args).await,
         C::User(command) => user::run(api, command).await,
