@@ -403,14 +403,10 @@ fn a_feed_is_made_run_accepted_switched_off_and_removed() {
 }
 
 #[test]
-fn a_rollout_is_started_paused_resumed_aborted_and_released() {
+fn plans_of_rollouts_are_shown_as_they_are_taken() {
     let controller = Controller::start();
     let web = controller.file("web.yaml", "version: 1\nrules: []\n");
     let web = web.to_str().unwrap();
-    controller.ok(&["policy", "apply", "web", web]);
-    assert_eq!(controller.ok(&["rollout", "list"]), "none\n");
-
-    // A plan is shown in the form in which it is taken.
     let shown = controller.ok(&["rollout", "plan", "show", "default"]);
     let plan = shown.replace("600", "900");
     assert_ne!(plan, shown);
@@ -425,37 +421,17 @@ fn a_rollout_is_started_paused_resumed_aborted_and_released() {
     );
     let (code, error) = controller.fails(&["rollout", "plan", "apply", "bad", web]);
     assert_eq!(code, 1);
-    assert!(error.contains("stages"), "{error}");
-
-    controller.file("web.yaml", WEB.split("  - { id: block").next().unwrap());
-    let said = controller.ok(&["policy", "apply", "web", web, "--rollout", "careful"]);
-    assert!(said.contains("rollout/"), "{said}");
-    let page = controller.json(&["rollout", "list", "--active"]);
-    let id = page["items"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(page["items"][0]["state"], "running");
-    let preview = controller.ok(&["rollout", "start", "web", "--plan", "careful", "--preview"]);
-    assert!(
-        preview.contains("percent=10") && preview.contains("900"),
-        "{preview}"
-    );
-
-    controller.ok(&["rollout", "pause", &id, "--why", "lunch"]);
-    let shown = controller.ok(&["rollout", "show", &id]);
-    assert!(
-        shown.contains("paused: stage 1 of 4") && shown.contains("lunch"),
-        "{shown}"
-    );
-    controller.ok(&["rollout", "resume", &id]);
-    controller.ok(&["rollout", "abort", &id, "--why", "customers see errors"]);
-    let (code, error) = controller.fails(&["rollout", "watch", &id]);
-    assert_eq!(code, 1);
-    assert!(error.contains("aborted: customers see errors"), "{error}");
-    assert_eq!(controller.ok(&["rollout", "list", "--active"]), "none\n");
-    let release = controller.ok(&["rollout", "release", "web", "--why", "it was the network"]);
-    assert!(release.contains("web"), "{release}");
-    let (code, _) = controller.fails(&["rollout", "show", "none"]);
-    assert_eq!(code, 1);
+    assert!(error.contains("version"), "{error}");
     controller.ok(&["rollout", "plan", "delete", "careful"]);
+    let (code, _) = controller.fails(&["rollout", "plan", "show", "careful"]);
+    assert_eq!(code, 1);
+
+    // Rollouts themselves: controller/tests/http/rollouts.rs, where there are nodes, and scripts/demo-fleet.
+    assert_eq!(controller.ok(&["rollout", "list"]), "none\n");
+    let apply = ["policy", "apply", "web", web, "--rollout", "default"];
+    let (code, error) = controller.fails(&apply);
+    assert_eq!(code, 1);
+    assert!(error.contains("rollout"), "{error}");
 }
 
 #[test]
