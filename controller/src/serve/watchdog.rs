@@ -58,13 +58,17 @@ impl Watched {
         if ago > LOOKED_WITHIN {
             return Err(format!("nodes were not looked at for {ago:.0?}"));
         }
-        if let Some(key) = Key::new("setting/mode")
-            && timeout(patience, self.store.get(&key)).await.is_err()
-        {
-            return Err(format!("the store does not answer within {patience:.1?}"));
+        match Key::new("setting/mode") {
+            Some(key) => answered(patience, self.store.get(&key)).await,
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Whether the store answers in time, whatever it says.
+async fn answered(patience: Duration, answer: impl Future) -> Result<(), String> {
+    let late = |_| format!("the store does not answer within {patience:.1?}");
+    timeout(patience, answer).await.map(drop).map_err(late)
 }
 
 #[cfg(test)]
@@ -88,8 +92,9 @@ mod tests {
         };
         let patience = Duration::from_secs(5);
         assert_eq!(watched.look(patience).await, Ok(()));
-        // No store is so fast.
-        let late = watched.look(Duration::ZERO).await.unwrap_err();
+        let hangs = std::future::pending::<()>();
+        let late = answered(Duration::from_millis(20), hangs).await;
+        let late = late.unwrap_err();
         assert!(late.contains("store does not answer"), "{late}");
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
