@@ -1,5 +1,6 @@
 //! How far a change has come: which nodes have it in force, which refused it, which have not answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -100,8 +101,8 @@ impl Inner {
             pending: Vec::new(),
             offline: Vec::new(),
         };
-        for (id, target) in &targets.nodes {
-            let desired = target.desired.as_deref();
+        for (id, target) in targets.iter() {
+            let desired = target.desired.map(Arc::as_ref);
             // The version of the policy that the node shall have, if it is about one.
             let version = match scope {
                 Scope::Revision(_) => None,

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::codec::Streaming;
 use tonic::{Code, Status};
+use xdpgate::policy::PolicyHash;
 use xdpgate_api::fleet::v1::{
     self, answer, ask, from_controller::Message as Down, from_node::Message as Up,
 };
@@ -159,14 +160,21 @@ impl Session {
                 self.fleet
                     .membership(&seen, &self.node.id, self.serial.as_deref())?;
                 if making.is_none()
-                    && let Some(target) = seen.nodes.get(&self.node.id)
-                    && let Some(desired) = target.desired.clone()
+                    && let Some(desired) = seen
+                        .get(&self.node.id)
+                        .and_then(|target| target.desired.cloned())
                 {
-                    let next = self.node.lock().next(&desired, now);
+                    let (next, sequence) = {
+                        let mut node = self.node.lock();
+                        (node.next(&desired, now), node.held.sequence)
+                    };
                     match next {
                         Next::Nothing => (),
                         Next::At(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
-                        Next::Send(base) => making = Some(self.make(base, desired)),
+                        Next::Send(base) => {
+                            let base = base.map(|hash| (hash, sequence));
+                            making = Some(self.make(base, desired));
+                        }
                     }
                 }
             }
@@ -202,7 +210,7 @@ impl Session {
         }
     }
 
-    fn make(&self, base: Option<xdpgate::policy::PolicyHash>, desired: Arc<Desired>) -> Making {
+    fn make(&self, base: Option<(PolicyHash, u64)>, desired: Arc<Desired>) -> Making {
         let states = self.fleet.states.clone();
         states.remember(&desired);
         Box::pin(async move {

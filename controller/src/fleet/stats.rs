@@ -182,26 +182,26 @@ impl Fleet {
     /// What is known of a node; `None` if there is none of this identity.
     pub fn status(&self, node: &NodeId) -> Option<NodeStatus> {
         let targets = self.0.targets();
-        let target = targets.nodes.get(node)?;
+        let target = targets.get(node)?;
         let known = self
             .0
             .known(node)
             .unwrap_or_else(|| Arc::new(Node::new(node.clone())));
-        Some(self.0.status(&known, target))
+        Some(self.0.status(&known, &target))
     }
 
     /// How a node is, in one word, and what became of what it shall have: for lists.
     pub fn state(&self, node: &NodeId) -> Option<(State, Delivery)> {
         let targets = self.0.targets();
-        let target = targets.nodes.get(node)?;
+        let target = targets.get(node)?;
         let known = self
             .0
             .known(node)
             .unwrap_or_else(|| Arc::new(Node::new(node.clone())));
         let inner = known.lock();
         Some((
-            self.0.state(&inner, target).0,
-            Delivery::of(&inner, target.desired.as_deref()),
+            self.0.state(&inner, &target).0,
+            Delivery::of(&inner, target.desired.map(Arc::as_ref)),
         ))
     }
 
@@ -225,13 +225,13 @@ impl Fleet {
 }
 
 impl Inner {
-    fn state(&self, node: &node::Inner, target: &Target) -> (State, bool) {
+    fn state(&self, node: &node::Inner, target: &Target<'_>) -> (State, bool) {
         let missed = node.health.missed(Instant::now(), &self.config.health);
         let facts = node.facts(target.record.revoked, target.record.maintenance, missed);
         (State::of(&facts), facts.is_authoritative())
     }
 
-    pub(super) fn status(&self, known: &Node, target: &Target) -> NodeStatus {
+    pub(super) fn status(&self, known: &Node, target: &Target<'_>) -> NodeStatus {
         let node = known.lock();
         let now = Instant::now();
         let demands = &self.config.health;
@@ -244,7 +244,7 @@ impl Inner {
         NodeStatus {
             node: known.id.clone(),
             state,
-            delivery: Delivery::of(&node, target.desired.as_deref()),
+            delivery: Delivery::of(&node, target.desired.map(Arc::as_ref)),
             address: node.link.as_ref().and_then(|link| link.address),
             connected_since: node.link.as_ref().map(|link| link.since),
             version: text(|about| &about.version),
@@ -252,10 +252,7 @@ impl Inner {
             kernel: text(|about| &about.kernel),
             machine: text(|about| &about.machine),
             has: node.held.hash.map(|hash| hash.to_string()),
-            wanted: target
-                .desired
-                .as_ref()
-                .map(|desired| desired.hash.to_string()),
+            wanted: target.desired.map(|desired| desired.hash.to_string()),
             sequence: node.held.sequence,
             drift: node.drift,
             missed: node.health.missed(now, demands),
@@ -278,7 +275,7 @@ impl Inner {
         overview
     }
 
-    fn overview_where(&self, holds: impl Fn(&Target) -> bool) -> Overview {
+    fn overview_where(&self, holds: impl Fn(&Target<'_>) -> bool) -> Overview {
         let targets = self.targets();
         let mut overview = Overview {
             nodes: 0,
@@ -296,7 +293,7 @@ impl Inner {
         };
         // A copy of what is summed, so that no heartbeat waits for the sums.
         let mut beats = Vec::new();
-        for (id, target) in targets.nodes.iter().filter(|(_, target)| holds(target)) {
+        for (id, target) in targets.iter().filter(|(_, target)| holds(target)) {
             overview.nodes += 1;
             let mut of_state = |state| *overview.states.entry(state).or_default() += 1;
             let Some(known) = self.known(id) else {
@@ -306,15 +303,10 @@ impl Inner {
                 continue;
             };
             let node = known.lock();
-            let (state, fresh) = self.state(&node, target);
+            let (state, fresh) = self.state(&node, &target);
             of_state(state);
             overview.online += u32::from(node.health.seen() == Seen::Online);
-            overview.applied += u32::from(
-                target
-                    .desired
-                    .as_ref()
-                    .is_some_and(|desired| node.has(desired)),
-            );
+            overview.applied += u32::from(target.desired.is_some_and(|desired| node.has(desired)));
             overview.drift += u64::from(node.drift);
             if fresh {
                 overview.fresh += 1;

@@ -9,3 +9,4 @@ mod delivery;
 mod health;
 mod numbers;
 mod real;
+mod restart;
