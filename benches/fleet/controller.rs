@@ -35,12 +35,15 @@ impl Controller {
     /// Starts one on `FOLDER/controller.db`, and waits until it answers.
     pub async fn start(program: &Path, folder: &Path, token: &str) -> Self {
         let (api, nodes) = (free(), free());
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            .build();
         let mut controller = Self {
             child: spawn(program, folder, api, nodes),
             folder: folder.to_owned(),
             program: program.to_owned(),
             token: token.to_owned(),
-            http: reqwest::Client::new(),
+            http: http.expect("a client"),
             api,
             nodes,
         };

@@ -197,7 +197,7 @@ fn settings(policies: &[Arc<PolicyState>]) -> Settings {
     }
 }
 
-fn build(
+pub(super) fn build(
     policies: &[Arc<PolicyState>],
     sets: &BTreeMap<Name, Arc<SetState>>,
 ) -> Result<Policy, CommandError> {

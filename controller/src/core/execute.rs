@@ -496,10 +496,15 @@ fn some(words: Option<&Vec<String>>) -> Vec<String> {
 /// What changes for nodes, by the profile that they had and the one that they get.
 fn plans(before: &View, after: &View) -> Vec<ProfilePlan> {
     let mut nodes: HashMap<(Option<&Arc<Profile>>, &Arc<Profile>), usize> = HashMap::new();
-    for (node, profile) in &after.profiles.of_node {
-        *nodes
-            .entry((before.profiles.of_node.get(node), profile))
-            .or_default() += 1;
+    if Arc::ptr_eq(&before.profiles, &after.profiles) {
+        let same = after.profiles.nodes.iter();
+        nodes.extend(same.map(|(profile, many)| ((Some(profile), profile), *many)));
+    } else {
+        for (node, profile) in after.profiles.of_node.iter() {
+            *nodes
+                .entry((before.profiles.of_node.get(node), profile))
+                .or_default() += 1;
+        }
     }
     let mut plans: Vec<_> = nodes
         .into_iter()

@@ -304,7 +304,7 @@ fn no_version(kind: Kind, name: &Name, version: u64) -> CommandError {
     CommandError::new(ErrorKind::NotFound, object, reason).field("version")
 }
 
-fn unreadable(error: ContentError) -> CommandError {
+pub(super) fn unreadable(error: ContentError) -> CommandError {
     match error {
         ContentError::Store(error) => error.into(),
         error => CommandError::new(ErrorKind::Unavailable, "", error.to_string()),

@@ -12,6 +12,7 @@ mod execute;
 mod follow;
 mod history;
 mod load;
+mod past;
 mod profile;
 mod records;
 mod retention;
@@ -39,7 +40,7 @@ pub use search::{
     ActionKind, EntryFilter, Found, FoundEntry, FoundRule, RuleCursor, RuleFilter, RuleOrder,
     Touching,
 };
-pub use view::{Things, View};
+pub use view::{Things, View, Work};
 
 use crate::content::Contents;
 use crate::store::{Revision, Store, StoreError, Watch};

@@ -30,7 +30,7 @@ pub struct Hold {
 /// The profiles of all nodes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Profiles {
-    pub(super) of_node: HashMap<NodeId, Arc<Profile>>,
+    pub(super) of_node: Arc<HashMap<NodeId, Arc<Profile>>>,
     /// How many nodes have it.
     pub(super) nodes: BTreeMap<Arc<Profile>, usize>,
 }
@@ -107,12 +107,12 @@ impl Profiles {
             None => Arc::new(profile),
         };
         *self.nodes.entry(Arc::clone(&shared)).or_default() += 1;
-        self.of_node.insert(node.clone(), shared);
+        Arc::make_mut(&mut self.of_node).insert(node.clone(), shared);
     }
 
     /// Without one node.
     pub(super) fn remove(&mut self, node: &NodeId) {
-        let Some(profile) = self.of_node.remove(node) else {
+        let Some(profile) = Arc::make_mut(&mut self.of_node).remove(node) else {
             return;
         };
         if let Some(count) = self.nodes.get_mut(&profile) {

@@ -1,6 +1,6 @@
 //! All records, decoded, as of one revision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::effective::Effectives;
@@ -32,6 +32,16 @@ pub struct View {
     pub(super) holds: Arc<Vec<Hold>>,
     pub(super) profiles: Arc<Profiles>,
     pub(super) wanted: Arc<BTreeMap<Arc<Profile>, Wanted>>,
+    pub(super) work: Work,
+}
+
+/// How much was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Nodes whose profile was worked out.
+    pub nodes: usize,
+    /// Profiles whose state was worked out.
+    pub profiles: usize,
 }
 
 /// Where things are in the store.
@@ -84,6 +94,27 @@ impl View {
     /// The nodes.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Arc<NodeRecord>> {
         &self.nodes
+    }
+
+    /// The nodes, shared with other views in which they are the same.
+    pub fn all_nodes(&self) -> &Things<NodeRecord> {
+        &self.nodes
+    }
+
+    /// The profile of each node, likewise.
+    pub fn profiles(&self) -> &Arc<HashMap<NodeId, Arc<Profile>>> {
+        &self.profiles.of_node
+    }
+
+    /// What nodes shall have, by profile.
+    pub fn desired_of_profiles(&self) -> impl Iterator<Item = (&Arc<Profile>, &Arc<Desired>)> {
+        let wanted = self.wanted.iter();
+        wanted.filter_map(|(profile, wanted)| Some((profile, wanted.good.as_ref()?)))
+    }
+
+    /// What was looked at to make this view of the one before.
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// The rollouts, also those that are over.
@@ -179,11 +210,14 @@ impl View {
         nodes: &BTreeSet<NodeId>,
         effectives: &Effectives,
     ) {
+        self.work = Work::default();
         let same_groups =
             Arc::ptr_eq(&self.groups, &before.groups) && Arc::ptr_eq(&self.holds, &before.holds);
         if !same_groups {
+            self.work.nodes = self.nodes.len();
             self.profiles = Arc::new(Profiles::of_all(&self.groups, &self.holds, &self.nodes));
         } else if !nodes.is_empty() {
+            self.work.nodes = nodes.len();
             let ranked = ranked(&self.groups);
             let profiles = Arc::make_mut(&mut self.profiles);
             for id in nodes {
@@ -207,6 +241,7 @@ impl View {
         if nothing_new {
             return;
         }
+        self.work.profiles = self.profiles.nodes.len();
         let profiles = self.profiles.nodes.keys();
         let wanted = profiles.map(|profile| {
             let last = before

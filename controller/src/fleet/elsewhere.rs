@@ -179,15 +179,16 @@ impl Inner {
         &'a self,
         targets: &'a Targets,
         part: &'a Part,
-    ) -> Box<dyn Iterator<Item = (&'a NodeId, &'a Target, Place)> + 'a> {
+    ) -> Box<dyn Iterator<Item = (&'a NodeId, Target<'a>, Place)> + 'a> {
         match part {
             Part::Own => Box::new(self.own().into_iter().filter_map(|node| {
-                let (id, target) = targets.nodes.get_key_value(&node.id)?;
+                let (id, _) = targets.nodes.get_key_value(&node.id)?;
+                let target = targets.get(id)?;
                 Some((id, target, Place::Here(node)))
             })),
             Part::Rest(others) => {
                 let place = |(id, target)| (id, target, self.place(id, others));
-                Box::new(targets.nodes.iter().map(place))
+                Box::new(targets.iter().map(place))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Nodes by what is said and known of them: filtered, sorted, one page of them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -190,21 +192,21 @@ impl Inner {
 
     /// The state of a node in one word, and what became of what it shall have.
     fn short(&self, targets: &Targets, id: &NodeId, place: &Place) -> Value {
-        let Some(target) = targets.nodes.get(id) else {
+        let Some(target) = targets.get(id) else {
             return json!({ "state": State::NeverConnected });
         };
         let short = |state, node: &Node| {
             let node = node.lock();
             let short = Short {
                 state,
-                delivery: Delivery::of(&node, target.desired.as_deref()),
+                delivery: Delivery::of(&node, target.desired.map(Arc::as_ref)),
                 panic_off: node.panic_off,
             };
             serde_json::to_value(short).unwrap_or_default()
         };
         match place {
             Place::Here(node) => {
-                let state = self.state(&node.lock(), target).0;
+                let state = self.state(&node.lock(), &target).0;
                 short(state, node)
             }
             Place::Silent | Place::Answered => json!({ "state": "unknown" }),

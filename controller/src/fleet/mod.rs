@@ -5,7 +5,8 @@
 //! | `service` | the gRPC calls; who may; how many at once |
 //! | `session` | one task for each node that is here |
 //! | `node` | what is known of a node, and what it gets next |
-//! | `targets` | what each node shall have, made ready off the async threads |
+//! | `targets` | what each node shall have |
+//! | `past` | what nodes had before this controller knew them |
 //! | `states`, `cache`, `snapshot`, `frame`, `wire`, `sign` | deltas and snapshots, made once and shared as bytes |
 //! | `health`, [`state`] | whether a node is there, and the word for how it is |
 //! | `counters`, `history`, `stats` | the numbers of heartbeats, and their sums |
@@ -28,6 +29,7 @@ mod history;
 mod identity;
 mod limits;
 mod node;
+mod past;
 mod progress;
 mod service;
 mod session;
@@ -66,6 +68,7 @@ pub use history::{Sample, Steps};
 pub use identity::{Certificates, Identify, Identity};
 pub(crate) use limits::Budget;
 pub use node::Reason;
+pub use past::Past;
 pub use progress::{Progress, Scope};
 pub use service::{FleetService, Members, server};
 pub use sign::Signer;
@@ -200,15 +203,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fleet {
-    /// Begins, within a tokio runtime: [`targets`] says what nodes shall have. It serves nodes once [`FleetService`] does.
+    /// Begins, within a tokio runtime: [`targets`] says what nodes shall have, and `past` what those had that
+    /// this controller has not seen before. It serves nodes once [`FleetService`] does.
     pub fn start(
         config: Config,
         targets: watch::Receiver<Arc<Targets>>,
+        past: Option<Arc<dyn Past>>,
         signer: Option<Arc<dyn Signer>>,
     ) -> Self {
         let epoch = targets.borrow().epoch.clone();
         let inner = Arc::new(Inner {
-            states: Arc::new(states::States::new(&epoch, signer, &config.sizes)),
+            states: Arc::new(states::States::new(&epoch, past, signer, &config.sizes)),
             admission: Mutex::new(limits::Budget::new(
                 config.connects_per_second,
                 config.connects_burst,
@@ -468,11 +473,10 @@ impl Inner {
         node: &NodeId,
         serial: Option<&str>,
     ) -> Result<(), Status> {
-        let Some(target) = targets.nodes.get(node) else {
+        let Some(record) = targets.nodes.get(node) else {
             let text = format!("{node} is no member of this fleet: join it with a new token");
             return Err(Status::unauthenticated(text));
         };
-        let record = &target.record;
         if record.revoked || serial.is_some_and(|s| record.revoked_serials.iter().any(|r| r == s)) {
             let text = format!("the certificate of {node} is revoked: join with a new token");
             return Err(Status::unauthenticated(text));

@@ -1,5 +1,6 @@
 //! How far a change has come: which nodes have it in force, which refused it, which have not answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -142,7 +143,7 @@ impl Inner {
             offline: Vec::new(),
         };
         for (id, target, place) in self.nodes_of(&targets, part) {
-            let desired = target.desired.as_deref();
+            let desired = target.desired.map(Arc::as_ref);
             // The version of the policy that the node shall have, if it is about one.
             let version = match scope {
                 Scope::Revision(_) => None,

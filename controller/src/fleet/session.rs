@@ -161,8 +161,9 @@ impl Session {
                 let seen = targets.borrow_and_update().clone();
                 self.fleet
                     .membership(&seen, &self.node.id, self.serial.as_deref())?;
-                if let Some(target) = seen.nodes.get(&self.node.id)
-                    && let Some(desired) = target.desired.clone()
+                if let Some(desired) = seen
+                    .get(&self.node.id)
+                    .and_then(|target| target.desired.cloned())
                 {
                     let mut node = self.node.lock();
                     let news = seen.at.filter(|at| *at > began);
@@ -171,11 +172,15 @@ impl Session {
                         Some(_) => Next::Nothing,
                         None => node.next(&desired, now),
                     };
+                    let sequence = node.held.sequence;
                     drop(node);
                     match next {
                         Next::Nothing => (),
                         Next::At(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
-                        Next::Send(base) => making = Some(self.make(base, desired)),
+                        Next::Send(base) => {
+                            let base = base.map(|hash| (hash, sequence));
+                            making = Some(self.make(base, desired));
+                        }
                         Next::Mode(hash) => making = Some(self.make_mode(hash, &desired)),
                     }
                 }
@@ -217,7 +222,7 @@ impl Session {
         }
     }
 
-    fn make(&self, base: Option<PolicyHash>, desired: Arc<Desired>) -> Making {
+    fn make(&self, base: Option<(PolicyHash, u64)>, desired: Arc<Desired>) -> Making {
         let states = self.fleet.states.clone();
         states.remember(&desired);
         Box::pin(async move {

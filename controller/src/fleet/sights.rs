@@ -10,7 +10,7 @@ impl Observer for Fleet {
     fn sights(&self, policy: &str) -> Vec<Sight> {
         let targets = self.0.targets();
         let sights = self.0.all().into_iter().filter_map(|known| {
-            let desired = targets.nodes.get(&known.id)?.desired.as_deref()?;
+            let desired = targets.get(&known.id)?.desired?;
             let mut policies = desired.policies.iter();
             let (_, version) = policies.find(|(name, _)| name.as_str() == policy)?;
             let node = known.lock();

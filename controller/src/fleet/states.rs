@@ -13,6 +13,7 @@ use xdpgate_api::fleet::v1::{self, from_controller::Message as Down};
 use super::cache::Cache;
 
 use super::frame::Frame;
+use super::past::{Past, Rebuilt};
 use super::sign::{self, Signer};
 use super::snapshot::{Chunks, Snapshot};
 use super::wire;
@@ -41,6 +42,7 @@ type Changes = Option<Arc<Vec<v1::Change>>>;
 /// All that is made of states.
 pub(super) struct States {
     epoch: String,
+    rebuilt: Rebuilt,
     signer: Option<Arc<dyn Signer>>,
     signatures: Cache<(PolicyHash, u64, i32), Arc<v1::State>>,
     bases: Mutex<Bases>,
@@ -88,7 +90,12 @@ impl Bases {
 }
 
 impl States {
-    pub(super) fn new(epoch: &str, signer: Option<Arc<dyn Signer>>, sizes: &Sizes) -> Self {
+    pub(super) fn new(
+        epoch: &str,
+        past: Option<Arc<dyn Past>>,
+        signer: Option<Arc<dyn Signer>>,
+        sizes: &Sizes,
+    ) -> Self {
         let of_changes = |changes: &Changes| {
             let changes = changes.iter().flat_map(|changes| changes.iter());
             64 + changes
@@ -98,6 +105,7 @@ impl States {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             epoch: epoch.to_owned(),
+            rebuilt: Rebuilt::new(past),
             signer,
             signatures: Cache::new(1 << 18, |_| 256),
             bases: Mutex::new(Bases {
@@ -127,8 +135,12 @@ impl States {
 
     /// Remembers a policy that a node is to have: what comes after it may start from it.
     pub(super) fn remember(&self, desired: &Desired) {
+        self.keep(desired.hash, &desired.policy);
+    }
+
+    fn keep(&self, hash: PolicyHash, policy: &Arc<Policy>) {
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-        bases.put(desired.hash, &desired.policy);
+        bases.put(hash, policy);
     }
 
     fn base(&self, hash: &PolicyHash) -> Option<Arc<Policy>> {
@@ -138,14 +150,27 @@ impl States {
             .get(hash)
     }
 
-    /// What brings a node that has `base` to `desired`; without a base a snapshot.
+    /// Whether a delta can start from what a node has, which it had first by the transaction `sequence`.
+    async fn knows(self: &Arc<Self>, base: PolicyHash, sequence: u64, desired: &Desired) -> bool {
+        if base == desired.hash || self.base(&base).is_some() {
+            return true;
+        }
+        let states = self.clone();
+        let keep = move |hash, policy| states.keep(hash, &Arc::new(policy));
+        self.rebuilt.get(desired, sequence, keep).await == Some(base)
+    }
+
+    /// What brings a node that has `base`, by its hash and number, to `desired`; without a base a snapshot.
     pub(super) async fn outgoing(
         self: Arc<Self>,
-        base: Option<PolicyHash>,
+        base: Option<(PolicyHash, u64)>,
         desired: Arc<Desired>,
         mode: i32,
     ) -> Outgoing {
-        let base = base.filter(|hash| self.base(hash).is_some() || *hash == desired.hash);
+        let base = match base {
+            Some((hash, sequence)) if self.knows(hash, sequence, &desired).await => Some(hash),
+            _ => None,
+        };
         let key = (base, desired.hash, desired.sequence, mode);
         let states = self.clone();
         let make = move || async move { states.make(base, desired, mode).await };

@@ -193,15 +193,15 @@ impl Fleet {
     /// What is known of a node; `None` if there is none of this identity.
     pub fn status(&self, node: &NodeId) -> Option<NodeStatus> {
         let targets = self.0.targets();
-        let target = targets.nodes.get(node)?;
+        let target = targets.get(node)?;
         let place = self.0.place(node, &Others::default());
         let known = match &place {
             Place::Here(known) => Arc::clone(known),
             _ => Arc::new(Node::new(node.clone())),
         };
-        let mut status = self.0.status(&known, target);
+        let mut status = self.0.status(&known, &target);
         if matches!(place, Place::Gone) {
-            status.state = State::absent(&target.record, true);
+            status.state = State::absent(target.record, true);
         }
         Some(status)
     }
@@ -251,13 +251,13 @@ impl Fleet {
 }
 
 impl Inner {
-    pub(super) fn state(&self, node: &node::Inner, target: &Target) -> (State, bool) {
+    pub(super) fn state(&self, node: &node::Inner, target: &Target<'_>) -> (State, bool) {
         let missed = node.health.missed(Instant::now(), &self.config.health);
         let facts = node.facts(target.record.revoked, target.record.maintenance, missed);
         (State::of(&facts), facts.is_authoritative())
     }
 
-    pub(super) fn status(&self, known: &Node, target: &Target) -> NodeStatus {
+    pub(super) fn status(&self, known: &Node, target: &Target<'_>) -> NodeStatus {
         let node = known.lock();
         let now = Instant::now();
         let demands = &self.config.health;
@@ -270,7 +270,7 @@ impl Inner {
         NodeStatus {
             node: known.id.clone(),
             state,
-            delivery: Delivery::of(&node, target.desired.as_deref()),
+            delivery: Delivery::of(&node, target.desired.map(Arc::as_ref)),
             address: node.link.as_ref().and_then(|link| link.address),
             connected_since: node.link.as_ref().map(|link| link.since),
             version: text(|about| &about.version),
@@ -278,10 +278,7 @@ impl Inner {
             kernel: text(|about| &about.kernel),
             machine: text(|about| &about.machine),
             has: node.held.hash.map(|hash| hash.to_string()),
-            wanted: target
-                .desired
-                .as_ref()
-                .map(|desired| desired.hash.to_string()),
+            wanted: target.desired.map(|desired| desired.hash.to_string()),
             sequence: node.held.sequence,
             drift: node.drift,
             panic_off: node.panic_off,
@@ -305,7 +302,7 @@ impl Inner {
         overview
     }
 
-    fn overview_where(&self, part: &Part, holds: impl Fn(&Target) -> bool) -> Overview {
+    fn overview_where(&self, part: &Part, holds: impl Fn(&Target<'_>) -> bool) -> Overview {
         let targets = self.targets();
         let mut overview = Overview {
             nodes: 0,
@@ -339,15 +336,10 @@ impl Inner {
                 Place::Answered | Place::Silent => continue,
             };
             let node = known.lock();
-            let (state, fresh) = self.state(&node, target);
+            let (state, fresh) = self.state(&node, &target);
             of_state(state);
             overview.online += u32::from(node.health.seen() == Seen::Online);
-            overview.applied += u32::from(
-                target
-                    .desired
-                    .as_ref()
-                    .is_some_and(|desired| node.has(desired)),
-            );
+            overview.applied += u32::from(target.desired.is_some_and(|desired| node.has(desired)));
             overview.drift += u64::from(node.drift);
             overview.panic_off += u32::from(node.panic_off);
             if fresh {

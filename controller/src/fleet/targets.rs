@@ -1,4 +1,4 @@
-//! What each node shall have, of one view, so that a session finds it by one look-up.
+//! What each node shall have, of one view, so that a session finds it by a few look-ups.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::core::{Core, Desired, View};
+use crate::core::{Core, Desired, Profile, Things, View};
 use crate::domain::{NodeId, NodeRecord};
 
-/// What all nodes shall have as of one view.
+/// What all nodes shall have as of one view. Maps of nodes are those of the view, so that a change costs what its profiles
+/// cost, however many nodes there are.
 #[derive(Debug, Clone, Default)]
 pub struct Targets {
     /// The store.
@@ -20,56 +21,64 @@ pub struct Targets {
     pub revision: u64,
     /// When this controller had the view; absent if nobody says.
     pub at: Option<Instant>,
-    /// By node.
-    pub nodes: HashMap<NodeId, Target>,
+    /// Registered nodes.
+    pub nodes: Things<NodeRecord>,
+    /// The profile of each.
+    pub profiles: Arc<HashMap<NodeId, Arc<Profile>>>,
+    /// By profile; without those for which nothing could be made yet.
+    pub desired: HashMap<Arc<Profile>, Arc<Desired>>,
 }
 
 /// A registered node and what it shall have.
-#[derive(Debug, Clone)]
-pub struct Target {
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
     /// The node as the store has it.
-    pub record: Arc<NodeRecord>,
+    pub record: &'a Arc<NodeRecord>,
     /// The same for all nodes of one profile; `None` if nothing could be made for it yet.
-    pub desired: Option<Arc<Desired>>,
+    pub desired: Option<&'a Arc<Desired>>,
 }
 
 impl Targets {
-    /// Of a view. Not for async threads.
+    /// Of a view. It looks at profiles, not at nodes.
     pub fn new(view: Arc<View>, at: Instant) -> Self {
-        let nodes = view.nodes().iter().map(|(id, record)| {
-            let target = Target {
-                record: record.clone(),
-                desired: view.desired(id),
-            };
-            (id.clone(), target)
-        });
+        let desired = view.desired_of_profiles();
+        let desired = desired.map(|(profile, desired)| (Arc::clone(profile), Arc::clone(desired)));
         Self {
             epoch: view.epoch().into(),
             revision: view.revision().0,
             at: Some(at),
-            nodes: nodes.collect(),
+            nodes: Arc::clone(view.all_nodes()),
+            profiles: Arc::clone(view.profiles()),
+            desired: desired.collect(),
             view,
+        }
+    }
+
+    /// What is known of a node; `None` if it is not registered.
+    pub fn get(&self, node: &NodeId) -> Option<Target<'_>> {
+        Some(self.target(node, self.nodes.get(node)?))
+    }
+
+    /// All registered nodes.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, Target<'_>)> {
+        let nodes = self.nodes.iter();
+        nodes.map(|(node, record)| (node, self.target(node, record)))
+    }
+
+    fn target<'a>(&'a self, node: &NodeId, record: &'a Arc<NodeRecord>) -> Target<'a> {
+        let profile = self.profiles.get(node);
+        Target {
+            record,
+            desired: profile.and_then(|profile| self.desired.get(profile)),
         }
     }
 }
 
-/// Follows the views of a core, within a tokio runtime. While one is made ready, those that come are passed over but for
-/// the newest. It ends when the core does, or when nobody has the receiver any more.
-pub async fn targets(core: &Core) -> watch::Receiver<Arc<Targets>> {
+/// Follows the views of a core, within a tokio runtime. It ends when the core does, or when nobody has the receiver any more.
+pub fn targets(core: &Core) -> watch::Receiver<Arc<Targets>> {
     let mut views = core.watch();
-    let ready = |view: Arc<View>| {
-        let at = Instant::now();
-        tokio::task::spawn_blocking(move || Arc::new(Targets::new(view, at)))
-    };
     let first = views.borrow_and_update().clone();
-    let epoch = first.epoch().into();
-    let empty = || {
-        Arc::new(Targets {
-            epoch,
-            ..Targets::default()
-        })
-    };
-    let (sender, receiver) = watch::channel(ready(first).await.unwrap_or_else(|_| empty()));
+    let (sender, receiver) = watch::channel(Arc::new(Targets::new(first, Instant::now())));
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -77,12 +86,7 @@ pub async fn targets(core: &Core) -> watch::Receiver<Arc<Targets>> {
                 changed = views.changed() => if changed.is_err() { return },
             }
             let view = views.borrow_and_update().clone();
-            match ready(view).await {
-                Ok(targets) => {
-                    sender.send_replace(targets);
-                }
-                Err(error) => log::error!("what nodes shall have could not be made: {error}"),
-            }
+            sender.send_replace(Arc::new(Targets::new(view, Instant::now())));
         }
     });
     receiver

@@ -6,11 +6,13 @@ mod oidc;
 mod tls;
 mod watchdog;
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use xdpgate_service::config::Problem;
@@ -32,6 +34,10 @@ use crate::{keep, open, rollout};
 
 /// How long nodes have to be told, one after the other, that the controller stops, and then to go.
 const DRAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+
+/// Connections that wait to be taken, of a fleet that comes back at once; the kernel allows as many as net.core.somaxconn.
+/// Those for which there is no room are tried again by their kernels after 1 s, 3 s, 7 s and so on.
+const BACKLOG: u32 = 8192;
 
 /// `xdpgate-controller serve`.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -74,7 +80,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     .map_err(|e| Failure::input("nodes.advertise", e))?;
     let certificate = Arc::new(certificate);
     let joining = Joining::new(core.clone(), authority.clone(), signer.clone());
-    let nodes = fleet(config, &core, signer).await;
+    let nodes = fleet(config, &core, signer);
     let me = config.peers.name(&config.nodes);
     let me = me.map_err(|e| Failure::input(e.key, e.reason))?;
     let peers = config.store.etcd.is_some().then(|| {
@@ -203,10 +209,26 @@ fn own_addresses(config: &Config) -> Vec<String> {
     addresses
 }
 
+/// The first address of a name that can be listened on.
 async fn bind(key: &str, address: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|e| Failure::operation(format!("{key}: {address}: {e}")))
+    let failed = |e: io::Error| Failure::operation(format!("{key}: {address}: {e}"));
+    let listen = |at: SocketAddr| {
+        let socket = match at {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(at)?;
+        socket.listen(BACKLOG)
+    };
+    let mut tried = Err(io::ErrorKind::AddrNotAvailable.into());
+    for at in lookup_host(address).await.map_err(failed)? {
+        tried = listen(at);
+        if tried.is_ok() {
+            break;
+        }
+    }
+    tried.map_err(failed)
 }
 
 async fn authority(
@@ -246,7 +268,7 @@ fn local() -> Actor {
     }
 }
 
-async fn fleet(config: &Config, core: &Core, signer: Option<Signer>) -> Fleet {
+fn fleet(config: &Config, core: &Core, signer: Option<Signer>) -> Fleet {
     let every = Duration::from_secs(config.nodes.heartbeat_seconds.into());
     let mut options = fleet::Config {
         sessions: config.nodes.max_sessions.try_into().unwrap_or(usize::MAX),
@@ -254,7 +276,8 @@ async fn fleet(config: &Config, core: &Core, signer: Option<Signer>) -> Fleet {
     };
     options.health.every = every;
     let signer = signer.map(|signer| Arc::new(signer) as Arc<dyn fleet::Signer>);
-    Fleet::start(options, fleet::targets(core).await, signer)
+    let past = Arc::new(core.clone());
+    Fleet::start(options, fleet::targets(core), Some(past), signer)
 }
 
 /// The hosts and addresses of `HOST:PORT`, for a certificate.

@@ -83,7 +83,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder.path().join("c.db")).unwrap());
         let core = Core::open(Arc::clone(&store)).await.unwrap();
-        let fleet = Fleet::start(Config::default(), targets(&core).await, None);
+        let fleet = Fleet::start(Config::default(), targets(&core), None, None);
         let task = tokio::spawn(std::future::pending::<()>());
         let watched = Watched {
             store,

@@ -11,11 +11,11 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Endpoint};
 use xdpgate::Policy;
 use xdpgate::policy::{Atomicity, Change, Prefix, Rule};
-use xdpgate_controller::core::Desired;
+use xdpgate_controller::core::{Desired, Profile};
 use xdpgate_controller::domain::{Mode, Name, NodeId, NodeRecord, Touch};
 use xdpgate_controller::fleet::testing::{ByHeader, NoMembers, Node, Running, Shared};
 use xdpgate_controller::fleet::{
-    Config, Fleet, FleetService, Progress, Scope, Signer, Target, Targets, server,
+    Config, Fleet, FleetService, Progress, Scope, Signer, Targets, server,
 };
 
 pub(crate) struct Board {
@@ -104,7 +104,7 @@ impl Board {
             ..Targets::default()
         };
         let (targets, receiver) = watch::channel(Arc::new(first));
-        let fleet = Fleet::start(config, receiver, signer);
+        let fleet = Fleet::start(config, receiver, None, signer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = FleetService::new(fleet.clone(), Arc::new(ByHeader), Arc::new(NoMembers));
@@ -146,12 +146,18 @@ impl Board {
                 mode,
                 policies: names.map(|name| (name, sequence)).collect(),
             });
-            for node in nodes {
-                let before = targets.nodes.get(*node).map(|target| target.record.clone());
-                let record = before.unwrap_or_else(|| Arc::new(record(&id(node))));
-                let desired = Some(desired.clone());
-                targets.nodes.insert(id(node), Target { record, desired });
+            let profile = Arc::new(Profile {
+                policies: vec![(Name::new("web").unwrap(), Some(sequence))],
+                mode,
+            });
+            let records = Arc::make_mut(&mut targets.nodes);
+            let profiles = Arc::make_mut(&mut targets.profiles);
+            for node in nodes.iter().map(|node| id(node)) {
+                let new = || Arc::new(record(&node));
+                records.entry(node.clone()).or_insert_with(new);
+                profiles.insert(node, profile.clone());
             }
+            targets.desired.insert(profile, desired);
         })
     }
 
@@ -174,13 +180,14 @@ impl Board {
 
     pub(crate) fn edit_record(&self, node: &str, edit: impl FnOnce(&mut NodeRecord)) {
         self.edit(|targets| {
-            let target = targets.nodes.get_mut(node).unwrap();
-            edit(Arc::make_mut(&mut target.record));
+            let records = Arc::make_mut(&mut targets.nodes);
+            edit(Arc::make_mut(records.get_mut(node).unwrap()));
         });
     }
 
     pub(crate) fn wanted(&self, node: &str) -> Arc<Desired> {
-        self.targets.borrow().nodes[node].desired.clone().unwrap()
+        let targets = self.targets.borrow();
+        targets.get(&id(node)).unwrap().desired.unwrap().clone()
     }
 
     pub(crate) async fn channel(&self) -> Channel {

@@ -1,5 +1,6 @@
 //! Whether nodes are there.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -103,7 +104,7 @@ async fn r88_states_that_operators_and_the_controller_make() {
     assert_eq!(status.code(), tonic::Code::Unauthenticated);
     // So is who is no member.
     board.edit(|targets| {
-        targets.nodes.remove("b");
+        Arc::make_mut(&mut targets.nodes).remove("b");
     });
     assert_eq!(b.ended().await.1.code(), tonic::Code::Unauthenticated);
     let (_, status) = board.run(board.node("nobody")).await.ended().await;

@@ -10,5 +10,6 @@ mod health;
 mod numbers;
 mod own;
 mod real;
+mod restart;
 
 use common::core;

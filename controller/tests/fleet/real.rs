@@ -27,7 +27,12 @@ async fn serve(
     identify: Arc<dyn Identify>,
     tls: Option<ServerTlsConfig>,
 ) -> (Fleet, std::net::SocketAddr, tokio::task::JoinHandle<()>) {
-    let fleet = Fleet::start(Config::default(), targets(&core.core).await, None);
+    let fleet = Fleet::start(
+        Config::default(),
+        targets(&core.core),
+        Some(Arc::new(core.core.clone())),
+        None,
+    );
     let service = FleetService::new(fleet.clone(), identify, Arc::new(NoMembers));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

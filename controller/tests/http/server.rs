@@ -144,7 +144,7 @@ impl Api {
             let (_, token) = auth.create_token(&local(), name, new, now).await.unwrap();
             tokens.push(token.reveal().to_owned());
         }
-        let fleet = Fleet::start(Config::default(), targets(&core).await, None);
+        let fleet = Fleet::start(Config::default(), targets(&core), None, None);
         let view = Arc::new(fleet.clone());
         let feeds = Feeds::new(core.clone(), Settings::default(), "test").unwrap();
         let app = App::new(core.clone(), auth, joining.clone(), view, None, options);
