@@ -43,7 +43,7 @@ Examples:
   xdpgate-controller feed add ipsum --url https://example.org/ipsum.txt --format ipsum --at-least 3 --expiry 7d
   xdpgate-controller feed add geo --path 'country-{country}.cidr' --country de --country nl
   xdpgate-controller feed add cluster --kubernetes")]
-    Add(Add),
+    Add(Box<Add>),
     /// Change fields of a feed; null clears one (admin)
     #[command(after_help = "\
 Examples:

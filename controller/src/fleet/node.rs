@@ -352,7 +352,8 @@ impl Inner {
     pub(super) fn wants(&self, desired: &Desired) -> bool {
         let mode = mode_number(desired.mode);
         let is_on_its_way = |sent: &Sent| sent.hash == desired.hash && sent.mode == mode;
-        !self.has(desired)
+        !self.keeps_own(desired)
+            && !self.has(desired)
             && !self.sent.as_ref().is_some_and(is_on_its_way)
             && self.refused(desired.hash, mode).is_none()
     }

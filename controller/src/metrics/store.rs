@@ -17,7 +17,7 @@ use crate::store::{
 pub(crate) struct Measured(Arc<dyn Store>);
 
 impl Measured {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    pub(crate) fn over(store: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(Self(store))
     }
 }

@@ -59,7 +59,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let api = bind("api.listen", &config.api.listen).await?;
 
     let exporter = metrics::install().map_err(Failure::operation)?;
-    let store = Measured::new(open::store(config).await?);
+    let store = Measured::over(open::store(config).await?);
     if let Some(reason) = backup::unfinished(&*store)
         .await
         .map_err(Failure::operation)?

@@ -25,6 +25,10 @@ async fn connected(api: &Api) -> (Running, String) {
     let incoming = TcpListenerStream::new(listener);
     tokio::spawn(server().add_service(service).serve_with_incoming(incoming));
     let endpoint = Endpoint::new(format!("http://{address}")).unwrap();
+    // Something is assigned to it, so that it is told.
+    api.post("/policies", json!({ "name": "p" })).await.is(201);
+    let group = json!({ "name": "all", "selector": "", "policies": ["p"] });
+    api.post("/groups", group).await.is(201);
     let (id, _) = api.node(json!({})).await;
     let node = Node::new(Name::new(id.clone()).unwrap(), &Arc::new(Shared::default()));
     let running = node.start(endpoint.connect().await.unwrap());
