@@ -8,6 +8,7 @@ mod commands;
 pub mod config;
 pub mod content;
 pub mod core;
+mod counts;
 pub mod domain;
 pub mod feed;
 pub mod fleet;

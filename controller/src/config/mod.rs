@@ -5,12 +5,14 @@ mod api;
 mod authority;
 mod feeds;
 mod nodes;
+mod oidc;
 mod store;
 
 pub use api::Api;
 pub use authority::Authority;
 pub use feeds::{Feeds, Kubernetes};
 pub use nodes::Nodes;
+pub use oidc::Oidc;
 pub use store::{Etcd, Store};
 
 use std::path::PathBuf;
@@ -37,6 +39,8 @@ pub struct Config {
     pub store: Store,
     /// REST for people and tools, and the web interface.
     pub api: Api,
+    /// Login by an identity provider (OpenID Connect), beside that by a password. It is on when `issuer` is set.
+    pub oidc: Oidc,
     /// gRPC for nodes.
     pub nodes: Nodes,
     /// The embedded certificate authority of nodes and controllers.
@@ -53,6 +57,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/xdpgate-controller"),
             store: Store::default(),
             api: Api::default(),
+            oidc: Oidc::default(),
             nodes: Nodes::default(),
             authority: Authority::default(),
             feeds: Feeds::default(),
@@ -73,6 +78,7 @@ impl Configuration for Config {
     fn invalid(&self) -> Vec<Invalid> {
         let mut invalid = self.store.invalid();
         invalid.extend(self.api.invalid());
+        invalid.extend(self.oidc.invalid());
         invalid.extend(self.nodes.invalid());
         invalid.extend(self.authority.invalid());
         invalid.extend(self.feeds.invalid());

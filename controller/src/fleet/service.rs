@@ -60,7 +60,15 @@ pub trait Members: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// INVALID_ARGUMENT: the request is wrong.
-    async fn renew(&self, node: &NodeId, request: RenewRequest) -> Result<RenewResponse, Status>;
+    async fn renew(
+        &self,
+        node: &NodeId,
+        request: RenewRequest,
+        origin: Option<SocketAddr>,
+    ) -> Result<RenewResponse, Status>;
+
+    /// Somebody with the certificate of a node was refused, for this reason.
+    async fn refused(&self, node: &NodeId, origin: Option<SocketAddr>, why: &str);
 }
 
 /// The service, for [`tonic::transport::Server::add_service`].
@@ -169,8 +177,16 @@ impl Calls {
     ) -> Result<Identity, Status> {
         let identity = self.identify.identify(extensions, headers)?;
         let fleet = &self.fleet.0;
-        fleet.membership(&fleet.targets(), &identity.node, identity.serial.as_deref())?;
+        let serial = identity.serial.as_deref();
+        let member = fleet.membership(&fleet.targets(), &identity.node, serial);
+        member.inspect_err(|status| self.tell_refused(&identity.node, extensions, status))?;
         Ok(identity)
+    }
+
+    fn tell_refused(&self, node: &NodeId, extensions: &http::Extensions, status: &Status) {
+        let (members, node, origin) = (self.members.clone(), node.clone(), origin(extensions));
+        let why = status.message().to_owned();
+        tokio::spawn(async move { members.refused(&node, origin, &why).await });
     }
 
     /// Waits for its turn, so that a storm of nodes that come back does not take all that there is.
@@ -270,7 +286,11 @@ impl Calls {
                 || Status::not_found(format!("{digest} is not part of what this node is to have"));
             chunk.cloned().ok_or_else(none)
         };
-        let chunks = digests.iter().map(chunk).collect::<Result<Vec<_>, _>>()?;
+        let chunks = digests.iter().map(chunk).collect::<Result<Vec<_>, _>>();
+        let chunks = chunks.inspect_err(|_| {
+            let status = Status::not_found("chunks that are not part of what it is to have");
+            self.tell_refused(&identity.node, &parts.extensions, &status);
+        })?;
         let zstd = frame::takes_zstd(&parts.headers);
         // Read as fast as the node takes them; the place is taken until the last one is on its way.
         let frames = chunks.into_iter().map(move |chunk| {
@@ -324,9 +344,10 @@ impl fleet_server::Fleet for Calls {
     ) -> Result<Response<RenewResponse>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let identity = self.member(&extensions, &metadata.into_headers())?;
-        Ok(Response::new(
-            self.members.renew(&identity.node, message).await?,
-        ))
+        let renewed = self
+            .members
+            .renew(&identity.node, message, origin(&extensions));
+        Ok(Response::new(renewed.await?))
     }
 
     async fn session(

@@ -66,9 +66,16 @@ impl Members for NoMembers {
         Err(Status::unauthenticated("nobody joins here"))
     }
 
-    async fn renew(&self, _: &NodeId, _: v1::RenewRequest) -> Result<v1::RenewResponse, Status> {
+    async fn renew(
+        &self,
+        _: &NodeId,
+        _: v1::RenewRequest,
+        _: Option<std::net::SocketAddr>,
+    ) -> Result<v1::RenewResponse, Status> {
         Err(Status::unimplemented("nothing is renewed here"))
     }
+
+    async fn refused(&self, _: &NodeId, _: Option<std::net::SocketAddr>, _: &str) {}
 }
 
 /// Policies that some node of this process has.

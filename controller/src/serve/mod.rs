@@ -2,6 +2,7 @@
 
 mod housekeeping;
 mod nodes;
+mod oidc;
 mod tls;
 
 use std::sync::Arc;
@@ -77,6 +78,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             listener,
             certificate: Arc::clone(&certificate),
             authority: authority.clone(),
+            sessions: config.nodes.max_sessions.try_into().unwrap_or(usize::MAX),
         },
         fleet::FleetService::new(
             nodes.clone(),
@@ -110,10 +112,16 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         http::Options {
             tls: tls.is_some(),
             dial: config.nodes.advertised(),
+            proxies: config.api.proxies(),
+            names: config.api.names(),
             ..http::Options::default()
         },
     )
     .with_feeds(feeds);
+    let app = match oidc::of(&config.oidc)? {
+        Some(oidc) => app.with_oidc(oidc),
+        None => app,
+    };
     app.watch_rollouts(looks);
     let answering = tokio::spawn(http::serve(api, app, tls, stopped(stopping)));
     let upkeep = tokio::spawn(housekeeping::run(housekeeping::Kept {
@@ -123,6 +131,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         certificate,
         auth,
         joining,
+        versions: config.store.keep_versions.into(),
+        audit: Some(config.store.keep_audit_days)
+            .filter(|days| *days > 0)
+            .map(|days| SignedDuration::from_hours(24 * i64::from(days))),
     }));
     log::info!(
         "the API is served at {}, nodes at {}",

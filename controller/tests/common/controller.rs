@@ -122,6 +122,26 @@ impl Controller {
         self.dir.path()
     }
 
+    /// The token of its first user.
+    pub fn token(&self) -> String {
+        let kept = std::fs::read_to_string(self.path("config/xdpgate/controller.toml")).unwrap();
+        let line = kept
+            .lines()
+            .find(|line| line.starts_with("token = "))
+            .unwrap();
+        line.split('"').nth(1).unwrap().to_owned()
+    }
+
+    /// Memory of the process that is in use, in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// A path in it.
     pub fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()

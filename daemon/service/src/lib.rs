@@ -1,9 +1,10 @@
 //! What the servers of xdpgate share, `xdpgated` and `xdpgate-controller`: configuration, command line,
-//! failures, tables, durations, the log, and what the service manager is told. Not for others: it changes as they do.
+//! failures, files with secrets, tables, durations, the log, and what the service manager is told. Not for others: it changes as they do.
 
 pub mod config;
 pub mod duration;
 mod failure;
+pub mod files;
 pub mod logging;
 pub mod notify;
 pub mod table;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
+use xdpgate_api::v1::{WatchEventsRequest, WatchEventsResponse};
 
 use super::{FleetError, FleetView, Scope};
 use crate::domain::{Name, NodeId};
@@ -80,12 +81,7 @@ impl FleetView for Fleet {
         within: Duration,
     ) -> Result<Value, FleetError> {
         let counters = Self::rule_counters(self, node, ids, within).await;
-        let counters = counters.map_err(|error| match error {
-            AskError::TooMany(_) => FleetError::Invalid(error.to_string()),
-            AskError::Silent(..) => FleetError::Timeout(error.to_string()),
-            _ => FleetError::Unavailable(error.to_string()),
-        })?;
-        let counters = counters.into_iter().map(|rule| {
+        let counters = counters?.into_iter().map(|rule| {
             json!({
                 "id": rule.id,
                 "packets": rule.packets,
@@ -98,8 +94,27 @@ impl FleetView for Fleet {
         Ok(json!({ "rules": counters.collect::<Vec<_>>() }))
     }
 
+    fn drops(
+        &self,
+        node: &NodeId,
+        request: WatchEventsRequest,
+    ) -> Result<BoxStream<'static, WatchEventsResponse>, FleetError> {
+        Ok(self.watch_events(node, request)?.boxed())
+    }
+
     fn events(&self) -> BoxStream<'static, Value> {
         Self::events(self).map(|event| value(&event)).boxed()
+    }
+}
+
+impl From<AskError> for FleetError {
+    fn from(error: AskError) -> Self {
+        let text = error.to_string();
+        match error {
+            AskError::TooMany(_) => Self::Invalid(text),
+            AskError::Silent(..) => Self::Timeout(text),
+            _ => Self::Unavailable(text),
+        }
     }
 }
 
