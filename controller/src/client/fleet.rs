@@ -151,6 +151,17 @@ pub(super) async fn status(api: &Api) -> Result<(), Failure> {
     })
 }
 
+pub(super) async fn controllers(api: &Api) -> Result<(), Failure> {
+    let columns = [
+        ("NAME", "/name"),
+        ("STATE", "/state"),
+        ("ADDRESS", "/address"),
+        ("VERSION", "/version"),
+        ("SINCE", "/since"),
+    ];
+    list(api.json, &api.get(&["controllers"]).json().await?, &columns)
+}
+
 /// The numbers of the fleet or a group.
 fn numbers(stats: &Value) -> String {
     let names = [
@@ -161,6 +172,8 @@ fn numbers(stats: &Value) -> String {
         ("pass mode", "/panic_off"),
         ("bans", "/bans"),
         ("state", "/state"),
+        ("controllers that answer", "/controllers/answered"),
+        ("of", "/controllers/known"),
     ];
     let mut text = fields(stats, &names);
     if let Some(states) = stats.get("states").and_then(Value::as_object) {

@@ -19,10 +19,12 @@
 //! Only a fresh number counts in sums. So a zero is shown only where a fresh heartbeat said zero; where none
 //! has, there is no number. `of` says of how many nodes a sum is.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::NodeRecord;
 
 /// See the table above.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It is registered, and has never been here.
@@ -106,6 +108,17 @@ impl State {
         Self::Maintenance,
         Self::Revoked,
     ];
+
+    /// Of a node that no controller has a session of; `was_there`: one that is gone had it last.
+    pub(super) fn absent(record: &NodeRecord, was_there: bool) -> Self {
+        Self::of(&Facts {
+            revoked: record.revoked,
+            maintenance: record.maintenance,
+            known: was_there,
+            offline: was_there,
+            ..Facts::default()
+        })
+    }
 
     /// The first that holds.
     pub fn of(facts: &Facts) -> Self {
