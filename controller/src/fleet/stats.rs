@@ -378,6 +378,7 @@ impl Overview {
         self.state = self.worst();
         self.applied += other.applied;
         self.drift += other.drift;
+        self.panic_off += other.panic_off;
         if let Some(rows) = other.counts {
             let sums = self.counts.get_or_insert_default();
             for row in rows {

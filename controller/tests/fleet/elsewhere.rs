@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xdpgate_controller::fleet::testing::{Manners, Running};
+use xdpgate_controller::fleet::testing::{Manners, Order, Running};
 use xdpgate_controller::fleet::{Claim, Filter, Fleet, Others, Part, Scope, State};
+
+use xdpgate_api::v1 as api;
 
 use crate::board::{Board, config, id, policy, until};
 
@@ -79,6 +81,12 @@ async fn r121_a_node_that_moved_is_counted_once_and_its_old_session_ends() {
     assert!(status.message().contains("another session"), "{status:?}");
     assert_eq!(a.fleet.sessions(), 0);
     assert_eq!(claims(&a.fleet), []);
+    new.tell(Order::Mode(api::Mode::Pass)).await;
+    new.tell(Order::Beat).await;
+    until("it is told", || {
+        b.fleet.status(&id("n-1")).unwrap().panic_off
+    })
+    .await;
     // What both say together is of two nodes: one that is well and one that was nowhere.
     let own = b.fleet.sum(None, &Part::Own).unwrap();
     let all = a.fleet.sum(None, &rest(&["b"], &[])).unwrap().join(own);
@@ -86,6 +94,7 @@ async fn r121_a_node_that_moved_is_counted_once_and_its_old_session_ends() {
         (all.nodes, all.online, all.applied, all.fresh),
         (2, 1, 1, 1)
     );
+    assert_eq!(all.panic_off, 1, "what the other one says counts");
     assert_eq!(
         (
             all.states[&State::Fresh],
