@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod http;
 mod keep;
 mod open;
+pub mod peers;
 pub mod rollout;
 mod serve;
 pub mod store;

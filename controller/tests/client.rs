@@ -264,6 +264,9 @@ fn the_kill_switch_the_audit_log_and_events() {
     assert!(!audit.contains(PASSWORD));
     let top = controller.ok(&["top", "--count", "2", "--every", "10ms"]);
     assert!(top.contains("nodes:"), "{top}");
+    // No terminal: one table, and that is all.
+    let top = controller.ok(&["top", "--every", "10ms"]);
+    assert_eq!(top.matches("nodes:").count(), 1, "{top}");
 }
 
 #[test]
@@ -306,16 +309,12 @@ fn users_tokens_and_join_tokens() {
     let (code, _) = controller.fails(&["whoami", "--token-file", token]);
     assert_eq!(code, 1);
 
-    let made = controller.ok(&[
-        "join-token",
-        "new",
-        "--uses",
-        "3",
-        "--label",
-        "tier=edge",
-        "--dial",
-        &controller.nodes,
-    ]);
+    let made = controller.ok(&["join-token", "new", "--uses", "3", "--label", "tier=edge"]);
+    assert!(made.contains("for 3 nodes."), "{made}");
+    let other = controller.ok(&["join-token", "new", "--dial", "c.example:1"]);
+    assert!(other.contains("for 1 node.") && other.contains("\"https://c.example:1\""));
+    let other = other.split('.').nth(1).unwrap();
+    controller.ok(&["join-token", "remove", other]);
     let secret = made.lines().next().unwrap();
     assert!(secret.starts_with("xgj1."), "{made}");
     let lines = &made[made.find("[fleet]").unwrap()..];

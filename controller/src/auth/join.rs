@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use xdpgate_api::fleet::v1;
 
-use super::authority::{Authority, is_node_id, issued, issued_key, new_node_id};
+use super::authority::{Authority, Issued, is_node_id, issued, issued_key, new_node_id};
 use super::records::{Change, Stored, TRIES, all, key, load};
 use super::refusals::Refusals;
 use super::secret::{base32, same};
@@ -236,7 +236,8 @@ impl Joining {
         change.commit(store).await.map(drop)
     }
 
-    /// Deletes tokens that ended more than a week ago. To be called now and then.
+    /// Deletes tokens that ended more than a week ago, and what is known of certificates of nodes that were removed: it would
+    /// hold up [`Authority::retire`]. To be called now and then.
     ///
     /// # Errors
     /// [`AuthError::Unavailable`], [`AuthError::Damaged`].
@@ -245,6 +246,19 @@ impl Joining {
         for (key, stored) in all::<TokenRecord>(store, "join-token").await? {
             if now > stored.value.expires + SignedDuration::from_hours(24 * 7) {
                 Change::default().delete(&key).commit(store).await?;
+            }
+        }
+        let view = self.core.view();
+        for (key, stored) in all::<Issued>(store, "issued").await? {
+            let node = super::users::name_of(&key);
+            // A node is registered before its certificate is written, so a view of then or later has it.
+            if stored.revision > view.revision() || view.nodes().contains_key(node) {
+                continue;
+            }
+            let change = Change::default().expect(&key, Some(stored.revision));
+            match change.delete(&key).commit(store).await {
+                Ok(_) | Err(AuthError::Conflict(_)) => (),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

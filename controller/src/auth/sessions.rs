@@ -287,7 +287,8 @@ impl Auth {
         now >= session.seen + options.idle || now >= session.created + options.absolute
     }
 
-    /// Deletes sessions and API tokens that have ended. To be called now and then.
+    /// Deletes sessions that have ended, and API tokens that did more than a week ago: until then people see why a
+    /// program is refused. To be called now and then.
     ///
     /// # Errors
     /// [`AuthError::Unavailable`], [`AuthError::Damaged`].
@@ -305,6 +306,7 @@ impl Auth {
                 }
             }
         }
+        swept += self.sweep_tokens(now).await?;
         Ok(swept)
     }
 

@@ -54,6 +54,9 @@ pub enum ClientCommand {
     /// Show and change which policies are for which nodes
     #[command(subcommand)]
     Group(group::Group),
+    /// List the controllers of the fleet, where there are several
+    #[command(after_help = "Example:\n  xdpgate-controller controllers")]
+    Controllers,
     /// Show, label, remove and revoke nodes
     #[command(subcommand)]
     Node(node::Node),
@@ -146,6 +149,7 @@ async fn ask(remote: &Remote, command: &ClientCommand) -> Result<(), Failure> {
         C::Rule(command) => rule::run(api, command).await,
         C::Set(command) => set::run(api, command).await,
         C::Group(command) => group::run(api, command).await,
+        C::Controllers => fleet::controllers(api).await,
         C::Node(command) => node::run(api, command).await,
         C::JoinToken(command) => node::join_token(api, command).await,
         C::Mode(args) => fleet::mode(api, args).await,

@@ -6,6 +6,7 @@ mod authority;
 mod feeds;
 mod nodes;
 mod oidc;
+mod peers;
 mod store;
 
 pub use api::Api;
@@ -13,6 +14,7 @@ pub use authority::Authority;
 pub use feeds::{Feeds, Kubernetes};
 pub use nodes::Nodes;
 pub use oidc::Oidc;
+pub use peers::Peers;
 pub use store::{Etcd, Store};
 
 use std::path::PathBuf;
@@ -43,6 +45,8 @@ pub struct Config {
     pub oidc: Oidc,
     /// gRPC for nodes.
     pub nodes: Nodes,
+    /// What other controllers of the same etcd know this one by.
+    pub peers: Peers,
     /// The embedded certificate authority of nodes and controllers.
     pub authority: Authority,
     /// What feeds may read: address lists that are made over the API.
@@ -59,6 +63,7 @@ impl Default for Config {
             api: Api::default(),
             oidc: Oidc::default(),
             nodes: Nodes::default(),
+            peers: Peers::default(),
             authority: Authority::default(),
             feeds: Feeds::default(),
             log: Log::default(),
@@ -80,10 +85,17 @@ impl Configuration for Config {
         invalid.extend(self.api.invalid());
         invalid.extend(self.oidc.invalid());
         invalid.extend(self.nodes.invalid());
+        invalid.extend(self.peers.invalid(&self.nodes));
         invalid.extend(self.authority.invalid());
         invalid.extend(self.feeds.invalid());
         invalid
     }
+}
+
+/// Whether it is `HOST:PORT`, to be dialled.
+fn is_host_and_port(text: &str) -> bool {
+    let authority = text.parse::<axum::http::uri::Authority>();
+    authority.is_ok_and(|a| a.port().is_some() && !a.as_str().contains('@'))
 }
 
 /// `ADDRESS:PORT`, or why not, with the key.

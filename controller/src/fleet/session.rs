@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::codec::Streaming;
 use tonic::{Code, Status};
+use xdpgate::policy::PolicyHash;
 use xdpgate_api::fleet::v1::{
     self, answer, ask, from_controller::Message as Down, from_node::Message as Up,
 };
@@ -21,7 +22,7 @@ use xdpgate_api::v1::WatchEventsResponse;
 
 use super::frame::{Decode, Frame};
 use super::limits::Budget;
-use super::node::{About, Held, Link, Next, Node, mode_number};
+use super::node::{About, Held, Link, Next, Node, Sent, mode_number};
 use super::states::Outgoing;
 use super::{Desired, Inner};
 
@@ -84,7 +85,7 @@ pub(super) struct Session {
 }
 
 /// A state that is being made.
-type Making = BoxFuture<'static, (Arc<Desired>, Outgoing)>;
+type Making = BoxFuture<'static, (Sent, Outgoing)>;
 
 impl Session {
     /// Until it ends, by either side.
@@ -126,13 +127,10 @@ impl Session {
         self.send(Frame::new(&v1::FromController {
             message: Some(Down::Welcome(self.fleet.welcome())),
         }))?;
-        let held = Held::of(hello.held.as_ref());
+        let held = Held::of(hello.held.as_ref(), self.fleet.states.epoch());
         drop(hello);
         let link = self.link_taken();
-        if let Some(before) = self.node.lock().open(link, about, held) {
-            let over = Status::aborted("another session of this node has begun");
-            let _ = before.control.try_send(Control::End(over));
-        }
+        self.fleet.begin(&self.node, link, about, held);
         self.serve().await
     }
 
@@ -167,6 +165,7 @@ impl Session {
                         Next::Nothing => (),
                         Next::At(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
                         Next::Send(base) => making = Some(self.make(base, desired)),
+                        Next::Mode(hash) => making = Some(self.make_mode(hash, &desired)),
                     }
                 }
             }
@@ -185,10 +184,11 @@ impl Session {
                     }
                     self.heard(message, &mut asks)?;
                 }
-                (desired, out) = async { making.as_mut().expect("checked").await }, if making.is_some() => {
+                (sent, out) = async { making.as_mut().expect("checked").await }, if making.is_some() => {
                     making = None;
                     let frame = out.frame;
-                    self.node.lock().sent(&desired, out.snapshot, Instant::now());
+                    let at = Instant::now();
+                    self.node.lock().sent(Sent { at, ..sent }, out.snapshot);
                     self.send(frame)?;
                 }
                 changed = targets.changed() => {
@@ -202,14 +202,22 @@ impl Session {
         }
     }
 
-    fn make(&self, base: Option<xdpgate::policy::PolicyHash>, desired: Arc<Desired>) -> Making {
+    fn make(&self, base: Option<PolicyHash>, desired: Arc<Desired>) -> Making {
         let states = self.fleet.states.clone();
         states.remember(&desired);
         Box::pin(async move {
             let mode = mode_number(desired.mode);
-            let out = states.outgoing(base, desired.clone(), mode).await;
-            (desired, out)
+            let mut sent = Sent::new(desired.sequence, desired.hash, mode);
+            let out = states.outgoing(base, desired, mode).await;
+            sent.is_delta = out.snapshot.is_none();
+            (sent, out)
         })
+    }
+
+    /// The mode alone: the node keeps the policy that it has.
+    fn make_mode(&self, hash: PolicyHash, desired: &Desired) -> Making {
+        let (states, mode) = (self.fleet.states.clone(), mode_number(desired.mode));
+        Box::pin(async move { (Sent::new(0, hash, mode), states.mode(hash, mode).await) })
     }
 
     /// Says once that no answer comes, and ends the session if none comes for long. Returns when to look again.

@@ -473,11 +473,16 @@ impl Node {
             Ok((hash, policy)) => {
                 self.policy = Some(policy);
                 self.seen.hash = Some(hash);
-                self.seen.sequence = state.sequence;
-                if state.mode != i32::from(api::Mode::Unspecified) {
+                // Pass mode is held until it is taken back at the node.
+                let held = self.seen.mode == i32::from(api::Mode::Pass);
+                if state.mode != i32::from(api::Mode::Unspecified) && !held {
                     self.seen.mode = state.mode;
                 }
-                self.state = Some(Box::new(state));
+                // Mode alone does not make it one that the fleet has given a policy.
+                if state.sequence > 0 {
+                    self.seen.sequence = state.sequence;
+                    self.state = Some(Box::new(state));
+                }
             }
             Err((reason, error)) => {
                 result.outcome = Outcome::Refused.into();

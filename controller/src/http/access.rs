@@ -137,6 +137,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("DELETE", "/api/v1/feeds/{feed}", From(Admin)),
     ("POST", "/api/v1/feeds/{feed}/run", From(Operator)),
     ("POST", "/api/v1/feeds/{feed}/accept", From(Operator)),
+    ("GET", "/api/v1/controllers", From(Viewer)),
     ("GET", "/api/v1/nodes", From(Viewer)),
     ("GET", "/api/v1/nodes/{node}", From(Viewer)),
     ("PATCH", "/api/v1/nodes/{node}", From(Operator)),

@@ -71,6 +71,8 @@ pub struct Options {
     pub header_within: std::time::Duration,
     /// The largest import of a set, in bytes.
     pub import: usize,
+    /// Hosts and ports under which nodes dial controllers, as they are told with a join token; empty: it is not known.
+    pub dial: Vec<String>,
     /// Proxies that are believed when they say for whom they call.
     pub proxies: Vec<Prefix>,
     /// By which names it may be called, beside addresses and localhost; `None`: by any.
@@ -89,6 +91,7 @@ impl Default for Options {
             connections_per_client: 256,
             header_within: std::time::Duration::from_secs(10),
             import: 256 << 20,
+            dial: Vec::new(),
             proxies: Vec::new(),
             names: None,
         }

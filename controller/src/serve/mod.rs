@@ -21,10 +21,10 @@ use crate::auth::join::Joining;
 use crate::auth::{self, Actor, Auth, FirstAdmin, Role, Signer};
 use crate::config::Config;
 use crate::core::Core;
-use crate::domain::Name;
 use crate::feed::Feeds;
 use crate::fleet::{self, Fleet};
 use crate::http::{self, App};
+use crate::peers::{Peers, Presence};
 use crate::store::{Store, backup};
 use crate::{keep, open, rollout};
 
@@ -65,13 +65,21 @@ async fn serve(config: &Config) -> Result<(), Failure> {
 
     let certificate = ServerCertificate::new(
         authority.clone(),
-        hosts(&config.nodes.advertised()),
+        hosts(&own_addresses(config)),
         Timestamp::now(),
     )
     .map_err(|e| Failure::input("nodes.advertise", e))?;
     let certificate = Arc::new(certificate);
     let joining = Joining::new(core.clone(), authority.clone(), signer.clone());
     let nodes = fleet(config, &core, signer).await;
+    let me = config.peers.name(&config.nodes);
+    let me = me.map_err(|e| Failure::input(e.key, e.reason))?;
+    let peers = config.store.etcd.is_some().then(|| {
+        let address = config.peers.address(&config.nodes);
+        let presence = Presence::new(me.clone(), address, config.nodes.advertised());
+        let store = Arc::clone(&store);
+        Peers::start(presence, nodes.clone(), authority.clone(), store)
+    });
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(nodes::serve(
         nodes::Listener {
@@ -85,9 +93,9 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             Arc::new(fleet::Certificates),
             Arc::new(joining.clone()),
         ),
+        peers.as_ref().map(Peers::service),
         stopping.clone(),
     ));
-    let me = own_name(config)?;
     let looking = rollout::Executor::new(
         core.clone(),
         Arc::new(nodes.clone()),
@@ -107,10 +115,14 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         core.clone(),
         auth.clone(),
         joining.clone(),
-        Arc::new(nodes.clone()),
+        match &peers {
+            Some(peers) => Arc::new(peers.clone()),
+            None => Arc::new(nodes.clone()),
+        },
         None,
         http::Options {
             tls: tls.is_some(),
+            dial: config.nodes.advertised(),
             proxies: config.api.proxies(),
             names: config.api.names(),
             ..http::Options::default()
@@ -130,6 +142,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         certificate,
         auth,
         joining,
+        versions: config.store.keep_versions.into(),
+        audit: Some(config.store.keep_audit_days)
+            .filter(|days| *days > 0)
+            .map(|days| SignedDuration::from_hours(24 * i64::from(days))),
     }));
     log::info!(
         "the API is served at {}, nodes at {}",
@@ -148,6 +164,9 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         task.abort();
     }
     nodes.drain(DRAIN.0, DRAIN.1).await;
+    if let Some(peers) = &peers {
+        peers.leave().await;
+    }
     // An error means that the server is gone already.
     let _ = stop.send(true);
     let answered = answering.await.map_err(Failure::operation)?;
@@ -161,12 +180,11 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// The name of this controller among others: the same after a restart.
-fn own_name(config: &Config) -> Result<Name, Failure> {
-    let named = config.nodes.advertised().first().cloned();
-    let named = named.unwrap_or_default().replace([':', '[', ']'], "-");
-    let named = named.trim_matches('-');
-    Name::new(named).map_err(|e| Failure::input("nodes.advertise", e))
+/// Under which nodes and other controllers dial this one.
+fn own_addresses(config: &Config) -> Vec<String> {
+    let mut addresses = config.nodes.advertised();
+    addresses.push(config.peers.address(&config.nodes));
+    addresses
 }
 
 async fn bind(key: &str, address: &str) -> Result<TcpListener, Failure> {

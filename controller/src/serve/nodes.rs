@@ -25,6 +25,7 @@ use crate::auth::authority::{Authority, ServerCertificate, server_config};
 use crate::auth::network;
 use crate::counts::{Counted, Counts};
 use crate::fleet::{self, FleetService};
+use crate::peers::PeerService;
 
 /// Strangers at once. More wait.
 const STRANGERS: usize = 512;
@@ -55,6 +56,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(super) async fn serve(
     listener: Listener,
     service: FleetService,
+    peers: Option<PeerService>,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let config = server_config(listener.certificate, Some(&listener.authority), &[b"h2"])?;
@@ -76,6 +78,7 @@ pub(super) async fn serve(
     };
     let served = fleet::server()
         .add_service(service)
+        .add_optional_service(peers.map(PeerService::server))
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopped)
         .await;
     accepting.abort();

@@ -209,8 +209,8 @@ impl Drafted {
         let held = |name: &Name, which: fn(&Hold) -> &Arc<PolicyState>| {
             after.hold(name).map(which).or_else(|| newest(name))
         };
-        type Which<'a> = &'a dyn Fn(&Name) -> Option<Arc<PolicyState>>;
-        let variants: [Which<'_>; 3] = [
+        type Variant<'a> = &'a dyn Fn(&Name) -> Option<Arc<PolicyState>>;
+        let variants: [Variant<'_>; 3] = [
             &|name| newest(name).cloned(),
             &|name| held(name, |hold| &hold.from).cloned(),
             &|name| held(name, |hold| &hold.to).cloned(),

@@ -46,6 +46,13 @@ pub(in crate::http) async fn ready(State(app): State<App>) -> Result<Json<Value>
     }
 }
 
+/// The controllers of this fleet, each with its `state`: `here` (it answers this), `connected`, `unreachable` (it is there and does not
+/// answer this one), `gone`. There are none where the store is a file of its own.
+#[utoipa::path(get, path = "/api/v1/controllers", tag = "about", responses((status = 200, body = Object), Refusals))]
+pub(in crate::http) async fn controllers(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "items": app.fleet().controllers().await }))
+}
+
 /// Metrics of the controller, for Prometheus.
 #[utoipa::path(get, path = "/api/v1/metrics", tag = "about", responses((status = 200, body = String, content_type = "text/plain"), Refusals))]
 pub(in crate::http) async fn metrics(State(app): State<App>) -> Result<Response, Problem> {

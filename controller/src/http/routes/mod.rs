@@ -118,6 +118,7 @@ pub(super) fn all() -> OpenApiRouter<App> {
         .routes(routes!(feeds::get, feeds::put, feeds::remove))
         .routes(routes!(feeds::run))
         .routes(routes!(feeds::accept))
+        .routes(routes!(meta::controllers))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get, nodes::patch, nodes::remove))
         .routes(routes!(nodes::sync))

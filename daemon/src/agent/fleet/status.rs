@@ -105,7 +105,7 @@ impl Status {
 
     pub(super) fn applied(&self, state: Option<&State>) {
         metrics::counter!(STATES, "outcome" => "applied").increment(1);
-        if let Some(state) = state {
+        if let Some(state) = state.filter(|state| state.sequence > 0) {
             let (sequence, hash) = (state.sequence, hex(&state.hash));
             log::info!(sequence, hash = hash.as_str(); "fleet: state {sequence} is in force");
         }
@@ -156,7 +156,12 @@ impl Status {
         metrics::counter!(STATES, "outcome" => "applied").increment(0);
     }
 
-    pub(super) fn message(&self, held: &Held, hash: Option<String>) -> FleetStatus {
+    pub(super) fn message(
+        &self,
+        held: &Held,
+        hash: Option<String>,
+        panic_off: bool,
+    ) -> FleetStatus {
         let inner = self.lock();
         let state = held.state.as_ref();
         FleetStatus {
@@ -176,6 +181,7 @@ impl Status {
                 .expires
                 .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
             signed: inner.signed,
+            panic_off,
         }
     }
 }
