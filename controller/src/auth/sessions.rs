@@ -10,6 +10,7 @@ use super::records::{Change, Stored, all, key, load};
 use super::secret::digest;
 use super::users::{UserRecord, name_of};
 use super::{Actor, Auth, AuthError, Role, Secret};
+use crate::metrics::LOGINS;
 use crate::store::Revision;
 
 /// How long a use may stay unwritten.
@@ -114,8 +115,7 @@ impl Auth {
             return Err(WRONG);
         }
         if let Err(wait) = self.0.throttle.begin(&name, address, now) {
-            metrics::counter!("xdpgate_controller_logins_total", "result" => "throttled")
-                .increment(1);
+            metrics::counter!(LOGINS, "result" => "throttled").increment(1);
             return Err(AuthError::Throttled(wait));
         }
         let stored = match self.user_record(&name).await {
@@ -149,7 +149,7 @@ impl Auth {
         now: Timestamp,
         detail: Value,
     ) -> Result<Login, AuthError> {
-        metrics::counter!("xdpgate_controller_logins_total", "result" => "accepted").increment(1);
+        metrics::counter!(LOGINS, "result" => "accepted").increment(1);
         let cookie = Secret::random();
         let session = SessionRecord {
             user: name.to_owned(),
@@ -325,7 +325,7 @@ impl Auth {
 
     /// Writes down that a login was refused. A name that is no user's is not written: it may be a password.
     pub(crate) async fn refused(&self, user: Option<&str>, address: IpAddr, detail: Value) {
-        metrics::counter!("xdpgate_controller_logins_total", "result" => "refused").increment(1);
+        metrics::counter!(LOGINS, "result" => "refused").increment(1);
         let name = user.unwrap_or("unknown");
         log::warn!(user = name, address:display = address; "login refused");
         let actor = Actor {

@@ -16,6 +16,7 @@ use super::status::{CLAIM, Claim, FeedStatus, LastGood, LastTry, Outcome, SetSta
 use super::{Feed, Feeds};
 use crate::core::{Actor, Command, CommandError, ErrorKind, Options, SetContent};
 use crate::domain::{Name, Role, SetState};
+use crate::metrics::FEED_RUNS;
 use crate::store::{CommitError, Revision, StoreError, Transaction};
 
 /// How often it is looked which feeds are due.
@@ -453,8 +454,7 @@ impl Feeds {
         let feed = &run.feed.name;
         let last = &done.last_try;
         let word = last.outcome.as_str();
-        metrics::counter!("xdpgate_controller_feed_runs_total", "feed" => feed.to_string(), "outcome" => word)
-            .increment(1);
+        metrics::counter!(FEED_RUNS, "feed" => feed.to_string(), "outcome" => word).increment(1);
         let before = run
             .status
             .sets

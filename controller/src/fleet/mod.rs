@@ -75,6 +75,7 @@ pub use targets::{Target, Targets, targets};
 
 use crate::core::Desired;
 use crate::domain::{Mode, NodeId};
+use crate::metrics::{ACKNOWLEDGE, APPLIED, DRIFT, REFUSED, word};
 use node::{Became, Held, Node};
 use session::Control;
 
@@ -174,6 +175,8 @@ struct Inner {
     totals: Mutex<counters::Totals>,
     history: Mutex<history::History>,
     seen: Mutex<Option<(Instant, Arc<Overview>)>>,
+    /// When heartbeats were looked at last.
+    looked: Mutex<Instant>,
     /// Grows with each answer and each node that comes or goes.
     answers: watch::Sender<u64>,
     admission: Mutex<limits::Budget>,
@@ -222,6 +225,7 @@ impl Fleet {
             totals: Mutex::default(),
             history: Mutex::default(),
             seen: Mutex::default(),
+            looked: Mutex::new(Instant::now()),
             answers: watch::Sender::new(0),
             sessions: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
@@ -295,6 +299,11 @@ impl Fleet {
     /// How many sessions there are.
     pub fn sessions(&self) -> usize {
         self.0.sessions.load(Ordering::Acquire)
+    }
+
+    /// How long ago it was looked whether heartbeats are missed, which is done each second.
+    pub(crate) fn looked(&self) -> Duration {
+        lock(&self.0.looked).elapsed()
     }
 
     /// How many deltas and how many snapshots were computed since the start.
@@ -400,6 +409,7 @@ impl Inner {
             self.tell(Event::PanicOff { node, on });
         }
         if drifts {
+            metrics::counter!(DRIFT).increment(1);
             log::warn!(node = node.id.as_str(); "the node has something else in force than it acknowledged: it is put right");
             self.tell(Event::Drift {
                 node: node.id.clone(),
@@ -429,8 +439,15 @@ impl Inner {
         let node = node.id.clone();
         match became {
             None => return,
-            Some(Became::Applied(sequence)) => self.tell(Event::Applied { node, sequence }),
+            Some(Became::Applied(sequence, changed)) => {
+                metrics::counter!(APPLIED).increment(1);
+                if let Some(changed) = changed {
+                    metrics::histogram!(ACKNOWLEDGE).record(changed.elapsed().as_secs_f64());
+                }
+                self.tell(Event::Applied { node, sequence });
+            }
             Some(Became::Refused(sequence, reason, error)) => {
+                metrics::counter!(REFUSED, "reason" => word(&reason)).increment(1);
                 log::warn!(node = node.as_str(), sequence; "the node refused the state ({reason:?}): {error}");
                 let error = error.to_string();
                 self.tell(Event::Refused {

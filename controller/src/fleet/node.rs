@@ -63,6 +63,8 @@ pub(super) struct Sent {
     pub hash: PolicyHash,
     pub mode: i32,
     pub at: Instant,
+    /// Since when the controller has the change, if the node was here then.
+    pub changed: Option<Instant>,
     pub is_delta: bool,
     /// It was said that no answer comes.
     pub overdue: bool,
@@ -75,6 +77,7 @@ impl Sent {
             hash,
             mode,
             at: Instant::now(),
+            changed: None,
             is_delta: true,
             overdue: false,
         }
@@ -176,7 +179,8 @@ pub(super) enum Next {
 /// What became of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Became {
-    Applied(u64),
+    /// With the time at which the controller had the change, if the node was here then.
+    Applied(u64, Option<Instant>),
     Refused(u64, Reason, Arc<str>),
 }
 
@@ -344,6 +348,15 @@ impl Inner {
             && is_in(self.held.mode, mode_number(desired.mode))
     }
 
+    /// Whether it is to be sent this: it has something else, and this is neither on its way nor refused.
+    pub(super) fn wants(&self, desired: &Desired) -> bool {
+        let mode = mode_number(desired.mode);
+        let is_on_its_way = |sent: &Sent| sent.hash == desired.hash && sent.mode == mode;
+        !self.has(desired)
+            && !self.sent.as_ref().is_some_and(is_on_its_way)
+            && self.refused(desired.hash, mode).is_none()
+    }
+
     /// The refusal of this very content.
     pub(super) fn refused(&self, hash: PolicyHash, mode: i32) -> Option<&Refusal> {
         let refusal = self.refusal.as_ref();
@@ -388,7 +401,7 @@ impl Inner {
             self.refusal = None;
             self.drifted = false;
             self.offered = None;
-            return Some(Became::Applied(sent.sequence));
+            return Some(Became::Applied(sent.sequence, sent.changed));
         }
         let reason = Reason::of(result.reason());
         let same = |refusal: &&Refusal| refusal.hash == sent.hash && refusal.reason == reason;

@@ -34,6 +34,7 @@ use super::node::Link;
 use super::session::{self, Session};
 use super::{Fleet, Identify, Identity, Inner, lock};
 use crate::domain::NodeId;
+use crate::metrics::{MEMBERS, SENT_BYTES, SESSIONS_REFUSED};
 use crate::store::Digest;
 
 /// Digests in a request.
@@ -193,6 +194,7 @@ impl Calls {
     async fn admit(&self) -> Result<Place, Status> {
         let fleet = &self.fleet.0;
         if fleet.drains.load(Ordering::Acquire) {
+            refused("stopping");
             return Err(Status::unavailable(
                 "the controller stops: dial another one",
             ));
@@ -203,6 +205,7 @@ impl Calls {
             .sessions
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         taken.map_err(|_| {
+            refused("full");
             exhausted(
                 "the controller has as many sessions as it may",
                 Duration::from_secs(10),
@@ -210,7 +213,10 @@ impl Calls {
         })?;
         let place = Place(fleet.clone());
         let wait = lock(&fleet.admission).take(Instant::now(), fleet.config.connect_within);
-        let wait = wait.map_err(|again| exhausted("too many nodes connect at once", again))?;
+        let wait = wait.map_err(|again| {
+            refused("rate");
+            exhausted("too many nodes connect at once", again)
+        })?;
         if !wait.is_zero() {
             sleep(wait).await;
         }
@@ -219,7 +225,8 @@ impl Calls {
 
     async fn session(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let (parts, body) = request.into_parts();
-        let identity = self.member(&parts.extensions, &parts.headers)?;
+        let identity = self.member(&parts.extensions, &parts.headers);
+        let identity = identity.inspect_err(|_| refused("identity"))?;
         let packed = is_packed(&parts.headers)?;
         let place = self.admit().await?;
         let fleet = self.fleet.0.clone();
@@ -295,7 +302,9 @@ impl Calls {
         // Read as fast as the node takes them; the place is taken until the last one is on its way.
         let frames = chunks.into_iter().map(move |chunk| {
             let _place = &place;
-            Ok::<Bytes, Status>(chunk.frame.bytes(zstd))
+            let bytes = chunk.frame.bytes(zstd);
+            metrics::counter!(SENT_BYTES, "kind" => "chunk").increment(bytes.len() as u64);
+            Ok::<Bytes, Status>(bytes)
         });
         Ok(frame::response(stream::iter(frames), zstd))
     }
@@ -324,6 +333,18 @@ fn origin(extensions: &http::Extensions) -> Option<SocketAddr> {
     info.and_then(TcpConnectInfo::remote_addr)
 }
 
+/// Counts a session that is refused.
+fn refused(reason: &'static str) {
+    metrics::counter!(SESSIONS_REFUSED, "reason" => reason).increment(1);
+}
+
+/// Counts what became of a request to be or stay a member: the word for good, and the one for refused.
+fn counted<T>(done: Result<T, Status>, words: [&'static str; 2]) -> Result<Response<T>, Status> {
+    let word = words[usize::from(done.is_err())];
+    metrics::counter!(MEMBERS, "outcome" => word).increment(1);
+    done.map(Response::new)
+}
+
 type Never<T> = Response<std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>>;
 
 #[tonic::async_trait]
@@ -335,7 +356,8 @@ impl fleet_server::Fleet for Calls {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let (_, extensions, request) = request.into_parts();
         let origin = origin(&extensions);
-        Ok(Response::new(self.members.join(request, origin).await?))
+        let done = self.members.join(request, origin).await;
+        counted(done, ["joined", "join_refused"])
     }
 
     async fn renew(
@@ -347,7 +369,7 @@ impl fleet_server::Fleet for Calls {
         let renewed = self
             .members
             .renew(&identity.node, message, origin(&extensions));
-        Ok(Response::new(renewed.await?))
+        counted(renewed.await, ["renewed", "renewal_refused"])
     }
 
     async fn session(

@@ -25,6 +25,7 @@ use super::limits::Budget;
 use super::node::{About, Held, Link, Next, Node, Sent, mode_number};
 use super::states::Outgoing;
 use super::{Desired, Inner};
+use crate::metrics::{OVERDUE, SENT, SENT_BYTES, SESSIONS_BEGUN};
 
 /// The first message comes within this time.
 const HELLO: Duration = Duration::from_secs(10);
@@ -130,6 +131,7 @@ impl Session {
         let held = Held::of(hello.held.as_ref(), self.fleet.states.epoch());
         drop(hello);
         let link = self.link_taken();
+        metrics::counter!(SESSIONS_BEGUN).increment(1);
         self.fleet.begin(&self.node, link, about, held);
         self.serve().await
     }
@@ -148,6 +150,9 @@ impl Session {
         let config = &self.fleet.config;
         let mut budget = Budget::new(config.messages_per_second, config.messages_burst);
         let mut making: Option<Making> = None;
+        let began = Instant::now();
+        // Since when there is a change that the node has not been sent, of those that came in this session.
+        let mut changed: Option<Instant> = None;
         let mut asks = Asks::default();
         loop {
             let now = Instant::now();
@@ -156,11 +161,17 @@ impl Session {
                 let seen = targets.borrow_and_update().clone();
                 self.fleet
                     .membership(&seen, &self.node.id, self.serial.as_deref())?;
-                if making.is_none()
-                    && let Some(target) = seen.nodes.get(&self.node.id)
+                if let Some(target) = seen.nodes.get(&self.node.id)
                     && let Some(desired) = target.desired.clone()
                 {
-                    let next = self.node.lock().next(&desired, now);
+                    let mut node = self.node.lock();
+                    let news = seen.at.filter(|at| *at > began);
+                    changed = changed.or(news).filter(|_| node.wants(&desired));
+                    let next = match making {
+                        Some(_) => Next::Nothing,
+                        None => node.next(&desired, now),
+                    };
+                    drop(node);
                     match next {
                         Next::Nothing => (),
                         Next::At(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
@@ -188,7 +199,11 @@ impl Session {
                     making = None;
                     let frame = out.frame;
                     let at = Instant::now();
-                    self.node.lock().sent(Sent { at, ..sent }, out.snapshot);
+                    let changed = changed.take();
+                    let kind = if out.snapshot.is_some() { "snapshot" } else { "delta" };
+                    self.node.lock().sent(Sent { at, changed, ..sent }, out.snapshot);
+                    metrics::counter!(SENT, "kind" => kind).increment(1);
+                    metrics::counter!(SENT_BYTES, "kind" => kind).increment(frame.bytes(self.zstd).len() as u64);
                     self.send(frame)?;
                 }
                 changed = targets.changed() => {
@@ -237,6 +252,7 @@ impl Session {
         }
         if !sent.overdue {
             sent.overdue = true;
+            metrics::counter!(OVERDUE).increment(1);
             let (node, sequence) = (self.node.id.clone(), sent.sequence);
             self.fleet.tell(super::Event::Silent { node, sequence });
         }

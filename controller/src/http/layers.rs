@@ -11,6 +11,7 @@ use super::forwarded::check_host;
 use super::problem::Problem;
 use super::{App, REQUEST, peer};
 use crate::auth::network;
+use crate::metrics::{HTTP_DURATION, HTTP_REQUESTS};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -42,16 +43,24 @@ pub(super) async fn named(request: Request, next: Next) -> Response {
     let took = begin.elapsed();
     let path = route.as_ref().map_or(path.as_str(), MatchedPath::as_str);
     log::debug!(request = id.as_str(), method:display = method, path = path, status = status, peer:display = peer, took:? = took; "request");
-    metrics::counter!("xdpgate_controller_http_requests_total", "status" => class(status))
+    let class = route_class(route.as_ref().map(MatchedPath::as_str));
+    metrics::counter!(HTTP_REQUESTS, "class" => class.clone(), "status" => status_class(status))
         .increment(1);
-    metrics::histogram!("xdpgate_controller_http_request_seconds").record(took.as_secs_f64());
+    metrics::histogram!(HTTP_DURATION, "class" => class).record(took.as_secs_f64());
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-fn class(status: u16) -> &'static str {
+/// The first part of a route below `/api/v1/`: there are as many as [`TABLE`](super::TABLE) has. What is no route is `none`.
+fn route_class(route: Option<&str>) -> String {
+    let below = route.and_then(|route| route.strip_prefix("/api/v1/"));
+    let first = below.and_then(|below| below.split('/').next());
+    first.unwrap_or("none").to_owned()
+}
+
+fn status_class(status: u16) -> &'static str {
     match status / 100 {
         1 | 2 => "2xx",
         3 => "3xx",

@@ -28,7 +28,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::openapi::OpenApi as Document;
@@ -45,6 +44,7 @@ use crate::auth::oidc::Oidc;
 use crate::core::{Command, CommandError, Core, Effect, Outcome};
 use crate::counts::Counts;
 use crate::feed::Feeds;
+use crate::metrics::Metrics;
 use crate::rollout::{Look, Looks};
 use access::Caller;
 use events::Hub;
@@ -111,7 +111,7 @@ struct Inner {
     feeds: OnceLock<Feeds>,
     oidc: OnceLock<Oidc>,
     options: Options,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Metrics>,
     hub: Hub,
     looks: OnceLock<watch::Receiver<Looks>>,
     large: Arc<Semaphore>,
@@ -129,7 +129,7 @@ impl App {
         auth: Auth,
         joining: Joining,
         fleet: Arc<dyn FleetView>,
-        metrics: Option<PrometheusHandle>,
+        metrics: Option<Metrics>,
         options: Options,
     ) -> Self {
         let hub = Hub::start(&core, &fleet, options.streams, options.streams_per_user);

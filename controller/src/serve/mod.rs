@@ -4,6 +4,7 @@ mod housekeeping;
 mod nodes;
 mod oidc;
 mod tls;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::core::Core;
 use crate::feed::Feeds;
 use crate::fleet::{self, Fleet};
 use crate::http::{self, App};
+use crate::metrics::{self, Measured, Metrics};
 use crate::peers::{Peers, Presence};
 use crate::store::{Store, backup};
 use crate::{keep, open, rollout};
@@ -50,7 +52,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let listener = bind("nodes.listen", &config.nodes.listen).await?;
     let api = bind("api.listen", &config.api.listen).await?;
 
-    let store = open::store(config).await?;
+    let exporter = metrics::install().map_err(Failure::operation)?;
+    let store = Measured::new(open::store(config).await?);
     if let Some(reason) = backup::unfinished(&*store)
         .await
         .map_err(Failure::operation)?
@@ -111,6 +114,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let feeds = feeds.map_err(|e| Failure::input("feeds", e))?;
     let feeding = tokio::spawn(feeds.clone().run());
     let tls = tls::of_api(config, &authority)?;
+    let metrics = Metrics::new(exporter, core.clone(), nodes.clone(), authority.clone());
+    let exporting = tokio::spawn(metrics.clone().keep_up());
     let app = App::new(
         core.clone(),
         auth.clone(),
@@ -119,7 +124,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             Some(peers) => Arc::new(peers.clone()),
             None => Arc::new(nodes.clone()),
         },
-        None,
+        Some(metrics),
         http::Options {
             tls: tls.is_some(),
             dial: config.nodes.advertised(),
@@ -136,7 +141,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     app.watch_rollouts(looks);
     let answering = tokio::spawn(http::serve(api, app, tls, stopped(stopping)));
     let upkeep = tokio::spawn(housekeeping::run(housekeeping::Kept {
-        store,
+        store: Arc::clone(&store),
         core,
         authority,
         certificate,
@@ -153,6 +158,17 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         config.nodes.listen
     );
     notify::ready("serving");
+    let watching = tokio::spawn(watchdog::run(watchdog::Watched {
+        store,
+        fleet: nodes.clone(),
+        tasks: vec![
+            ("serving nodes", serving.abort_handle()),
+            ("serving the API", answering.abort_handle()),
+            ("rollouts", looking.abort_handle()),
+            ("feeds", feeding.abort_handle()),
+            ("housekeeping", upkeep.abort_handle()),
+        ],
+    }));
 
     let signal = tokio::select! {
         _ = interrupt.recv() => "SIGINT",
@@ -160,7 +176,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     log::info!("{signal}: stopping; nodes go on by themselves");
     notify::stopping();
-    for task in [upkeep, looking, feeding] {
+    for task in [upkeep, looking, feeding, exporting, watching] {
         task.abort();
     }
     nodes.drain(DRAIN.0, DRAIN.1).await;
