@@ -28,9 +28,15 @@ async fn connected(api: &Api) -> (Running, String) {
     let (id, _) = api.node(json!({})).await;
     let node = Node::new(Name::new(id.clone()).unwrap(), &Arc::new(Shared::default()));
     let running = node.start(endpoint.connect().await.unwrap());
-    running
-        .until("the session", |seen| seen.hash.is_some())
-        .await;
+    let here = async {
+        while api.get(&format!("/nodes/{id}")).await.json()["status"]["state"] == "never_connected"
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), here)
+        .await
+        .expect("the session");
     (running, id)
 }
 
