@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::controller::Controller;
+use crate::controller::{Controller, PASSWORD};
 use crate::peer::rest;
 
 /// Streams that do not end, a file that takes a while, and a text in YAML, which is a string to clients but not to Schemathesis.
@@ -64,6 +64,34 @@ fn run(program: &str, controller: &Controller, token: &str, seconds: &str, more:
     assert!(said.contains("Tested: "), "{said}");
 }
 
+/// Tokens are made in sessions.
+async fn another_token(controller: &Controller) -> String {
+    let client = reqwest::Client::new();
+    let url = |path: &str| format!("{}/api/v1{path}", controller.url);
+    let body = json!({ "user": "admin", "password": PASSWORD });
+    let login = client
+        .post(url("/session"))
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    let cookie = login.headers()["set-cookie"].to_str().unwrap().to_owned();
+    let cookie = cookie.split(';').next().unwrap();
+    let me: Value = serde_json::from_str(&login.text().await.unwrap()).unwrap();
+    let new = json!({ "name": "fuzz", "role": "admin" });
+    let made = client
+        .post(url("/tokens"))
+        .json(&new)
+        .header("cookie", cookie);
+    let made = made.header("x-csrf-token", me["csrf_token"].as_str().unwrap());
+    let made = made.send().await.unwrap().text().await.unwrap();
+    let made: Value = serde_json::from_str(&made).unwrap();
+    made["secret"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{made}"))
+        .to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_the_document_allows_is_answered_as_it_says() {
     let Some(program) = schemathesis() else {
@@ -93,13 +121,11 @@ async fn whatever_the_document_allows_is_answered_as_it_says() {
         &[&not[..], &["-n", "10"]].concat(),
     );
     // Last, with a token that may end.
-    let new = json!({ "name": "fuzz", "role": "admin" });
-    let (_, made) = rest(&controller, Method::POST, "/tokens", new).await;
-    let secret = made["secret"].as_str().or(made["token"].as_str()).unwrap();
+    let secret = another_token(&controller).await;
     run(
         &program,
         &controller,
-        secret,
+        &secret,
         "10",
         &["--include-path-regex", OWN, "-n", "5"],
     );

@@ -1,12 +1,20 @@
 //! A node's certificate in the wrong hands, and join tokens that were seen by somebody else.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{Sender, channel};
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use tonic::Code;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 use tower::ServiceExt as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use xdpgate_api::fleet::v1::{FetchRequest, FromNode, Hello, RenewRequest, from_node};
+use xdpgate_api::fleet::v1::fleet_client::FleetClient;
+use xdpgate_api::fleet::v1::{
+    FetchRequest, FromController, FromNode, Hello, RenewRequest, from_controller, from_node,
+};
 
 use crate::controller::Controller;
 use crate::peer::{self, Certificate, audited, join, join_token, rest};
@@ -32,13 +40,20 @@ async fn state(controller: &Controller, node: &str) -> Value {
 async fn a_stolen_certificate_is_good_for_its_own_node_and_nothing_else() {
     let controller = Controller::start();
     let (thief, stolen) = join(&controller, json!({ "role": "thief" })).await;
-    let (victim, _) = join(&controller, json!({ "role": "victim" })).await;
+    let (victim, victims) = join(&controller, json!({ "role": "victim" })).await;
     let rule = json!({ "id": "secret", "match": { "src": "203.0.113.7" }, "action": "drop" });
     let policy = json!({ "name": "web", "rules": [rule] });
     assert_eq!(
         rest(&controller, Method::POST, "/policies", policy).await.0,
         201
     );
+    let rule = json!({ "id": "own", "match": { "src": "203.0.113.8" }, "action": "drop" });
+    let policy = json!({ "name": "own", "rules": [rule] });
+    let made = rest(&controller, Method::POST, "/policies", policy).await;
+    assert_eq!(made.0, 201);
+    let group = json!({ "name": "h", "selector": "role=thief", "policies": ["own"] });
+    let made = rest(&controller, Method::POST, "/groups", group).await;
+    assert_eq!(made.0, 201);
     let group = json!({ "name": "g", "selector": "role=victim", "policies": ["web"] });
     assert_eq!(
         rest(&controller, Method::POST, "/groups", group).await.0,
@@ -49,42 +64,33 @@ async fn a_stolen_certificate_is_good_for_its_own_node_and_nothing_else() {
         .unwrap();
 
     // Whatever it says of itself, it is the one that the certificate names, and gets that one's policy.
-    let hello = Hello {
-        protocol: 1,
-        ..Hello::default()
-    };
-    let hello = FromNode {
-        message: Some(from_node::Message::Hello(hello)),
-    };
-    let (said, says) = tokio::sync::mpsc::channel(4);
-    said.send(hello).await.unwrap();
-    let mut call = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(says));
-    for name in ["x-node", "x-node-id", "node"] {
-        call.metadata_mut()
-            .insert(name, victim.node_id.parse().unwrap());
-    }
-    let mut session = client.session(call).await.unwrap().into_inner();
-    let mut heard = String::new();
-    while !heard.contains("State(") {
-        let message = tokio::time::timeout(std::time::Duration::from_secs(20), session.message());
-        let message = message
-            .await
-            .expect("a message")
-            .unwrap()
-            .expect("the session goes on");
-        heard += &format!("{message:?}");
-    }
-    assert!(
-        !heard.contains("203.0.113.7") && !heard.contains("secret"),
-        "{heard}"
-    );
+    let mut session = begin(&mut client, &victim.node_id).await;
     assert_eq!(state(&controller, &victim.node_id).await, "never_connected");
     assert_ne!(state(&controller, &thief.node_id).await, "never_connected");
-
-    // Chunks are not had by guessing.
-    let digests = vec![vec![7; 32]];
-    let refused = client.fetch(FetchRequest { digests }).await.unwrap_err();
-    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    // Nor does it have the chunks of another by knowing what they are called.
+    let mut another = peer::client(&controller, "127.0.0.1", Some(victims))
+        .await
+        .unwrap();
+    let victims = begin(&mut another, "").await;
+    assert_ne!(session.digests, victims.digests);
+    let digests = victims.digests.clone();
+    let request = FetchRequest {
+        digests: digests.clone(),
+    };
+    let mut chunks = another.fetch(request).await.unwrap().into_inner();
+    let mut had = String::new();
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        had += &String::from_utf8_lossy(&chunk.content);
+    }
+    assert!(had.contains("203.0.113.7"), "{had}");
+    for digest in digests
+        .into_iter()
+        .filter(|digest| !session.digests.contains(digest))
+    {
+        let digests = vec![digest];
+        let refused = client.fetch(FetchRequest { digests }).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    }
     // A renewal is of the same name, whatever the request asks for.
     let (request, _) = peer::request("", &victim.node_id);
     let renewed = client
@@ -116,8 +122,8 @@ async fn a_stolen_certificate_is_good_for_its_own_node_and_nothing_else() {
         rest(&controller, Method::POST, &path, json!({})).await.0,
         204
     );
-    let ended = async { while let Ok(Some(_)) = session.message().await {} };
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), ended);
+    let ended = async { while let Ok(Some(_)) = session.hears.message().await {} };
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended);
     ended.await.expect("the session ends");
     for _ in 0..3 {
         let refused = client.fetch(FetchRequest::default()).await.unwrap_err();
@@ -132,6 +138,53 @@ async fn a_stolen_certificate_is_good_for_its_own_node_and_nothing_else() {
     for entry in refusals {
         assert_eq!(entry["actor"], format!("node/{}", thief.node_id), "{entry}");
         assert_eq!(entry["origin"], "127.0.0.1", "{entry}");
+    }
+}
+
+/// A session that has begun.
+struct Session {
+    hears: Streaming<FromController>,
+    /// The digests of the rules that it shall have.
+    digests: Vec<Vec<u8>>,
+    /// It goes on as long as this is there.
+    _says: Sender<FromNode>,
+}
+
+/// Begins a session that says in all ways that it is of `name`.
+async fn begin(client: &mut FleetClient<Channel>, name: &str) -> Session {
+    let hello = Hello {
+        protocol: 1,
+        host_name: name.to_owned(),
+        ..Hello::default()
+    };
+    let hello = FromNode {
+        message: Some(from_node::Message::Hello(hello)),
+    };
+    let (said, says) = channel(4);
+    said.send(hello).await.unwrap();
+    let mut call = tonic::Request::new(ReceiverStream::new(says));
+    for key in ["x-node", "x-node-id", "node"] {
+        call.metadata_mut().insert(key, name.parse().unwrap());
+    }
+    let mut session = client.session(call).await.unwrap().into_inner();
+    let snapshot = async {
+        loop {
+            let message = session.message().await.unwrap().expect("it goes on");
+            if let Some(from_controller::Message::Snapshot(snapshot)) = message.message {
+                return snapshot;
+            }
+        }
+    };
+    let snapshot = tokio::time::timeout(Duration::from_secs(20), snapshot);
+    let snapshot = snapshot.await.expect("a snapshot");
+    Session {
+        hears: session,
+        digests: snapshot
+            .rules
+            .into_iter()
+            .map(|chunk| chunk.digest)
+            .collect(),
+        _says: said,
     }
 }
 
@@ -227,7 +280,7 @@ async fn a_join_token_serves_once_for_its_node_and_in_its_time() {
     // Too late.
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
     let token = join_token(&controller, json!({ "expires": soon })).await;
-    tokio::time::sleep(std::time::Duration::from_millis(2_200)).await;
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
     let refused = client.join(peer::request(&token, "a").0).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
     // Each by a token whose secret was known.

@@ -32,14 +32,15 @@ async fn connected(api: &Api) -> (Running, String) {
     let (id, _) = api.node(json!({})).await;
     let node = Node::new(Name::new(id.clone()).unwrap(), &Arc::new(Shared::default()));
     let running = node.start(endpoint.connect().await.unwrap());
-    // Nothing is assigned to it, so it is sent nothing.
     let here = async {
-        while api.fleet.sessions() == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        while api.get(&format!("/nodes/{id}")).await.json()["status"]["state"] == "never_connected"
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let here = tokio::time::timeout(Duration::from_secs(20), here).await;
-    here.expect("the session");
+    tokio::time::timeout(Duration::from_secs(20), here)
+        .await
+        .expect("the session");
     (running, id)
 }
 
