@@ -5,6 +5,7 @@ mod api;
 mod authority;
 mod feeds;
 mod nodes;
+mod oidc;
 mod peers;
 mod store;
 
@@ -12,6 +13,7 @@ pub use api::Api;
 pub use authority::Authority;
 pub use feeds::{Feeds, Kubernetes};
 pub use nodes::Nodes;
+pub use oidc::Oidc;
 pub use peers::Peers;
 pub use store::{Etcd, Store};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub store: Store,
     /// REST for people and tools, and the web interface.
     pub api: Api,
+    /// Login by an identity provider (OpenID Connect), beside that by a password. It is on when `issuer` is set.
+    pub oidc: Oidc,
     /// gRPC for nodes.
     pub nodes: Nodes,
     /// What other controllers of the same etcd know this one by.
@@ -57,6 +61,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/xdpgate-controller"),
             store: Store::default(),
             api: Api::default(),
+            oidc: Oidc::default(),
             nodes: Nodes::default(),
             peers: Peers::default(),
             authority: Authority::default(),
@@ -78,6 +83,7 @@ impl Configuration for Config {
     fn invalid(&self) -> Vec<Invalid> {
         let mut invalid = self.store.invalid();
         invalid.extend(self.api.invalid());
+        invalid.extend(self.oidc.invalid());
         invalid.extend(self.nodes.invalid());
         invalid.extend(self.peers.invalid(&self.nodes));
         invalid.extend(self.authority.invalid());

@@ -14,6 +14,7 @@ mod history;
 mod load;
 mod profile;
 mod records;
+mod retention;
 mod search;
 #[doc(hidden)]
 pub mod testing;

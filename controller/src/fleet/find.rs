@@ -55,6 +55,7 @@ struct Short {
     state: State,
     #[serde(flatten)]
     delivery: Delivery,
+    panic_off: bool,
 }
 
 impl Filter {
@@ -193,8 +194,13 @@ impl Inner {
             return json!({ "state": State::NeverConnected });
         };
         let short = |state, node: &Node| {
-            let delivery = Delivery::of(&node.lock(), target.desired.as_deref());
-            serde_json::to_value(Short { state, delivery }).unwrap_or_default()
+            let node = node.lock();
+            let short = Short {
+                state,
+                delivery: Delivery::of(&node, target.desired.as_deref()),
+                panic_off: node.panic_off,
+            };
+            serde_json::to_value(short).unwrap_or_default()
         };
         match place {
             Place::Here(node) => {

@@ -75,6 +75,7 @@ pub use targets::{Target, Targets, targets};
 
 use crate::core::Desired;
 use crate::domain::{Mode, NodeId};
+use crate::metrics::{ACKNOWLEDGE, APPLIED, DRIFT, REFUSED, word};
 use node::{Became, Held, Node};
 use session::Control;
 
@@ -174,6 +175,8 @@ struct Inner {
     totals: Mutex<counters::Totals>,
     history: Mutex<history::History>,
     seen: Mutex<Option<(Instant, Arc<Overview>)>>,
+    /// When heartbeats were looked at last.
+    looked: Mutex<Instant>,
     /// Grows with each answer and each node that comes or goes.
     answers: watch::Sender<u64>,
     admission: Mutex<limits::Budget>,
@@ -222,6 +225,7 @@ impl Fleet {
             totals: Mutex::default(),
             history: Mutex::default(),
             seen: Mutex::default(),
+            looked: Mutex::new(Instant::now()),
             answers: watch::Sender::new(0),
             sessions: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
@@ -297,6 +301,11 @@ impl Fleet {
         self.0.sessions.load(Ordering::Acquire)
     }
 
+    /// How long ago it was looked whether heartbeats are missed, which is done each second.
+    pub(crate) fn looked(&self) -> Duration {
+        lock(&self.0.looked).elapsed()
+    }
+
     /// How many deltas and how many snapshots were computed since the start.
     pub fn computed(&self) -> (u64, u64) {
         self.0.states.made()
@@ -362,8 +371,8 @@ impl Inner {
     /// A heartbeat has come.
     fn beat(&self, node: &Node, session: u64, heartbeat: &v1::Heartbeat) {
         let beat = counters::Beat::new(heartbeat, &self.texts);
-        let held = Held::of(heartbeat.held.as_ref());
-        let (turned, drifts) = {
+        let held = Held::of(heartbeat.held.as_ref(), self.states.epoch());
+        let (turned, panic_off, drifts) = {
             let mut inner = node.lock();
             if !inner.is_session(session) {
                 return;
@@ -382,12 +391,25 @@ impl Inner {
                 inner.is_awaited = true;
                 lock(&self.awaited).push(Reverse((at, node.id.clone())));
             }
-            (turned, inner.drifts(held))
+            (turned, inner.turns_panic_off(held), inner.drifts(held))
         };
         if let Some(seen) = turned {
             self.turned(&node.id, seen);
         }
+        if let Some(on) = panic_off {
+            match on {
+                true => {
+                    log::warn!(node = node.id.as_str(); "pass mode was set at the node: it drops nothing");
+                }
+                false => {
+                    log::info!(node = node.id.as_str(); "pass mode was taken back at the node")
+                }
+            }
+            let node = node.id.clone();
+            self.tell(Event::PanicOff { node, on });
+        }
         if drifts {
+            metrics::counter!(DRIFT).increment(1);
             log::warn!(node = node.id.as_str(); "the node has something else in force than it acknowledged: it is put right");
             self.tell(Event::Drift {
                 node: node.id.clone(),
@@ -417,8 +439,15 @@ impl Inner {
         let node = node.id.clone();
         match became {
             None => return,
-            Some(Became::Applied(sequence)) => self.tell(Event::Applied { node, sequence }),
+            Some(Became::Applied(sequence, changed)) => {
+                metrics::counter!(APPLIED).increment(1);
+                if let Some(changed) = changed {
+                    metrics::histogram!(ACKNOWLEDGE).record(changed.elapsed().as_secs_f64());
+                }
+                self.tell(Event::Applied { node, sequence });
+            }
             Some(Became::Refused(sequence, reason, error)) => {
+                metrics::counter!(REFUSED, "reason" => word(&reason)).increment(1);
                 log::warn!(node = node.as_str(), sequence; "the node refused the state ({reason:?}): {error}");
                 let error = error.to_string();
                 self.tell(Event::Refused {

@@ -175,7 +175,12 @@ impl Inner {
             };
             let node = node.lock();
             let earlier = matches!(scope, Scope::Revision(r) if *r > 0 && node.confirmed >= *r);
-            match Delivery::of(&node, desired) {
+            let delivery = Delivery::of(&node, desired);
+            // Whatever changes, it keeps its own policy.
+            if delivery == Delivery::Unassigned {
+                continue;
+            }
+            match delivery {
                 _ if !progress.seen || !is_newest => progress.pending.push(id.clone()),
                 _ if earlier => progress.applied += 1,
                 Delivery::Applied => progress.applied += 1,
@@ -184,6 +189,7 @@ impl Inner {
                 }
                 Delivery::Pending { .. } => progress.pending.push(id.clone()),
                 Delivery::Offline => progress.offline.push(id.clone()),
+                Delivery::Unassigned => (),
             }
         }
         progress.sort();

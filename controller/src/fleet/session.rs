@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::codec::Streaming;
 use tonic::{Code, Status};
+use xdpgate::policy::PolicyHash;
 use xdpgate_api::fleet::v1::{
     self, answer, ask, from_controller::Message as Down, from_node::Message as Up,
 };
@@ -21,9 +22,10 @@ use xdpgate_api::v1::WatchEventsResponse;
 
 use super::frame::{Decode, Frame};
 use super::limits::Budget;
-use super::node::{About, Held, Link, Next, Node, mode_number};
+use super::node::{About, Held, Link, Next, Node, Sent, mode_number};
 use super::states::Outgoing;
 use super::{Desired, Inner};
+use crate::metrics::{OVERDUE, SENT, SENT_BYTES, SESSIONS_BEGUN};
 
 /// The first message comes within this time.
 const HELLO: Duration = Duration::from_secs(10);
@@ -84,7 +86,7 @@ pub(super) struct Session {
 }
 
 /// A state that is being made.
-type Making = BoxFuture<'static, (Arc<Desired>, Outgoing)>;
+type Making = BoxFuture<'static, (Sent, Outgoing)>;
 
 impl Session {
     /// Until it ends, by either side.
@@ -126,9 +128,10 @@ impl Session {
         self.send(Frame::new(&v1::FromController {
             message: Some(Down::Welcome(self.fleet.welcome())),
         }))?;
-        let held = Held::of(hello.held.as_ref());
+        let held = Held::of(hello.held.as_ref(), self.fleet.states.epoch());
         drop(hello);
         let link = self.link_taken();
+        metrics::counter!(SESSIONS_BEGUN).increment(1);
         self.fleet.begin(&self.node, link, about, held);
         self.serve().await
     }
@@ -147,6 +150,9 @@ impl Session {
         let config = &self.fleet.config;
         let mut budget = Budget::new(config.messages_per_second, config.messages_burst);
         let mut making: Option<Making> = None;
+        let began = Instant::now();
+        // Since when there is a change that the node has not been sent, of those that came in this session.
+        let mut changed: Option<Instant> = None;
         let mut asks = Asks::default();
         loop {
             let now = Instant::now();
@@ -155,15 +161,22 @@ impl Session {
                 let seen = targets.borrow_and_update().clone();
                 self.fleet
                     .membership(&seen, &self.node.id, self.serial.as_deref())?;
-                if making.is_none()
-                    && let Some(target) = seen.nodes.get(&self.node.id)
+                if let Some(target) = seen.nodes.get(&self.node.id)
                     && let Some(desired) = target.desired.clone()
                 {
-                    let next = self.node.lock().next(&desired, now);
+                    let mut node = self.node.lock();
+                    let news = seen.at.filter(|at| *at > began);
+                    changed = changed.or(news).filter(|_| node.wants(&desired));
+                    let next = match making {
+                        Some(_) => Next::Nothing,
+                        None => node.next(&desired, now),
+                    };
+                    drop(node);
                     match next {
                         Next::Nothing => (),
                         Next::At(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
                         Next::Send(base) => making = Some(self.make(base, desired)),
+                        Next::Mode(hash) => making = Some(self.make_mode(hash, &desired)),
                     }
                 }
             }
@@ -182,10 +195,15 @@ impl Session {
                     }
                     self.heard(message, &mut asks)?;
                 }
-                (desired, out) = async { making.as_mut().expect("checked").await }, if making.is_some() => {
+                (sent, out) = async { making.as_mut().expect("checked").await }, if making.is_some() => {
                     making = None;
                     let frame = out.frame;
-                    self.node.lock().sent(&desired, out.snapshot, Instant::now());
+                    let at = Instant::now();
+                    let changed = changed.take();
+                    let kind = if out.snapshot.is_some() { "snapshot" } else { "delta" };
+                    self.node.lock().sent(Sent { at, changed, ..sent }, out.snapshot);
+                    metrics::counter!(SENT, "kind" => kind).increment(1);
+                    metrics::counter!(SENT_BYTES, "kind" => kind).increment(frame.bytes(self.zstd).len() as u64);
                     self.send(frame)?;
                 }
                 changed = targets.changed() => {
@@ -199,14 +217,22 @@ impl Session {
         }
     }
 
-    fn make(&self, base: Option<xdpgate::policy::PolicyHash>, desired: Arc<Desired>) -> Making {
+    fn make(&self, base: Option<PolicyHash>, desired: Arc<Desired>) -> Making {
         let states = self.fleet.states.clone();
         states.remember(&desired);
         Box::pin(async move {
             let mode = mode_number(desired.mode);
-            let out = states.outgoing(base, desired.clone(), mode).await;
-            (desired, out)
+            let mut sent = Sent::new(desired.sequence, desired.hash, mode);
+            let out = states.outgoing(base, desired, mode).await;
+            sent.is_delta = out.snapshot.is_none();
+            (sent, out)
         })
+    }
+
+    /// The mode alone: the node keeps the policy that it has.
+    fn make_mode(&self, hash: PolicyHash, desired: &Desired) -> Making {
+        let (states, mode) = (self.fleet.states.clone(), mode_number(desired.mode));
+        Box::pin(async move { (Sent::new(0, hash, mode), states.mode(hash, mode).await) })
     }
 
     /// Says once that no answer comes, and ends the session if none comes for long. Returns when to look again.
@@ -226,6 +252,7 @@ impl Session {
         }
         if !sent.overdue {
             sent.overdue = true;
+            metrics::counter!(OVERDUE).increment(1);
             let (node, sequence) = (self.node.id.clone(), sent.sequence);
             self.fleet.tell(super::Event::Silent { node, sequence });
         }

@@ -13,6 +13,7 @@
 //! | `stale` | a heartbeat did not come, or its session is broken | as old as they are |
 //! | `drifted` | it has something else in force than it acknowledged | fresh |
 //! | `refused` | it has refused what it shall have | fresh |
+//! | `unassigned` | nothing is assigned to it and nothing was, so it keeps its own policy | fresh |
 //! | `fresh` | none of these | fresh |
 //!
 //! Only a fresh number counts in sums. So a zero is shown only where a fresh heartbeat said zero; where none
@@ -40,6 +41,8 @@ pub enum State {
     Refused,
     /// It has something else in force than it acknowledged.
     Drifted,
+    /// Nothing is assigned to it, and it keeps its own policy.
+    Unassigned,
     /// It was told to dial another controller.
     Draining,
     /// An operator has put it in maintenance.
@@ -71,11 +74,13 @@ pub struct Facts {
     pub drifted: bool,
     /// It has refused what it shall have.
     pub refused: bool,
+    /// Nothing is assigned to it, and the fleet has never given it a policy.
+    pub unassigned: bool,
 }
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NeverConnected,
         Self::Connecting,
         Self::Fresh,
@@ -83,13 +88,14 @@ impl State {
         Self::Offline,
         Self::Refused,
         Self::Drifted,
+        Self::Unassigned,
         Self::Draining,
         Self::Maintenance,
         Self::Revoked,
     ];
 
     /// All of them, the one that asks for most attention first.
-    pub const WORST: [Self; 10] = [
+    pub const WORST: [Self; 11] = [
         Self::Offline,
         Self::Drifted,
         Self::Refused,
@@ -97,6 +103,7 @@ impl State {
         Self::Connecting,
         Self::Draining,
         Self::Fresh,
+        Self::Unassigned,
         Self::NeverConnected,
         Self::Maintenance,
         Self::Revoked,
@@ -135,6 +142,9 @@ impl State {
             Facts { session: false, .. } | Facts { missed: 1.., .. } => Self::Stale,
             Facts { drifted: true, .. } => Self::Drifted,
             Facts { refused: true, .. } => Self::Refused,
+            Facts {
+                unassigned: true, ..
+            } => Self::Unassigned,
             _ => Self::Fresh,
         }
     }
@@ -221,6 +231,32 @@ mod tests {
                 },
                 State::Refused,
                 true,
+            ),
+            (
+                Facts {
+                    unassigned: true,
+                    ..well
+                },
+                State::Unassigned,
+                true,
+            ),
+            (
+                Facts {
+                    unassigned: true,
+                    refused: true,
+                    ..well
+                },
+                State::Refused,
+                true,
+            ),
+            (
+                Facts {
+                    unassigned: true,
+                    offline: true,
+                    ..well
+                },
+                State::Offline,
+                false,
             ),
             (
                 Facts {

@@ -41,6 +41,8 @@ pub enum Delivery {
     },
     /// The node is not here.
     Offline,
+    /// Nothing is assigned to the node and nothing was: it keeps its own policy.
+    Unassigned,
 }
 
 /// What is known of one node.
@@ -73,6 +75,8 @@ pub struct NodeStatus {
     pub sequence: u64,
     /// How often it had something else in force than it acknowledged.
     pub drift: u32,
+    /// Whether pass mode was set at the node (`xdpgate panic-off`): it drops nothing until that is taken back there.
+    pub panic_off: bool,
     /// How many heartbeats are missed.
     pub missed: u32,
     /// Whether it comes and goes so often that it must hold for longer.
@@ -137,6 +141,8 @@ pub struct Overview {
     pub applied: u32,
     /// How often any node had something else in force than it acknowledged.
     pub drift: u64,
+    /// At how many nodes pass mode was set: they drop nothing until it is taken back there.
+    pub panic_off: u32,
     /// Frames over all nodes since this controller began to count, by reason and what became of them: they never go back.
     /// Only of the whole fleet; absent as long as no heartbeat has come.
     pub counts: Option<Vec<Row>>,
@@ -160,6 +166,9 @@ impl Delivery {
         };
         if node.has(desired) {
             return Self::Applied;
+        }
+        if node.keeps_own(desired) {
+            return Self::Unassigned;
         }
         let mode = mode_number(desired.mode);
         if let Some(refusal) = node.refused(desired.hash, mode)
@@ -197,10 +206,10 @@ impl Fleet {
         Some(status)
     }
 
-    /// How a node is, in one word, and what became of what it shall have.
-    pub fn state(&self, node: &NodeId) -> Option<(State, Delivery)> {
+    /// How a node is, in one word, what became of what it shall have, and whether pass mode was set there.
+    pub fn state(&self, node: &NodeId) -> Option<(State, Delivery, bool)> {
         let status = self.status(node)?;
-        Some((status.state, status.delivery))
+        Some((status.state, status.delivery, status.panic_off))
     }
 
     /// The whole fleet, as it is or was up to a second ago.
@@ -275,6 +284,7 @@ impl Inner {
                 .map(|desired| desired.hash.to_string()),
             sequence: node.held.sequence,
             drift: node.drift,
+            panic_off: node.panic_off,
             missed: node.health.missed(now, demands),
             flapping: node.health.is_damped(now, demands),
             heartbeat_age: last.map(|at| now.duration_since(at).as_secs_f64()),
@@ -305,6 +315,7 @@ impl Inner {
             state: None,
             applied: 0,
             drift: 0,
+            panic_off: 0,
             counts: None,
             rates: None,
             rates_of: 0,
@@ -338,6 +349,7 @@ impl Inner {
                     .is_some_and(|desired| node.has(desired)),
             );
             overview.drift += u64::from(node.drift);
+            overview.panic_off += u32::from(node.panic_off);
             if fresh {
                 overview.fresh += 1;
                 *overview.bans.get_or_insert(0) += node.beat.bans;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::core::{Core, Desired, View};
 use crate::domain::{NodeId, NodeRecord};
@@ -17,6 +18,8 @@ pub struct Targets {
     pub view: Arc<View>,
     /// The last transaction that is in it.
     pub revision: u64,
+    /// When this controller had the view; absent if nobody says.
+    pub at: Option<Instant>,
     /// By node.
     pub nodes: HashMap<NodeId, Target>,
 }
@@ -32,7 +35,7 @@ pub struct Target {
 
 impl Targets {
     /// Of a view. Not for async threads.
-    pub fn new(view: Arc<View>) -> Self {
+    pub fn new(view: Arc<View>, at: Instant) -> Self {
         let nodes = view.nodes().iter().map(|(id, record)| {
             let target = Target {
                 record: record.clone(),
@@ -43,6 +46,7 @@ impl Targets {
         Self {
             epoch: view.epoch().into(),
             revision: view.revision().0,
+            at: Some(at),
             nodes: nodes.collect(),
             view,
         }
@@ -53,7 +57,10 @@ impl Targets {
 /// the newest. It ends when the core does, or when nobody has the receiver any more.
 pub async fn targets(core: &Core) -> watch::Receiver<Arc<Targets>> {
     let mut views = core.watch();
-    let ready = |view: Arc<View>| tokio::task::spawn_blocking(move || Arc::new(Targets::new(view)));
+    let ready = |view: Arc<View>| {
+        let at = Instant::now();
+        tokio::task::spawn_blocking(move || Arc::new(Targets::new(view, at)))
+    };
     let first = views.borrow_and_update().clone();
     let epoch = first.epoch().into();
     let empty = || {

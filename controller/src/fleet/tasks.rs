@@ -18,6 +18,7 @@ pub(super) async fn run(fleet: Weak<Inner>) {
         let Some(inner) = fleet.upgrade() else { return };
         let now = Instant::now();
         inner.look(now);
+        *lock(&inner.looked) = now;
         if now >= sample {
             sample = (sample + Steps::Fine.length()).max(now);
             if !inner.is_sampled.load(Ordering::Relaxed) {

@@ -1,9 +1,11 @@
 //! The connection to another controller.
 
+use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -16,7 +18,8 @@ use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use xdpgate_api::fleet::v1::peers_client::PeersClient;
-use xdpgate_api::fleet::v1::{FollowRequest, QueryRequest};
+use xdpgate_api::fleet::v1::{DropsRequest, FollowRequest, QueryRequest};
+use xdpgate_api::v1::{WatchEventsRequest, WatchEventsResponse};
 
 use super::question::Question;
 use super::{BOUND, Inner, Peers, Presence};
@@ -102,6 +105,32 @@ impl Link {
             Status::unimplemented(text)
         };
         serde_json::from_str(&answer).map_err(other)
+    }
+
+    /// Sampled drops of a node that the other one has; they end if it does not answer any more.
+    pub(super) fn drops(
+        &self,
+        node: &NodeId,
+        request: WatchEventsRequest,
+    ) -> BoxStream<'static, WatchEventsResponse> {
+        let (mut client, name) = (self.client.clone(), Arc::clone(&self.name));
+        let request = DropsRequest {
+            node: node.to_string(),
+            request: Some(request),
+        };
+        let sampled = async move {
+            let answer = client.drops(request).await;
+            let answer = answer.inspect_err(|status| {
+                log::debug!("controller {name}: drops: {}", status.message());
+            });
+            stream::iter(answer.ok()).flat_map(|answer| {
+                let answer = answer.into_inner();
+                answer
+                    .take_while(|sampled| ready(sampled.is_ok()))
+                    .filter_map(|s| ready(s.ok()))
+            })
+        };
+        stream::once(sampled).flatten().boxed()
     }
 }
 

@@ -35,12 +35,7 @@ pub(super) enum Question {
 
 /// Answers. NOT_FOUND: the node, or the group, is not known here.
 pub(super) async fn answer(fleet: &Fleet, question: Question) -> Result<String, Status> {
-    let here = |node: &NodeId| match fleet.whereabouts(node) {
-        None => Ok(()),
-        Some(_) => Err(Status::not_found(format!(
-            "{node} is at another controller"
-        ))),
-    };
+    let here = |node: &NodeId| here(fleet, node);
     match question {
         Question::Overview { group } => {
             let none = || Status::not_found("there is no such group yet");
@@ -66,11 +61,7 @@ pub(super) async fn answer(fleet: &Fleet, question: Question) -> Result<String, 
         } => {
             here(&node)?;
             let counters = FleetView::rule_counters(fleet, &node, rules, within).await;
-            json(&counters.map_err(|error| match error {
-                FleetError::Invalid(text) => Status::invalid_argument(text),
-                FleetError::Unavailable(text) => Status::failed_precondition(text),
-                FleetError::Timeout(text) => Status::aborted(text),
-            })?)
+            json(&counters.map_err(status)?)
         }
         Question::Sync(Some(node)) => {
             here(&node)?;
@@ -78,6 +69,24 @@ pub(super) async fn answer(fleet: &Fleet, question: Question) -> Result<String, 
         }
         Question::Sync(None) => json(&Fleet::sync_all(fleet)),
         Question::History => json(&(fleet.history(Steps::Fine), fleet.history(Steps::Coarse))),
+    }
+}
+
+/// Whether a node is not at another controller.
+pub(super) fn here(fleet: &Fleet, node: &NodeId) -> Result<(), Status> {
+    match fleet.whereabouts(node) {
+        None => Ok(()),
+        Some(_) => Err(Status::not_found(format!(
+            "{node} is at another controller"
+        ))),
+    }
+}
+
+pub(super) fn status(error: FleetError) -> Status {
+    match error {
+        FleetError::Invalid(text) => Status::invalid_argument(text),
+        FleetError::Unavailable(text) => Status::failed_precondition(text),
+        FleetError::Timeout(text) => Status::aborted(text),
     }
 }
 

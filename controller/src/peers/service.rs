@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -12,11 +12,16 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Extensions, Request, Response, Status};
 use xdpgate_api::fleet::v1::peers_server::{self, PeersServer};
-use xdpgate_api::fleet::v1::{Claim, FollowRequest, FollowResponse, QueryRequest, QueryResponse};
+use xdpgate_api::fleet::v1::{
+    Claim, DropsRequest, FollowRequest, FollowResponse, QueryRequest, QueryResponse,
+};
+use xdpgate_api::v1::WatchEventsResponse;
 
 use super::question::{self, Question};
 use crate::auth::authority::identify_controller;
+use crate::domain::NodeId;
 use crate::fleet::{self, Budget, Event, Fleet};
+use crate::http::FleetView;
 
 /// Claims in a message.
 const CLAIMS: usize = 2_000;
@@ -58,6 +63,7 @@ fn check(extensions: &Extensions) -> Result<(), Status> {
 #[tonic::async_trait]
 impl peers_server::Peers for PeerService {
     type FollowStream = ReceiverStream<Result<FollowResponse, Status>>;
+    type DropsStream = BoxStream<'static, Result<WatchEventsResponse, Status>>;
 
     async fn follow(
         &self,
@@ -85,6 +91,20 @@ impl peers_server::Peers for PeerService {
         let other = |error| Status::unimplemented(format!("not understood here: {error}"));
         let answer = question::answer(&self.fleet, question.map_err(other)?).await?;
         Ok(Response::new(QueryResponse { answer }))
+    }
+
+    async fn drops(
+        &self,
+        request: Request<DropsRequest>,
+    ) -> Result<Response<Self::DropsStream>, Status> {
+        check(request.extensions())?;
+        let asked = request.into_inner();
+        let node = NodeId::new(&asked.node);
+        let node = node.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        question::here(&self.fleet, &node)?;
+        let sampled = FleetView::drops(&self.fleet, &node, asked.request.unwrap_or_default());
+        let sampled = sampled.map_err(question::status)?;
+        Ok(Response::new(sampled.map(Ok).boxed()))
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tonic::{Code, Status};
+use xdpgate_api::v1::{WatchEventsRequest, WatchEventsResponse};
 
 use super::question::Question;
 use super::{Answered, BOUND, Peers};
@@ -185,6 +186,17 @@ impl FleetView for Peers {
                     _ => FleetError::Unavailable(text),
                 }
             }),
+        }
+    }
+
+    fn drops(
+        &self,
+        node: &NodeId,
+        request: WatchEventsRequest,
+    ) -> Result<BoxStream<'static, WatchEventsResponse>, FleetError> {
+        match self.holder(node) {
+            None => FleetView::drops(&self.0.fleet, node, request),
+            Some(link) => Ok(link.drops(node, request)),
         }
     }
 

@@ -2,7 +2,9 @@
 
 mod housekeeping;
 mod nodes;
+mod oidc;
 mod tls;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use crate::core::Core;
 use crate::feed::Feeds;
 use crate::fleet::{self, Fleet};
 use crate::http::{self, App};
+use crate::metrics::{self, Measured, Metrics};
 use crate::peers::{Peers, Presence};
 use crate::store::{Store, backup};
 use crate::{keep, open, rollout};
@@ -49,7 +52,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let listener = bind("nodes.listen", &config.nodes.listen).await?;
     let api = bind("api.listen", &config.api.listen).await?;
 
-    let store = open::store(config).await?;
+    let exporter = metrics::install().map_err(Failure::operation)?;
+    let store = Measured::new(open::store(config).await?);
     if let Some(reason) = backup::unfinished(&*store)
         .await
         .map_err(Failure::operation)?
@@ -85,6 +89,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             listener,
             certificate: Arc::clone(&certificate),
             authority: authority.clone(),
+            sessions: config.nodes.max_sessions.try_into().unwrap_or(usize::MAX),
         },
         fleet::FleetService::new(
             nodes.clone(),
@@ -109,6 +114,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let feeds = feeds.map_err(|e| Failure::input("feeds", e))?;
     let feeding = tokio::spawn(feeds.clone().run());
     let tls = tls::of_api(config, &authority)?;
+    let metrics = Metrics::new(exporter, core.clone(), nodes.clone(), authority.clone());
+    let exporting = tokio::spawn(metrics.clone().keep_up());
     let app = App::new(
         core.clone(),
         auth.clone(),
@@ -117,22 +124,33 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             Some(peers) => Arc::new(peers.clone()),
             None => Arc::new(nodes.clone()),
         },
-        None,
+        Some(metrics),
         http::Options {
             tls: tls.is_some(),
+            dial: config.nodes.advertised(),
+            proxies: config.api.proxies(),
+            names: config.api.names(),
             ..http::Options::default()
         },
     )
     .with_feeds(feeds);
+    let app = match oidc::of(&config.oidc)? {
+        Some(oidc) => app.with_oidc(oidc),
+        None => app,
+    };
     app.watch_rollouts(looks);
     let answering = tokio::spawn(http::serve(api, app, tls, stopped(stopping)));
     let upkeep = tokio::spawn(housekeeping::run(housekeeping::Kept {
-        store,
+        store: Arc::clone(&store),
         core,
         authority,
         certificate,
         auth,
         joining,
+        versions: config.store.keep_versions.into(),
+        audit: Some(config.store.keep_audit_days)
+            .filter(|days| *days > 0)
+            .map(|days| SignedDuration::from_hours(24 * i64::from(days))),
     }));
     log::info!(
         "the API is served at {}, nodes at {}",
@@ -140,6 +158,17 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         config.nodes.listen
     );
     notify::ready("serving");
+    let watching = tokio::spawn(watchdog::run(watchdog::Watched {
+        store,
+        fleet: nodes.clone(),
+        tasks: vec![
+            ("serving nodes", serving.abort_handle()),
+            ("serving the API", answering.abort_handle()),
+            ("rollouts", looking.abort_handle()),
+            ("feeds", feeding.abort_handle()),
+            ("housekeeping", upkeep.abort_handle()),
+        ],
+    }));
 
     let signal = tokio::select! {
         _ = interrupt.recv() => "SIGINT",
@@ -147,7 +176,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     log::info!("{signal}: stopping; nodes go on by themselves");
     notify::stopping();
-    for task in [upkeep, looking, feeding] {
+    for task in [upkeep, looking, feeding, exporting, watching] {
         task.abort();
     }
     nodes.drain(DRAIN.0, DRAIN.1).await;

@@ -8,6 +8,7 @@ mod delivery;
 mod elsewhere;
 mod health;
 mod numbers;
+mod own;
 mod real;
 
 use common::core;

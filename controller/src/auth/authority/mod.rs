@@ -6,7 +6,7 @@
 //! node knows, until it is retired; by then each node has renewed its certificate and learnt the new one.
 
 mod issue;
-mod seal;
+pub(crate) mod seal;
 mod tls;
 
 use std::sync::{Arc, PoisonError, RwLock};

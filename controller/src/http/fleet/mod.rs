@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde_json::Value;
+use xdpgate_api::v1::{WatchEventsRequest, WatchEventsResponse};
 
 use crate::core::View;
 use crate::domain::{Name, NodeId};
@@ -55,6 +56,12 @@ pub trait FleetView: Debug + Send + Sync + 'static {
         ids: Vec<String>,
         within: Duration,
     ) -> Result<Value, FleetError>;
+    /// Sampled drops of a node, until the stream is dropped or the session of the node ends.
+    fn drops(
+        &self,
+        node: &NodeId,
+        request: WatchEventsRequest,
+    ) -> Result<BoxStream<'static, WatchEventsResponse>, FleetError>;
     /// What happens, each with its kind as `event`.
     fn events(&self) -> BoxStream<'static, Value>;
     /// The controllers, where there may be several.

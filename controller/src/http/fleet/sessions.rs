@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
+use xdpgate_api::v1::{WatchEventsRequest, WatchEventsResponse};
 
 use super::{FleetError, FleetView, Scope};
 use crate::core::View;
@@ -66,12 +67,7 @@ impl FleetView for Fleet {
         within: Duration,
     ) -> Result<Value, FleetError> {
         let counters = Self::rule_counters(self, node, ids, within).await;
-        let counters = counters.map_err(|error| match error {
-            AskError::TooMany(_) => FleetError::Invalid(error.to_string()),
-            AskError::Silent(..) => FleetError::Timeout(error.to_string()),
-            _ => FleetError::Unavailable(error.to_string()),
-        })?;
-        let counters = counters.into_iter().map(|rule| {
+        let counters = counters?.into_iter().map(|rule| {
             json!({
                 "id": rule.id,
                 "packets": rule.packets,
@@ -84,12 +80,31 @@ impl FleetView for Fleet {
         Ok(json!({ "rules": counters.collect::<Vec<_>>() }))
     }
 
+    fn drops(
+        &self,
+        node: &NodeId,
+        request: WatchEventsRequest,
+    ) -> Result<BoxStream<'static, WatchEventsResponse>, FleetError> {
+        Ok(self.watch_events(node, request)?.boxed())
+    }
+
     fn events(&self) -> BoxStream<'static, Value> {
         Self::events(self).map(|event| value(&event)).boxed()
     }
 
     async fn controllers(&self) -> Vec<Value> {
         Vec::new()
+    }
+}
+
+impl From<AskError> for FleetError {
+    fn from(error: AskError) -> Self {
+        let text = error.to_string();
+        match error {
+            AskError::TooMany(_) => Self::Invalid(text),
+            AskError::Silent(..) => Self::Timeout(text),
+            _ => Self::Unavailable(text),
+        }
     }
 }
 

@@ -19,7 +19,6 @@ use crate::fleet::{Filter, Spot};
 use crate::http::access::Caller;
 use crate::http::extract::{Change, ChangeParams, Json, MergePatch, Params, Target};
 use crate::http::find::word;
-use crate::http::fleet::FleetError;
 use crate::http::page::{Page, cursor, limit, place};
 use crate::http::problem::{Problem, Refusals};
 use crate::http::rules::Touched;
@@ -396,14 +395,10 @@ pub(in crate::http) async fn counters(
         .filter(|id| !id.is_empty());
     let ids: Vec<String> = ids.map(str::to_owned).collect();
     let counters = app.fleet().rule_counters(&id, ids, ANSWER).await;
-    counters.map(Answer).map_err(|error| match error {
-        FleetError::Invalid(text) => Problem::invalid("rules", text),
-        FleetError::Unavailable(text) => Problem::new(StatusCode::CONFLICT, "offline", text),
-        FleetError::Timeout(text) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", text),
-    })
+    Ok(Answer(counters?))
 }
 
-fn found<'v>(view: &'v View, id: &Name) -> Result<&'v Arc<NodeRecord>, Problem> {
+pub(super) fn found<'v>(view: &'v View, id: &Name) -> Result<&'v Arc<NodeRecord>, Problem> {
     view.nodes()
         .get(id)
         .ok_or_else(|| Problem::not_found(format!("node/{id}")))
