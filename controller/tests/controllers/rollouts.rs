@@ -51,6 +51,16 @@ async fn r121_a_rollout_goes_on_when_controllers_die() {
         .to_owned();
     let path = format!("/{}", object.replacen("rollout/", "rollouts/", 1));
 
+    let looks = "its controller says what it sees";
+    controllers
+        .until(looks, Duration::from_secs(20), async || {
+            let rollout = controllers.get(0, &path).await?;
+            rollout
+                .get("observed")
+                .filter(|seen| seen.is_object())
+                .map(drop)
+        })
+        .await;
     // It is killed in the first stage, and stays away: the others do not wait for it in the stages after.
     controllers.members[0].kill();
     let began = Instant::now();
