@@ -52,7 +52,7 @@ async fn write(
             let path = "/policies/web/batch";
             // Some hang up before there is an answer: the change may be made or not.
             let patience = match rand::random_range(0..3) {
-                0 => Duration::from_millis(rand::random_range(1..60)),
+                0 => Duration::from_millis(rand::random_range(5..200)),
                 _ => Duration::from_secs(10),
             };
             let sent = controllers.send(member, Method::POST, path, Some(&body), Some(&key));
@@ -66,7 +66,6 @@ async fn write(
                 Some((status, _)) if status.is_success() => break,
                 // It stands still until the store has a leader again, or is being started.
                 None | Some((StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT, _)) => {
-                    ()
                 }
                 Some((status, answer)) => panic!("{key}: {status}: {answer}"),
             }

@@ -246,7 +246,7 @@ async fn asked(controllers: &Controllers, nodes: &mut [Running]) {
 }
 
 /// A node begins a session at another controller while the first one takes its old session for alive.
-async fn moved(controllers: &Controllers, nodes: &mut Vec<Running>, shared: &Arc<Shared>) {
+async fn moved(controllers: &Controllers, nodes: &mut [Running], shared: &Arc<Shared>) {
     let again = at(controllers, 0, 1, shared).await;
     let before = std::mem::replace(&mut nodes[0], again);
     // The first controller ends the old one, since it hears of the new one.
