@@ -1,5 +1,10 @@
 //! Core and rollouts over etcd: the suites that run over SQLite elsewhere.
 
+#![allow(
+    clippy::duplicate_mod,
+    reason = "each suite has the common parts by itself"
+)]
+
 #[path = "core_fleet.rs"]
 mod core_fleet;
 #[path = "core_follow.rs"]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::{BoxStream, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -40,6 +40,8 @@ pub(super) struct Link {
     pub(super) name: Arc<str>,
     pub(super) presence: Presence,
     client: PeersClient<Channel>,
+    /// Another connection, for questions that may take longer: few are open on one at a time.
+    slow: PeersClient<Channel>,
     /// It tells which nodes it has, so that it can be asked.
     is_up: Arc<AtomicBool>,
     task: AbortHandle,
@@ -48,11 +50,11 @@ pub(super) struct Link {
 impl Link {
     /// Within a tokio runtime.
     pub(super) fn open(peers: &Peers, name: Arc<str>, presence: Presence) -> Self {
-        let authority = peers.0.authority.clone();
-        let me = peers.0.me.as_str().into();
-        let client = PeersClient::new(channel(authority, me, presence.address.clone()))
-            .max_decoding_message_size(ANSWER)
-            .accept_compressed(CompressionEncoding::Zstd);
+        let [client, slow] = [(); 2].map(|()| {
+            PeersClient::new(channel(peers, &presence))
+                .max_decoding_message_size(ANSWER)
+                .accept_compressed(CompressionEncoding::Zstd)
+        });
         let is_up = Arc::<AtomicBool>::default();
         let following = Following {
             peers: Arc::downgrade(&peers.0),
@@ -65,6 +67,7 @@ impl Link {
             name,
             presence,
             client,
+            slow,
             is_up,
         }
     }
@@ -93,7 +96,12 @@ impl Link {
         }
         let question = serde_json::to_string(question);
         let question = question.map_err(|error| Status::internal(error.to_string()))?;
-        let mut client = self.client.clone();
+        let client = if within > BOUND {
+            &self.slow
+        } else {
+            &self.client
+        };
+        let mut client = client.clone();
         let late = |_| {
             let text = format!("controller {} did not answer in {within:?}", self.name);
             Status::deadline_exceeded(text)
@@ -107,30 +115,27 @@ impl Link {
         serde_json::from_str(&answer).map_err(other)
     }
 
-    /// Sampled drops of a node that the other one has; they end if it does not answer any more.
-    pub(super) fn drops(
+    /// Sampled drops of a node that the other one has; they end if it does not answer any more. They go over a connection of
+    /// their own, so that no question waits for them.
+    ///
+    /// # Errors
+    /// As for [`ask`](Self::ask).
+    pub(super) async fn drops(
         &self,
+        peers: &Peers,
         node: &NodeId,
         request: WatchEventsRequest,
-    ) -> BoxStream<'static, WatchEventsResponse> {
-        let (mut client, name) = (self.client.clone(), Arc::clone(&self.name));
+    ) -> Result<BoxStream<'static, WatchEventsResponse>, Status> {
+        let mut client = PeersClient::new(channel(peers, &self.presence));
         let request = DropsRequest {
             node: node.to_string(),
             request: Some(request),
         };
-        let sampled = async move {
-            let answer = client.drops(request).await;
-            let answer = answer.inspect_err(|status| {
-                log::debug!("controller {name}: drops: {}", status.message());
-            });
-            stream::iter(answer.ok()).flat_map(|answer| {
-                let answer = answer.into_inner();
-                answer
-                    .take_while(|sampled| ready(sampled.is_ok()))
-                    .filter_map(|s| ready(s.ok()))
-            })
-        };
-        stream::once(sampled).flatten().boxed()
+        let late = |_| Status::deadline_exceeded(format!("{} did not answer", self.name));
+        let answer = timeout(2 * BOUND, client.drops(request)).await;
+        let sampled = answer.map_err(late)??.into_inner();
+        let sampled = sampled.take_while(|sampled| ready(sampled.is_ok()));
+        Ok(sampled.filter_map(|sampled| ready(sampled.ok())).boxed())
     }
 }
 
@@ -199,7 +204,9 @@ impl Following {
 }
 
 /// Dials whenever it has to, each time with a new certificate and the authorities of then.
-fn channel(authority: Authority, me: Arc<str>, address: String) -> Channel {
+fn channel(peers: &Peers, presence: &Presence) -> Channel {
+    let (authority, address) = (peers.0.authority.clone(), presence.address.clone());
+    let me: Arc<str> = peers.0.me.as_str().into();
     let connector = tower::service_fn(move |_| {
         let (authority, me, address) = (authority.clone(), Arc::clone(&me), address.clone());
         async move {

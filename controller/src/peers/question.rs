@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::domain::{Name, NodeId};
 use crate::fleet::{Filter, Fleet, Part, Scope, Steps};
@@ -82,11 +82,22 @@ pub(super) fn here(fleet: &Fleet, node: &NodeId) -> Result<(), Status> {
     }
 }
 
+/// What a node does not answer, as it is told to another controller.
 pub(super) fn status(error: FleetError) -> Status {
     match error {
         FleetError::Invalid(text) => Status::invalid_argument(text),
         FleetError::Unavailable(text) => Status::failed_precondition(text),
         FleetError::Timeout(text) => Status::aborted(text),
+    }
+}
+
+/// The other way round.
+pub(super) fn error(status: &Status) -> FleetError {
+    let text = status.message().to_owned();
+    match status.code() {
+        Code::InvalidArgument => FleetError::Invalid(text),
+        Code::Aborted | Code::DeadlineExceeded => FleetError::Timeout(text),
+        _ => FleetError::Unavailable(text),
     }
 }
 

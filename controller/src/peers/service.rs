@@ -102,7 +102,7 @@ impl peers_server::Peers for PeerService {
         let node = NodeId::new(&asked.node);
         let node = node.map_err(|error| Status::invalid_argument(error.to_string()))?;
         question::here(&self.fleet, &node)?;
-        let sampled = FleetView::drops(&self.fleet, &node, asked.request.unwrap_or_default());
+        let sampled = FleetView::drops(&self.fleet, &node, asked.request.unwrap_or_default()).await;
         let sampled = sampled.map_err(question::status)?;
         Ok(Response::new(sampled.map(Ok).boxed()))
     }

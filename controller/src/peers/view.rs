@@ -14,7 +14,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tonic::{Code, Status};
 use xdpgate_api::v1::{WatchEventsRequest, WatchEventsResponse};
 
-use super::question::Question;
+use super::question::{Question, error};
 use super::{Answered, BOUND, Peers};
 use crate::core::View;
 use crate::domain::{Name, NodeId};
@@ -178,25 +178,21 @@ impl FleetView for Peers {
         };
         match self.ask_holder(node, &question, within + BOUND).await {
             Holder::Here => FleetView::rule_counters(&self.0.fleet, node, rules, within).await,
-            Holder::There(answer) => answer.map_err(|status| {
-                let text = status.message().to_owned();
-                match status.code() {
-                    Code::InvalidArgument => FleetError::Invalid(text),
-                    Code::Aborted | Code::DeadlineExceeded => FleetError::Timeout(text),
-                    _ => FleetError::Unavailable(text),
-                }
-            }),
+            Holder::There(answer) => answer.map_err(|status| error(&status)),
         }
     }
 
-    fn drops(
+    async fn drops(
         &self,
         node: &NodeId,
         request: WatchEventsRequest,
     ) -> Result<BoxStream<'static, WatchEventsResponse>, FleetError> {
         match self.holder(node) {
-            None => FleetView::drops(&self.0.fleet, node, request),
-            Some(link) => Ok(link.drops(node, request)),
+            None => FleetView::drops(&self.0.fleet, node, request).await,
+            Some(link) => {
+                let drops = link.drops(self, node, request).await;
+                drops.map_err(|status| error(&status))
+            }
         }
     }
 

@@ -1,6 +1,5 @@
 //! Several real controllers over one etcd, and simulated nodes that dial whichever is there.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +31,7 @@ use super::conformance::Place as _;
 use super::controller::PROGRAM;
 use super::core::{actor, name, rule};
 use super::etcd::Cluster;
+use super::ports;
 
 /// Controllers, and all that they share.
 pub struct Controllers {
@@ -76,17 +76,7 @@ impl Controllers {
         let authority = Authority::open(store, None, None, now).await;
         lay(&core, nodes).await;
         let folder = tempfile::tempdir().expect("a folder");
-        // All at once, so that they differ.
-        let ports: Vec<_> = (0..2 * controllers)
-            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-            .collect();
-        let addresses = ports.iter().map(|port| port.local_addr());
-        let addresses: Vec<_> = addresses
-            .map(|at| at.expect("an address").to_string())
-            .collect();
-        // They are free again, for the controllers.
-        drop(ports);
-        let mut ports = addresses.into_iter();
+        let mut ports = ports::free(2 * controllers).into_iter();
         let members = (0..controllers).map(|number| {
             let (api, nodes) = (ports.next().expect("a port"), ports.next().expect("a port"));
             let config = folder.path().join(format!("{number}.toml"));

@@ -1,7 +1,6 @@
 //! Real etcd processes on free ports of loopback, with their data in a folder of the test.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use xdpgate_controller::store::etcd::{Etcd, Options};
 use xdpgate_controller::store::{Digest, Store};
 
 use super::conformance::Place;
+use super::ports;
 
 /// So many members run at once, whatever the number of tests.
 static SLOTS: Semaphore = Semaphore::const_new(6);
@@ -51,15 +51,8 @@ impl Cluster {
         }
         let slots = SLOTS.acquire_many(members as u32).await.expect("slots");
         let folder = tempfile::tempdir().expect("a folder");
-        // All ports are taken before any is given away, so that they differ.
-        let listeners: Vec<TcpListener> = (0..2 * members)
-            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-            .collect();
-        let urls: Vec<String> = listeners
-            .iter()
-            .map(|listener| format!("http://{}", listener.local_addr().expect("an address")))
-            .collect();
-        drop(listeners);
+        let urls = ports::free(2 * members).into_iter();
+        let urls: Vec<String> = urls.map(|address| format!("http://{address}")).collect();
         let (clients, peers) = urls.split_at(members);
         let all: Vec<String> = peers
             .iter()

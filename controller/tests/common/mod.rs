@@ -13,4 +13,5 @@ pub mod controller;
 pub mod controllers;
 pub mod core;
 pub mod etcd;
+pub mod ports;
 pub mod rollout;

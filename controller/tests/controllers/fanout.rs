@@ -11,9 +11,9 @@ use tonic::Code;
 use xdpgate_api::fleet::v1::fleet_client::FleetClient;
 use xdpgate_api::fleet::v1::peers_client::PeersClient;
 use xdpgate_api::fleet::v1::{FollowRequest, QueryRequest, RenewRequest};
-use xdpgate_api::v1::RuleStats;
+use xdpgate_api::v1::{Event, RuleStats, WatchEventsResponse};
 use xdpgate_controller::auth::authority::client_config;
-use xdpgate_controller::fleet::testing::{Manners, Node, Running, Shared};
+use xdpgate_controller::fleet::testing::{Manners, Node, Order, Running, Shared};
 
 use crate::common::controller::PROGRAM;
 use crate::common::controllers::{Controllers, dial, node};
@@ -131,7 +131,7 @@ async fn lists(controllers: &Controllers) {
 
 /// Each controller says of a change at the other one how far it has come, and tells of it.
 async fn changes(controllers: &Controllers, nodes: &mut [Running]) {
-    let events = events(controllers, 1).await;
+    let events = events(controllers, 1, "/events").await;
     let rule = json!({ "id": "one", "match": { "src": "203.0.113.1" }, "action": "drop" });
     let made = controllers
         .send(0, Method::POST, "/policies/web/rules", Some(&rule), None)
@@ -174,8 +174,8 @@ async fn changes(controllers: &Controllers, nodes: &mut [Running]) {
 /// A stream of events that is open.
 struct Events(futures_util::stream::BoxStream<'static, String>);
 
-async fn events(controllers: &Controllers, member: usize) -> Events {
-    let url = format!("{}/api/v1/events", controllers.members[member].url());
+async fn events(controllers: &Controllers, member: usize, path: &str) -> Events {
+    let url = format!("{}/api/v1{path}", controllers.members[member].url());
     let client = reqwest::Client::new();
     let answer = client.get(url).bearer_auth(&controllers.token).send().await;
     let bytes = answer.expect("a stream").bytes_stream();
@@ -198,6 +198,28 @@ impl Events {
 /// Questions reach a node through any controller.
 async fn asked(controllers: &Controllers, nodes: &mut [Running]) {
     for member in 0..2 {
+        let drops = events(controllers, member, "/drops?nodes=n-0,n-4").await;
+        let sampled = |reason: &str| {
+            Order::Events(WatchEventsResponse {
+                events: vec![Event {
+                    reason: reason.to_owned(),
+                    ..Event::default()
+                }],
+                ..WatchEventsResponse::default()
+            })
+        };
+        let heard = drops.heard(|text| text.contains("reason-0") && text.contains("reason-4"));
+        let told = async {
+            loop {
+                nodes[0].tell(sampled("reason-0")).await;
+                nodes[4].tell(sampled("reason-4")).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            heard = tokio::time::timeout(SOON, heard) => heard.expect("drops of both"),
+            () = told => {}
+        }
         for number in [0, 4] {
             let path = format!("/nodes/n-{number}/counters?rules=base");
             let counters = controllers.get(member, &path).await.expect("counters");
@@ -224,7 +246,7 @@ async fn asked(controllers: &Controllers, nodes: &mut [Running]) {
 }
 
 /// A node begins a session at another controller while the first one takes its old session for alive.
-async fn moved(controllers: &Controllers, nodes: &mut Vec<Running>, shared: &Arc<Shared>) {
+async fn moved(controllers: &Controllers, nodes: &mut [Running], shared: &Arc<Shared>) {
     let again = at(controllers, 0, 1, shared).await;
     let before = std::mem::replace(&mut nodes[0], again);
     // The first controller ends the old one, since it hears of the new one.

@@ -77,7 +77,8 @@ async fn r121_a_node_that_moved_is_counted_once_and_its_old_session_ends() {
 
     let to: Arc<str> = "b".into();
     a.fleet.hear(&to, vec![there.clone()]);
-    let (_, status) = old.ended().await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), old.ended()).await;
+    let (_, status) = ended.expect("it is ended");
     assert!(status.message().contains("another session"), "{status:?}");
     assert_eq!(a.fleet.sessions(), 0);
     assert_eq!(claims(&a.fleet), []);

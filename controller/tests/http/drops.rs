@@ -30,18 +30,21 @@ async fn connected(api: &Api) -> (Running, String) {
     let group = json!({ "name": "all", "selector": "", "policies": ["p"] });
     api.post("/groups", group).await.is(201);
     let (id, _) = api.node(json!({})).await;
-    let node = Node::new(Name::new(id.clone()).unwrap(), &Arc::new(Shared::default()));
+    let name = Name::new(id.clone()).unwrap();
+    let node = Node::new(name.clone(), &Arc::new(Shared::default()));
     let running = node.start(endpoint.connect().await.unwrap());
-    let here = async {
-        while api.get(&format!("/nodes/{id}")).await.json()["status"]["state"] == "never_connected"
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let is_here = || {
+        api.fleet
+            .status(&name)
+            .is_some_and(|status| status.connected_since.is_some())
     };
-    tokio::time::timeout(Duration::from_secs(20), here)
-        .await
-        .expect("the session");
-    (running, id)
+    for _ in 0..2_000 {
+        if is_here() {
+            return (running, id);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("its session does not begin");
 }
 
 fn dropped(reason: &str, rule: Option<&str>, source: &str) -> Event {

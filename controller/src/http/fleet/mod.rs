@@ -57,7 +57,7 @@ pub trait FleetView: Debug + Send + Sync + 'static {
         within: Duration,
     ) -> Result<Value, FleetError>;
     /// Sampled drops of a node, until the stream is dropped or the session of the node ends.
-    fn drops(
+    async fn drops(
         &self,
         node: &NodeId,
         request: WatchEventsRequest,

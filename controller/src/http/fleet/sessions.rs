@@ -80,7 +80,7 @@ impl FleetView for Fleet {
         Ok(json!({ "rules": counters.collect::<Vec<_>>() }))
     }
 
-    fn drops(
+    async fn drops(
         &self,
         node: &NodeId,
         request: WatchEventsRequest,

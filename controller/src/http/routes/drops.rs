@@ -120,7 +120,7 @@ pub(in crate::http) async fn live(
             interface: params.interface.clone(),
             ..WatchEventsRequest::default()
         };
-        let events = watch(&app, &node, request)?;
+        let events = watch(&app, &node, request).await?;
         from.push(events.map(move |events| (node.clone(), events)).boxed());
     }
     let reader = Reader {
@@ -202,7 +202,7 @@ pub(in crate::http) async fn capture(
         rule: params.rule,
         interface: params.interface,
     };
-    let mut sampled = watch(&app, &node, request)?;
+    let mut sampled = watch(&app, &node, request).await?;
     let failed = |e: io::Error| Problem::unavailable(format!("the file: {e}"));
     let mut file = PcapngWriter::new(Vec::new()).map_err(failed)?;
     let (until, mut left) = (Instant::now() + Duration::from_secs(seconds), frames);
@@ -231,13 +231,13 @@ pub(in crate::http) async fn capture(
     Ok(response)
 }
 
-fn watch(
+async fn watch(
     app: &App,
     node: &Name,
     request: WatchEventsRequest,
 ) -> Result<BoxStream<'static, WatchEventsResponse>, Problem> {
     found(&app.core().view(), node)?;
-    Ok(app.fleet().drops(node, request)?)
+    Ok(app.fleet().drops(node, request).await?)
 }
 
 fn is_of(event: &Event, reason: Option<&str>) -> bool {
