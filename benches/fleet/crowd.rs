@@ -69,6 +69,7 @@ impl Crowd {
             crowd.wires.push(Arc::clone(&wire));
             let node = Node::new(member.id.clone(), &shared).with(Manners {
                 says: Some(says.clone()),
+                fetches: true,
                 ..Manners::default()
             });
             let (seen, mut changes) = watch::channel(node.seen().clone());
