@@ -110,14 +110,16 @@ bench-fleet: setup ## a controller with simulated nodes: memory, latency, storms
 	$(CARGO) bench -p xdpgate-controller --bench fleet -- --nodes $(NODES) $(BENCH_ARGS)
 
 .PHONY: deb
-deb: man completions ## the Debian package, in target/debian (needs cargo-deb; PROFILE=dev)
+deb: man completions ## the Debian packages of daemon and controller, in target/debian (needs cargo-deb; PROFILE=dev)
 	@$(CARGO) deb --version >/dev/null 2>&1 || \
 		{ echo "cargo-deb is missing: cargo install --locked cargo-deb" >&2; exit 1; }
 	$(CARGO) deb -p xdpgated --no-build --locked --profile $(PROFILE)
+	$(CARGO) deb -p xdpgate-controller --no-build --locked --profile $(PROFILE)
 
 .PHONY: test-deb
-test-deb: deb ## install, upgrade, remove and purge the package in namespaces (root; PROFILE=dev)
+test-deb: deb ## install, upgrade, remove and purge the packages in namespaces (root; PROFILE=dev)
 	@scripts/test-deb "$$(ls -t target/debian/xdpgate_*.deb | head -1)"
+	@scripts/test-deb-controller "$$(ls -t target/debian/xdpgate-controller_*.deb | head -1)"
 
 # cargo check links nothing; of the headers of libelf and zlib those of this machine will do.
 .PHONY: check-arm64
@@ -151,7 +153,7 @@ docs: ## the library's documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --workspace
 
 .PHONY: completions
-completions: build ## completions of both programs for bash, zsh and fish, in target/share
+completions: build ## completions of all programs for bash, zsh and fish, in target/share; the controller's in target/share/controller
 	@mkdir -p target/share/bash-completion/completions target/share/zsh/site-functions \
 		target/share/fish/vendor_completions.d
 	@for of in xdpgate xdpgated; do \
@@ -162,11 +164,20 @@ completions: build ## completions of both programs for bash, zsh and fish, in ta
 		$(BUILT)/xdpgate completions fish --of $$of \
 			>target/share/fish/vendor_completions.d/$$of.fish; \
 	done
+	@mkdir -p target/share/controller/bash-completion/completions target/share/controller/zsh/site-functions \
+		target/share/controller/fish/vendor_completions.d
+	@$(BUILT)/xdpgate-controller completions bash \
+		>target/share/controller/bash-completion/completions/xdpgate-controller
+	@$(BUILT)/xdpgate-controller completions zsh \
+		>target/share/controller/zsh/site-functions/_xdpgate-controller
+	@$(BUILT)/xdpgate-controller completions fish \
+		>target/share/controller/fish/vendor_completions.d/xdpgate-controller.fish
 
 .PHONY: man
-man: build ## manual pages of both programs, in target/share/man
-	@rm -rf target/share/man
+man: build ## manual pages of all programs, in target/share/man; the controller's in target/share/controller/man
+	@rm -rf target/share/man target/share/controller/man
 	@$(BUILT)/xdpgate man target/share/man
+	@$(BUILT)/xdpgate-controller man target/share/controller/man
 
 .PHONY: clean
 clean: ## all that was built

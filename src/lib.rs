@@ -45,7 +45,7 @@
 //! - `kernel` (default): loading, publishing and attaching through libbpf, by hand or as interfaces
 //!   appear ([`Firewall::auto_attach`]). Without it the pure half
 //!   stays: policies, compiler, plan, oracle. It needs no root, no clang and no Linux.
-//! - `pcap` (default, needs `kernel`): [`PcapngWriter`], which writes sampled drops to a pcapng file.
+//! - `pcap` (default): [`PcapngWriter`], which writes sampled drops to a pcapng file.
 //! - `static`: links libelf and zlib statically, for one binary that runs on any host.
 #![deny(unsafe_code)]
 
@@ -57,6 +57,8 @@ mod kernel;
 mod management;
 pub mod oracle;
 pub mod packet;
+#[cfg(feature = "pcap")]
+mod pcapng;
 mod plan;
 pub mod policy;
 mod verdict;
@@ -79,9 +81,9 @@ pub use kernel::{
     TransactionOptions, VerdictCount, VerdictCounts, VerdictRates, Verified, VerifierLog,
     XdpFeatures, build_info, describe_metrics, pass_all, preflight, restore_interfaces, unpin,
 };
-#[cfg(feature = "pcap")]
-pub use kernel::{PcapngFrame, PcapngWriter};
 pub use management::{Management, ManagementPort};
+#[cfg(feature = "pcap")]
+pub use pcapng::{PcapngFrame, PcapngWriter};
 pub use plan::{Plan, SetChange, SetChangeKind};
 pub use policy::{Policy, PolicyError, Verdict};
 pub use verdict::{Evaluation, Reason};

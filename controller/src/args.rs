@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use serde_json::Value;
 use xdpgate_service::config::{Configuration, Loaded, Override, Problem, environment, load};
 use xdpgate_service::logging;
+use xdpgate_service::shell::Shell;
 
 use crate::client::{ClientCommand, Remote};
 use crate::config::Config;
@@ -40,6 +41,19 @@ pub enum Command {
     /// Fill an empty store from such a file
     #[command(after_help = RESTORE_HELP)]
     Restore(Backup),
+    /// Print the completion script of a shell
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages
+    #[command(after_help = "Example:\n  xdpgate-controller man /usr/local/share/man")]
+    Man {
+        /// The directory that holds man8; what is not there is made
+        dir: PathBuf,
+    },
     /// What asks a controller.
     #[command(flatten)]
     Client(ClientCommand),
@@ -147,6 +161,11 @@ Examples:
   xdpgate-controller serve                                    all on loopback, one SQLite file
   xdpgate-controller serve --nodes-listen 0.0.0.0:8443 --advertise controller.example:8443
   xdpgate-controller serve --etcd https://etcd-1.example:2379 --config controller.toml";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  xdpgate-controller completions bash > /etc/bash_completion.d/xdpgate-controller
+  xdpgate-controller completions zsh > /usr/local/share/zsh/site-functions/_xdpgate-controller";
 
 const CHECK_HELP: &str = "\
 Exit codes: 0 all is well, 2 something is wrong: a line for each, with file, line, key and reason.";

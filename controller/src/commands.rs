@@ -1,11 +1,14 @@
 //! The commands that need no running controller.
 
 use std::io::{self, Write};
+use std::path::Path;
 
+use clap::CommandFactory as _;
 use xdpgate_service::Failure;
 use xdpgate_service::config::{Problem, default_file, effective, json_schema};
+use xdpgate_service::shell::{self, Shell};
 
-use crate::args::{Args, ConfigCommand};
+use crate::args::{Args, Cli, ConfigCommand};
 use crate::config::Config;
 
 /// `xdpgate-controller check`: a line for all that is wrong.
@@ -31,6 +34,16 @@ pub(crate) fn config(command: &ConfigCommand) -> Result<(), Failure> {
             print(&effective(&loaded))
         }
     }
+}
+
+/// `xdpgate-controller completions SHELL`.
+pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
+    print(&shell::completions(Cli::command(), shell))
+}
+
+/// `xdpgate-controller man DIR`.
+pub(crate) fn man(dir: &Path) -> Result<(), Failure> {
+    shell::pages(Cli::command(), "8", dir)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -24,6 +24,12 @@ pub(crate) fn backup(args: &Backup) -> Result<(), Failure> {
                 (store, Some(copy))
             }
         };
+        let page = store.list("", None, 1, None).await;
+        if page.map_err(Failure::operation)?.records.is_empty() {
+            let reason =
+                "the store is empty: is it the right one? See [store] of the configuration";
+            return Err(Failure::operation(reason));
+        }
         let summary = backup::backup(&store, &args.file).await;
         say("written", args, &summary.map_err(Failure::operation)?);
         Ok(())
@@ -37,6 +43,9 @@ pub(crate) fn restore(args: &Backup) -> Result<(), Failure> {
         let store = open::store(&config).await?;
         let summary = backup::restore(&store, &args.file).await;
         say("restored", args, &summary.map_err(Failure::operation)?);
+        eprintln!(
+            "log in again, and make join tokens anew; what was revoked after the backup was made has to be revoked again"
+        );
         Ok(())
     })
 }

@@ -8,12 +8,15 @@ mod commands;
 pub mod config;
 pub mod content;
 pub mod core;
+mod counts;
 pub mod domain;
 pub mod feed;
 pub mod fleet;
 pub mod http;
 mod keep;
+mod metrics;
 mod open;
+pub mod peers;
 pub mod rollout;
 mod serve;
 pub mod store;
@@ -30,6 +33,8 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => keep::restore(&args),
         Command::Check(args) => commands::check(&args),
         Command::Config(command) => commands::config(&command),
+        Command::Completions { shell } => commands::completions(shell),
+        Command::Man { dir } => commands::man(&dir),
         Command::Client(command) => client::run(&cli.remote, &command),
     });
     match done {

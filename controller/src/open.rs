@@ -1,11 +1,12 @@
 //! The store that the configuration names.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xdpgate_service::Failure;
+use xdpgate_service::files::{self, Others};
 
 use crate::config::{Config, Etcd};
 use crate::store::{Store, etcd, sqlite};
@@ -57,15 +58,13 @@ fn options(section: &Etcd) -> Result<etcd::Options, Failure> {
     let mut options = etcd::Options::new(section.endpoints.clone());
     options.prefix.clone_from(&section.prefix);
     if let (Some(user), Some(path)) = (&section.user, &section.password_file) {
-        private(path, "store.etcd.password_file")?;
-        let password = String::from_utf8(read("password_file", path)?)
-            .map_err(|_| Failure::input("store.etcd.password_file", "it is not UTF-8"))?;
+        let password = secret(path, "store.etcd.password_file")?;
         options.user = Some((user.clone(), password.trim_end().to_owned()));
     }
     let identity = match (&section.certificate, &section.key) {
         (Some(certificate), Some(key)) => {
-            private(key, "store.etcd.key")?;
-            Some((read("certificate", certificate)?, read("key", key)?))
+            let key = secret(key, "store.etcd.key")?.into_bytes();
+            Some((read("certificate", certificate)?, key))
         }
         _ => None,
     };
@@ -79,17 +78,7 @@ fn options(section: &Etcd) -> Result<etcd::Options, Failure> {
     Ok(options)
 }
 
-/// Refuses a secret that others can read.
-pub(crate) fn private(path: &Path, key: &str) -> Result<(), Failure> {
-    let found =
-        fs::metadata(path).map_err(|e| Failure::input(key, format!("{}: {e}", path.display())))?;
-    let mode = found.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(Failure::input(
-        key,
-        format!("{path} has mode {mode:o}, so that others can read it: chmod 600 {path}"),
-    ))
+/// The secret in the file that a key of the configuration names.
+pub(crate) fn secret(path: &Path, key: &str) -> Result<String, Failure> {
+    files::read(path, Others::MayNothing).map_err(|e| Failure::input(key, e))
 }

@@ -264,6 +264,9 @@ fn the_kill_switch_the_audit_log_and_events() {
     assert!(!audit.contains(PASSWORD));
     let top = controller.ok(&["top", "--count", "2", "--every", "10ms"]);
     assert!(top.contains("nodes:"), "{top}");
+    // No terminal: one table, and that is all.
+    let top = controller.ok(&["top", "--every", "10ms"]);
+    assert_eq!(top.matches("nodes:").count(), 1, "{top}");
 }
 
 #[test]
@@ -306,16 +309,12 @@ fn users_tokens_and_join_tokens() {
     let (code, _) = controller.fails(&["whoami", "--token-file", token]);
     assert_eq!(code, 1);
 
-    let made = controller.ok(&[
-        "join-token",
-        "new",
-        "--uses",
-        "3",
-        "--label",
-        "tier=edge",
-        "--dial",
-        &controller.nodes,
-    ]);
+    let made = controller.ok(&["join-token", "new", "--uses", "3", "--label", "tier=edge"]);
+    assert!(made.contains("for 3 nodes."), "{made}");
+    let other = controller.ok(&["join-token", "new", "--dial", "c.example:1"]);
+    assert!(other.contains("for 1 node.") && other.contains("\"https://c.example:1\""));
+    let other = other.split('.').nth(1).unwrap();
+    controller.ok(&["join-token", "remove", other]);
     let secret = made.lines().next().unwrap();
     assert!(secret.starts_with("xgj1."), "{made}");
     let lines = &made[made.find("[fleet]").unwrap()..];
@@ -334,6 +333,104 @@ fn users_tokens_and_join_tokens() {
     // Nothing that is secret is in the log.
     let log = controller.log();
     assert!(!log.contains(own) && !log.contains("xgt_"), "{log}");
+}
+
+#[test]
+fn a_feed_is_made_run_accepted_switched_off_and_removed() {
+    let controller = Controller::start();
+    assert_eq!(controller.ok(&["feed", "list"]), "none\n");
+    let list = |count: u32| {
+        let lines: String = (0..count).map(|i| format!("203.0.113.{i}\n")).collect();
+        controller.file("lists/bad.txt", &lines);
+    };
+    list(20);
+    let (code, error) = controller.fails(&["feed", "add", "bad"]);
+    assert_eq!(code, 2);
+    assert!(error.contains("--url"), "{error}");
+    let limit = ["--limit", "max_entries=50", "--every", "1d"];
+    let add = ["feed", "add", "bad", "--path", "bad.txt", "--why", "scans"];
+    let said = controller.ok(&[&add[..], &limit[..]].concat());
+    assert_eq!(said, "feed bad: created\n");
+    controller.ok(&["feed", "run", "bad", "--wait", "30s"]);
+    let set = controller.json(&["set", "get", "bad"]);
+    assert_eq!(set["entries"], 20);
+
+    // It shrinks by more than half: refused, said, and taken once somebody has looked at it.
+    list(5);
+    let (code, error) = controller.fails(&["feed", "run", "bad", "--wait", "30s"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("1 of its sets"), "{error}");
+    let shown = controller.ok(&["feed", "show", "bad"]);
+    assert!(shown.contains("refused"), "{shown}");
+    let listed = controller.ok(&["feed", "list"]);
+    assert!(
+        listed.contains("failing") && listed.contains("bad.txt"),
+        "{listed}"
+    );
+    controller.ok(&["feed", "accept", "bad"]);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while controller.json(&["set", "get", "bad"])["entries"] != 5 {
+        assert!(std::time::Instant::now() < end, "{}", controller.log());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+
+    let change = ["every=7200", "limits.min_entries=2", "comment=ours"];
+    controller.ok(&[&["feed", "change", "bad"], &change[..]].concat());
+    let feed = controller.json(&["feed", "show", "bad"]);
+    assert_eq!(feed["content"]["every"], 7200);
+    assert_eq!(feed["content"]["limits"]["min_entries"], 2);
+    assert_eq!(
+        feed["content"]["limits"]["max_entries"], 50,
+        "the others stay"
+    );
+    controller.ok(&["feed", "disable", "bad", "--why", "it lists us"]);
+    let feed = controller.json(&["feed", "show", "bad"]);
+    assert_eq!(feed["health"], "disabled");
+    assert_eq!(feed["updated"]["why"], "it lists us");
+    controller.ok(&["feed", "enable", "bad"]);
+    assert_ne!(
+        controller.json(&["feed", "show", "bad"])["health"],
+        "disabled"
+    );
+    controller.ok(&["feed", "remove", "bad"]);
+    assert_eq!(controller.ok(&["feed", "list"]), "none\n");
+    assert_eq!(
+        controller.json(&["set", "get", "bad"])["entries"],
+        5,
+        "its set stays"
+    );
+}
+
+#[test]
+fn plans_of_rollouts_are_shown_as_they_are_taken() {
+    let controller = Controller::start();
+    let web = controller.file("web.yaml", "version: 1\nrules: []\n");
+    let web = web.to_str().unwrap();
+    let shown = controller.ok(&["rollout", "plan", "show", "default"]);
+    let plan = shown.replace("600", "900");
+    assert_ne!(plan, shown);
+    let file = controller.file("careful.yaml", &plan);
+    let file = file.to_str().unwrap();
+    controller.ok(&["rollout", "plan", "apply", "careful", file]);
+    assert_eq!(controller.ok(&["rollout", "plan", "show", "careful"]), plan);
+    let plans = controller.ok(&["rollout", "plan", "list"]);
+    assert!(
+        plans.contains("careful") && plans.contains("default"),
+        "{plans}"
+    );
+    let (code, error) = controller.fails(&["rollout", "plan", "apply", "bad", web]);
+    assert_eq!(code, 1);
+    assert!(error.contains("version"), "{error}");
+    controller.ok(&["rollout", "plan", "delete", "careful"]);
+    let (code, _) = controller.fails(&["rollout", "plan", "show", "careful"]);
+    assert_eq!(code, 1);
+
+    // Rollouts themselves: controller/tests/http/rollouts.rs, where there are nodes, and scripts/demo-fleet.
+    assert_eq!(controller.ok(&["rollout", "list"]), "none\n");
+    let apply = ["policy", "apply", "web", web, "--rollout", "default"];
+    let (code, error) = controller.fails(&apply);
+    assert_eq!(code, 1);
+    assert!(error.contains("rollout"), "{error}");
 }
 
 #[test]

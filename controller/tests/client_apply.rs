@@ -153,6 +153,61 @@ fn r124_a_directory_is_applied_once_and_export_gives_it_back() {
 }
 
 #[test]
+fn r124_feeds_are_files_too_and_what_they_bring_is_not() {
+    let controller = Controller::start();
+    controller.file("lists/bad.txt", "203.0.113.7\n203.0.113.8\n");
+    let feed = |every: u64| {
+        let text = format!(
+            "kind: Feed\nname: bad\ncomment: scans\nsource: {{ kind: file, paths: [bad.txt] }}\nevery: {every}\n"
+        );
+        controller.file("fleet/bad.yaml", &text);
+    };
+    feed(7200);
+    let dir = controller.path("fleet");
+    let diff = controller.run(&["apply", "-f", &dir, "--diff"]);
+    assert_eq!(diff.status.code(), Some(1));
+    controller.ok(&["apply", "-f", &dir, "--plan"]);
+    assert_eq!(controller.ok(&["feed", "list"]), "none\n");
+    let said = controller.ok(&["apply", "-f", &dir]);
+    assert!(said.contains("feed bad: created"), "{said}");
+    assert_eq!(
+        controller.ok(&["apply", "-f", &dir]),
+        "all is as the files say\n"
+    );
+    controller.ok(&["feed", "run", "bad", "--wait", "30s"]);
+
+    let out = controller.path("out");
+    controller.ok(&["export", "-o", &out]);
+    let files = tree(Path::new(&out));
+    let names: Vec<&String> = files.keys().collect();
+    assert_eq!(names, ["feeds/bad.yaml", "sets/bad.yaml"]);
+    let set = &files["sets/bad.yaml"];
+    assert!(
+        !set.contains("entries") && !set.contains("203.0.113"),
+        "{set}"
+    );
+    let said = controller.ok(&["apply", "-f", &out]);
+    assert_eq!(said, "all is as the files say\n");
+
+    feed(3600);
+    let diff = controller.run(&["apply", "-f", &dir, "--diff"]);
+    let text = String::from_utf8_lossy(&diff.stdout).into_owned();
+    assert!(text.contains("~ every: 7200 -> 3600"), "{text}");
+    let said = controller.ok(&["apply", "-f", &dir]);
+    assert!(said.contains("feed bad: changed"), "{said}");
+
+    // Only said: it is still there. Then it goes, and its set stays.
+    fs::remove_file(controller.path("fleet/bad.yaml")).unwrap();
+    let said = controller.ok(&["apply", "-f", &dir, "--plan", "--prune"]);
+    assert!(said.contains("feed bad: would be deleted"), "{said}");
+    controller.ok(&["feed", "show", "bad"]);
+    let said = controller.ok(&["apply", "-f", &dir, "--prune"]);
+    assert_eq!(said, "feed bad: deleted\n");
+    assert_eq!(controller.ok(&["feed", "list"]), "none\n");
+    assert_eq!(controller.json(&["set", "get", "bad"])["entries"], 2);
+}
+
+#[test]
 fn r124_prune_deletes_only_what_apply_made() {
     let controller = Controller::start();
     let dir = fleet(&controller);

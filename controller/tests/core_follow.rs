@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::core::{actor, name, rule};
+use common::core::{Place, actor, name, rule};
 use futures_util::StreamExt;
 use tokio::sync::Notify;
 use xdpgate_controller::core::{Command, Core, EffectKind, ErrorKind, Options};
 use xdpgate_controller::domain::PolicyContent;
-use xdpgate_controller::store::sqlite::Sqlite;
 use xdpgate_controller::store::{
     CommitError, Digest, Key, Page, Record, Revision, Store, StoreError, Transaction, Watch,
 };
@@ -100,10 +99,10 @@ impl Store for Breaking {
     }
 }
 
-/// A core whose connection breaks, one whose does not, over the same file, and what breaks it.
-async fn pair() -> (Core, Core, Arc<Breaking>, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Store> = Arc::new(Sqlite::open(folder.path().join("c.db")).unwrap());
+/// A core whose connection breaks, one whose does not, over the same store, and what breaks it.
+async fn pair() -> (Core, Core, Arc<Breaking>, Place) {
+    let place = Place::new().await;
+    let store = place.open().await;
     let breaking = Arc::new(Breaking {
         store: Arc::clone(&store),
         end: Arc::default(),
@@ -124,7 +123,7 @@ async fn pair() -> (Core, Core, Arc<Breaking>, tempfile::TempDir) {
         },
     )
     .await;
-    (core, other, breaking, folder)
+    (core, other, breaking, place)
 }
 
 async fn run(core: &Core, command: Command) -> EffectKind {

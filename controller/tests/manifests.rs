@@ -11,9 +11,10 @@ const VERSIONS: [&str; 2] = ["1.25.0", "1.37.0"];
 
 /// An interpreter that has kubernetes-validate. `None`, said aloud, where it cannot be had; under CI it can.
 fn python(root: &Path) -> Option<String> {
-    let made = Command::new(root.join("scripts/python-manifests"))
+    let made = Command::new(root.join("scripts/python-with"))
+        .arg("controller/tests/python/manifests.txt")
         .output()
-        .expect("scripts/python-manifests");
+        .expect("scripts/python-with");
     if made.status.success() {
         return Some(String::from_utf8(made.stdout).unwrap().trim().to_owned());
     }

@@ -164,7 +164,9 @@ async fn r120_a_link_that_comes_back_in_time_holds_up_but_ends_nothing() {
     clock.pass(12).await;
     assert_eq!(rollout(core, "r-1").stage, 0, "it is waited for");
     nodes.set("n-3", |node| node.away = false);
-    clock.pass(4).await;
+    clock.pass(26).await;
+    assert_eq!(rollout(core, "r-1").stage, 0, "it bakes anew");
+    clock.pass(8).await;
     assert_eq!(rollout(core, "r-1").state, State::Done);
 }
 

@@ -34,6 +34,8 @@ fn r84_a_node_that_was_cut_off_has_what_the_others_have() {
         "one rule, made once: dropped on all three",
         "it enforces what it had",
         "node 3 is back: all three have",
+        "a version by stages: one node first, then all; done",
+        "metrics: ",
         "demo-fleet: ok",
     ] {
         assert!(said.contains(claim), "no {claim:?} in: {said}");

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::conformance::{Place, all, increment, key, number};
+use common::conformance::{Place, all, conformance, increment, key, number};
 use common::etcd::Cluster;
 use futures_util::StreamExt;
 use xdpgate_controller::store::etcd::{Etcd, Options};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use common::conformance::Place;
+use common::conformance::{Place, conformance};
 use tempfile::TempDir;
 use xdpgate_controller::store::sqlite::Sqlite;
 use xdpgate_controller::store::{Digest, Store};

@@ -41,6 +41,8 @@ pub(super) const BAN_VERSION_MASK: u64 = 0xff000;
 pub(super) const BAN_EXPIRES: u32 = 20;
 /// Of a frame, in its event.
 pub(super) const EVENT_BYTES: usize = 128;
+#[cfg(feature = "pcap")]
+const _: () = assert!(crate::pcapng::SAMPLED as usize == EVENT_BYTES);
 /// Counters of one interface slot on one CPU, in one bank.
 pub(super) const COUNTERS_PER_INTERFACE: usize = REASON_SLOTS * DISPOSITION_SLOTS;
 pub(super) const BANKS: usize = 2;

@@ -88,8 +88,6 @@ pub use error::{
 };
 pub use estimate::Estimate;
 pub use events::{Event, EventOptions, EventStats, EventStream, NextError};
-#[cfg(feature = "pcap")]
-pub use events::{PcapngFrame, PcapngWriter};
 pub use firewall::Firewall;
 pub use foreign::{AttachedBy, ForeignProgram, Holder};
 pub use frags::Frags;

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use xdpgate_api::fleet::v1;
 
-use super::authority::{Authority, is_node_id, issued, issued_key, new_node_id};
+use super::authority::{Authority, Issued, is_node_id, issued, issued_key, new_node_id};
 use super::records::{Change, Stored, TRIES, all, key, load};
+use super::refusals::Refusals;
 use super::secret::{base32, same};
 use super::{Actor, AuthError, Role, Secret, Signer};
 use crate::core::{Command, Core, ErrorKind, Options};
@@ -34,6 +35,7 @@ pub struct Joining {
     core: Core,
     authority: Authority,
     signer: Option<Signer>,
+    pub(super) refusals: Refusals,
 }
 
 /// A token to be.
@@ -109,7 +111,12 @@ impl Joining {
             core,
             authority,
             signer,
+            refusals: Refusals::default(),
         }
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
     }
 
     /// The authority.
@@ -229,7 +236,8 @@ impl Joining {
         change.commit(store).await.map(drop)
     }
 
-    /// Deletes tokens that ended more than a week ago. To be called now and then.
+    /// Deletes tokens that ended more than a week ago, and what is known of certificates of nodes that were removed: it would
+    /// hold up [`Authority::retire`]. To be called now and then.
     ///
     /// # Errors
     /// [`AuthError::Unavailable`], [`AuthError::Damaged`].
@@ -238,6 +246,19 @@ impl Joining {
         for (key, stored) in all::<TokenRecord>(store, "join-token").await? {
             if now > stored.value.expires + SignedDuration::from_hours(24 * 7) {
                 Change::default().delete(&key).commit(store).await?;
+            }
+        }
+        let view = self.core.view();
+        for (key, stored) in all::<Issued>(store, "issued").await? {
+            let node = super::users::name_of(&key);
+            // A node is registered before its certificate is written, so a view of then or later has it.
+            if stored.revision > view.revision() || view.nodes().contains_key(node) {
+                continue;
+            }
+            let change = Change::default().expect(&key, Some(stored.revision));
+            match change.delete(&key).commit(store).await {
+                Ok(_) | Err(AuthError::Conflict(_)) => (),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -254,6 +275,25 @@ impl Joining {
         origin: &str,
         now: Timestamp,
     ) -> Result<v1::JoinResponse, AuthError> {
+        let (token, actor) = self.token(request, origin).await?;
+        let joined = self.join_by(token, &actor, request, now).await;
+        if let Err(error @ (AuthError::Credentials(_) | AuthError::Invalid { .. })) = &joined {
+            // Who says this has the secret of a token.
+            let (store, why) = (&**self.core.store(), error.to_string());
+            let told = self
+                .refusals
+                .write(store, &actor, "join_token.refused", &why, now);
+            told.await;
+        }
+        joined
+    }
+
+    /// The token of a request, and as who its use is written down.
+    async fn token(
+        &self,
+        request: &v1::JoinRequest,
+        origin: &str,
+    ) -> Result<(TokenRecord, Actor), AuthError> {
         let (id, secret) = parse(&request.token).ok_or(WRONG)?;
         let key = key("join-token", id).map_err(|_| WRONG)?;
         let store = &**self.core.store();
@@ -266,6 +306,19 @@ impl Joining {
         if !same(&token.digest, &secret.digest()) {
             return Err(WRONG);
         }
+        Ok((token, actor))
+    }
+
+    async fn join_by(
+        &self,
+        token: TokenRecord,
+        actor: &Actor,
+        request: &v1::JoinRequest,
+        now: Timestamp,
+    ) -> Result<v1::JoinResponse, AuthError> {
+        let store = &**self.core.store();
+        let (id, _) = parse(&request.token).ok_or(WRONG)?;
+        let key = key("join-token", id)?;
         let own_labels = self.own_labels(&token, request)?;
         let node = match (&token.node, &*request.node_id) {
             (Some(node), asked) if asked.is_empty() || asked == node.as_str() => node.clone(),
@@ -283,9 +336,9 @@ impl Joining {
             .issue_node(node.as_str(), &request.csr, now)?;
         let before = issued(store, node.as_str()).await?;
 
-        self.count_use(&key, &actor, &node, now).await?;
+        self.count_use(&key, actor, &node, now).await?;
         let registered = self
-            .register(&actor, &token, &node, &request.name, own_labels)
+            .register(actor, &token, &node, &request.name, own_labels)
             .await;
         if let Err(error) = registered {
             self.give_back(&key).await;
@@ -299,7 +352,7 @@ impl Joining {
             .await?;
         if let Some(before) = before {
             let serial = before.value.serial;
-            self.revoke_serial(&actor, &node, &serial, now).await?;
+            self.revoke_serial(actor, &node, &serial, now).await?;
         }
         Ok(v1::JoinResponse {
             node_id: node.to_string(),

@@ -8,7 +8,7 @@ use tonic::Status;
 use xdpgate_api::fleet::v1::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
 
 use super::join::Joining;
-use super::{AuthError, Signer};
+use super::{Actor, AuthError, Role, Signer};
 use crate::domain::NodeId;
 use crate::fleet;
 
@@ -26,9 +26,26 @@ impl fleet::Members for Joining {
         })
     }
 
-    async fn renew(&self, node: &NodeId, request: RenewRequest) -> Result<RenewResponse, Status> {
-        let renewed = Self::renew(self, node.as_str(), &request.csr, "", Timestamp::now()).await;
+    async fn renew(
+        &self,
+        node: &NodeId,
+        request: RenewRequest,
+        origin: Option<SocketAddr>,
+    ) -> Result<RenewResponse, Status> {
+        let (origin, now) = (of(origin), Timestamp::now());
+        let renewed = Self::renew(self, node.as_str(), &request.csr, &origin, now).await;
         renewed.map_err(|error| status(&error))
+    }
+
+    async fn refused(&self, node: &NodeId, origin: Option<SocketAddr>, why: &str) {
+        let actor = Actor {
+            name: format!("node/{node}"),
+            role: Role::Viewer,
+            origin: of(origin),
+        };
+        let (store, now) = (&**self.core().store(), Timestamp::now());
+        let told = self.refusals.write(store, &actor, "node.refused", why, now);
+        told.await;
     }
 }
 

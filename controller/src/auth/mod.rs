@@ -6,7 +6,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `user/NAME` | role, hash of the password, generation |
+//! | `user/NAME` | role, hash of the password or who it is at the identity provider, generation |
 //! | `session/DIGEST` | of a cookie: whose, since when, last seen, the generation of the user |
 //! | `api-token/ID` | digest, owner, role, expiry, last use |
 //! | `join-token/ID` | digest, expiry, uses that are left, labels |
@@ -16,10 +16,13 @@
 
 pub mod authority;
 mod error;
+mod external;
 pub mod join;
 mod members;
+pub mod oidc;
 mod password;
 mod records;
+mod refusals;
 mod secret;
 mod sessions;
 mod setup;
@@ -31,16 +34,20 @@ mod users;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 pub use crate::core::Actor;
 pub use crate::domain::Role;
 pub use error::AuthError;
+pub use external::{External, Subject};
 pub use password::{MAX_PASSWORD, MIN_PASSWORD};
 pub use records::Stored;
 pub use secret::Secret;
-pub use sessions::{Identity, Login, Means};
+pub use sessions::{Identity, Login, Means, Session};
 pub use setup::FirstAdmin;
 pub use signer::Signer;
 pub(crate) use throttle::network;
@@ -100,7 +107,39 @@ impl Auth {
         }))
     }
 
+    /// Counts an attempt of an address to log in by other means than a password.
+    ///
+    /// # Errors
+    /// [`AuthError::Throttled`].
+    pub fn attempt(&self, address: IpAddr, now: Timestamp) -> Result<Attempt<'_>, AuthError> {
+        // No user is called so.
+        let account = format!("@{}", network(address));
+        let begun = self.0.throttle.begin(&account, address, now);
+        begun.map_err(AuthError::Throttled)?;
+        Ok(Attempt {
+            auth: self,
+            account,
+            address,
+        })
+    }
+
     fn store(&self) -> &dyn Store {
         &*self.0.store
+    }
+}
+
+/// An attempt to log in, held against its address unless it is told that it was right.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    auth: &'a Auth,
+    account: String,
+    address: IpAddr,
+}
+
+impl Attempt<'_> {
+    /// It was right.
+    pub fn succeeded(self) {
+        let throttle = &self.auth.0.throttle;
+        throttle.succeeded(&self.account, self.address);
     }
 }

@@ -59,6 +59,7 @@ impl Auth {
             role: Role::Admin,
             disabled: false,
             password: self.0.passwords.hash(password).await?,
+            oidc: None,
             one_time_until: one_time.is_some().then(|| now + self.0.options.one_time),
             generation: before.map_or(1, |user| user.value.generation + 1),
             created: before.map_or(now, |user| user.value.created),

@@ -179,6 +179,36 @@ async fn a_session_that_is_used_lives_to_its_absolute_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_api_token_that_has_ended_is_kept_for_a_week_and_deleted_then() {
+    let f = fixture();
+    f.user("admin", Role::Admin).await;
+    let new = |name: &str, expires| NewToken {
+        name: name.to_owned(),
+        role: Role::Viewer,
+        expires,
+    };
+    let end = f.now + SignedDuration::from_hours(1);
+    for (name, expires) in [("ends", Some(end)), ("lasts", None)] {
+        let (actor, new) = (admin(), new(name, expires));
+        let made = f.auth.create_token(&actor, "admin", new, f.now);
+        made.await.unwrap();
+    }
+    let names = async || {
+        let tokens = f.auth.tokens(None).await.unwrap();
+        let names = tokens.into_iter().map(|token| token.value.name);
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    let week = SignedDuration::from_hours(24 * 7);
+    assert_eq!(f.auth.sweep(end + week).await.unwrap(), 0);
+    assert_eq!(names().await, ["ends", "lasts"]);
+    let later = end + week + SignedDuration::from_secs(1);
+    assert_eq!(f.auth.sweep(later).await.unwrap(), 1);
+    assert_eq!(names().await, ["lasts"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_last_admin_stays_even_when_two_demote_each_other_at_once() {
     let f = fixture();
     f.user("ann", Role::Admin).await;

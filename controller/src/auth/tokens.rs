@@ -15,6 +15,8 @@ const PREFIX: &str = "xgt_";
 const ID: usize = 16;
 /// How long a use may stay unwritten.
 const USED_EVERY: SignedDuration = SignedDuration::from_mins(10);
+/// How long one that has ended is kept.
+const KEPT: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 const WRONG: AuthError = AuthError::Credentials("the API token is wrong, expired or revoked");
 
@@ -133,6 +135,25 @@ impl Auth {
             .commit(self.store())
             .await?;
         Ok((shown(&id, record), secret))
+    }
+
+    /// Deletes tokens that ended more than a week ago.
+    pub(super) async fn sweep_tokens(&self, now: Timestamp) -> Result<u64, AuthError> {
+        let mut swept = 0;
+        for (key, stored) in all::<TokenRecord>(self.store(), "api-token").await? {
+            let ended = |at: Timestamp| now > at + KEPT;
+            if !stored.value.expires.is_some_and(ended) {
+                continue;
+            }
+            let change = Change::default().expect(&key, Some(stored.revision));
+            match change.delete(&key).commit(self.store()).await {
+                Ok(_) => swept += 1,
+                // Somebody changed or deleted it just now.
+                Err(AuthError::Conflict(_)) => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(swept)
     }
 
     /// Revokes a token; `owner` limits it to that owner's.

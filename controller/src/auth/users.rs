@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::external::Subject;
 use super::records::{Change, TRIES, all, key, load};
 use super::{Actor, Auth, AuthError, Role, Secret, Stored, password};
 use crate::store::Key;
@@ -20,6 +21,9 @@ pub struct User {
     pub disabled: bool,
     /// Whether the user has to choose a password before anything else.
     pub must_change_password: bool,
+    /// Who it is at the identity provider: then there is no password here, and the role is that of the last login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<Subject>,
     /// When the user was made.
     #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
@@ -35,8 +39,11 @@ pub struct User {
 pub(crate) struct UserRecord {
     pub(crate) role: Role,
     pub(crate) disabled: bool,
-    /// argon2id, in PHC form.
+    /// argon2id, in PHC form; empty for a user of an identity provider.
     pub(crate) password: String,
+    /// Who it is at the identity provider, if one knows the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) oidc: Option<Subject>,
     /// A password that somebody else made up; good until this time, and only to choose another one.
     pub(crate) one_time_until: Option<Timestamp>,
     /// Sessions of another generation are dead.
@@ -110,6 +117,7 @@ impl Auth {
             role: new.role,
             disabled: false,
             password: self.0.passwords.hash(password).await?,
+            oidc: None,
             one_time_until: one_time.is_some().then(|| now + self.0.options.one_time),
             generation: 1,
             created: now,
@@ -146,6 +154,10 @@ impl Auth {
         patch: &UserPatch,
         expect: Option<u64>,
     ) -> Result<Stored<User>, AuthError> {
+        if patch.role.is_some() && self.user_record(name).await?.value.oidc.is_some() {
+            let detail = "the identity provider says it: change it there";
+            return Err(AuthError::invalid("role", detail));
+        }
         self.change_user(name, expect, |key, record, change| {
             let before = (record.role, record.disabled);
             record.role = patch.role.unwrap_or(record.role);
@@ -205,6 +217,7 @@ impl Auth {
         let begun = self.0.throttle.begin(name, address, now);
         begun.map_err(AuthError::Throttled)?;
         let stored = self.user_record(name).await?;
+        has_password(&stored.value)?;
         let same = current == new;
         let right = self
             .0
@@ -242,6 +255,7 @@ impl Auth {
         name: &str,
         now: Timestamp,
     ) -> Result<Secret, AuthError> {
+        has_password(&self.user_record(name).await?.value)?;
         let one_time = Secret::for_people();
         let hash = self.0.passwords.hash(one_time.clone()).await?;
         self.change_user(name, None, |key, record, change| {
@@ -274,7 +288,7 @@ impl Auth {
     }
 
     /// Reads, changes and writes, again when somebody else was faster; `None` of `edit` changes nothing.
-    async fn change_user(
+    pub(crate) async fn change_user(
         &self,
         name: &str,
         expect: Option<u64>,
@@ -311,6 +325,7 @@ impl Auth {
             name_of(key) != name
                 && is_admin_of((user.value.role, user.value.disabled))
                 && user.value.one_time_until.is_none()
+                && user.value.oidc.is_none()
         });
         let Some((key, user)) = another else {
             return Err(AuthError::Conflict(format!(
@@ -318,6 +333,15 @@ impl Auth {
             )));
         };
         Ok(change.expect(key, Some(user.revision)))
+    }
+}
+
+fn has_password(user: &UserRecord) -> Result<(), AuthError> {
+    match user.oidc {
+        None => Ok(()),
+        Some(_) => Err(AuthError::Forbidden(
+            "the password of this user is at the identity provider".to_owned(),
+        )),
     }
 }
 
@@ -335,7 +359,7 @@ fn is_admin_of((role, disabled): (Role, bool)) -> bool {
     role == Role::Admin && !disabled
 }
 
-fn check_name(name: &str) -> Result<(), AuthError> {
+pub(crate) fn check_name(name: &str) -> Result<(), AuthError> {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(ok) {
         let detail = "a name has 1 to 64 of a-z, 0-9, '.', '_' and '-'";
@@ -356,6 +380,7 @@ fn shown(name: &str, stored: Stored<UserRecord>) -> Stored<User> {
             role: user.role,
             disabled: user.disabled,
             must_change_password: user.one_time_until.is_some(),
+            oidc: user.oidc,
             created: user.created,
             created_by: user.created_by,
             password_changed: user.password_changed,

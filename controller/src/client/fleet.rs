@@ -24,7 +24,7 @@ pub struct Top {
     /// How often
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "2s")]
     pub every: Duration,
-    /// So many times; without it until it is interrupted
+    /// So many times; without it until it is interrupted, or once where the output is no terminal
     #[arg(long, value_name = "NUMBER")]
     pub count: Option<u64>,
 }
@@ -151,6 +151,17 @@ pub(super) async fn status(api: &Api) -> Result<(), Failure> {
     })
 }
 
+pub(super) async fn controllers(api: &Api) -> Result<(), Failure> {
+    let columns = [
+        ("NAME", "/name"),
+        ("STATE", "/state"),
+        ("ADDRESS", "/address"),
+        ("VERSION", "/version"),
+        ("SINCE", "/since"),
+    ];
+    list(api.json, &api.get(&["controllers"]).json().await?, &columns)
+}
+
 /// The numbers of the fleet or a group.
 fn numbers(stats: &Value) -> String {
     let names = [
@@ -158,8 +169,11 @@ fn numbers(stats: &Value) -> String {
         ("online", "/online"),
         ("up to date", "/applied"),
         ("drift", "/drift"),
+        ("pass mode", "/panic_off"),
         ("bans", "/bans"),
         ("state", "/state"),
+        ("controllers that answer", "/controllers/answered"),
+        ("of", "/controllers/known"),
     ];
     let mut text = fields(stats, &names);
     if let Some(states) = stats.get("states").and_then(Value::as_object) {
@@ -234,7 +248,9 @@ pub(super) async fn stats(api: &Api, args: &Stats) -> Result<(), Failure> {
 
 pub(super) async fn top(api: &Api, args: &Top) -> Result<(), Failure> {
     use std::io::IsTerminal as _;
-    let clears = std::io::stdout().is_terminal() && !api.json;
+    let is_terminal = std::io::stdout().is_terminal();
+    let clears = is_terminal && !api.json;
+    let most = args.count.or((!is_terminal).then_some(1));
     let mut turn = 0;
     loop {
         let stats = api.get(&["stats"]).json().await?;
@@ -245,7 +261,7 @@ pub(super) async fn top(api: &Api, args: &Top) -> Result<(), Failure> {
             print(&format!("{clear}{}{}", numbers(&stats), rates(&stats)))?;
         }
         turn += 1;
-        if args.count.is_some_and(|count| turn >= count) {
+        if most.is_some_and(|most| turn >= most) {
             return Ok(());
         }
         tokio::time::sleep(args.every).await;

@@ -5,6 +5,7 @@
 mod apply;
 mod change;
 mod events;
+mod feed;
 mod fleet;
 mod group;
 mod import;
@@ -14,6 +15,7 @@ mod node;
 mod out;
 mod policy;
 mod remote;
+mod rollout;
 mod rule;
 mod saved;
 mod secret;
@@ -54,19 +56,28 @@ pub enum ClientCommand {
     /// Show and change which policies are for which nodes
     #[command(subcommand)]
     Group(group::Group),
+    /// List the controllers of the fleet, where there are several
+    #[command(after_help = "Example:\n  xdpgate-controller controllers")]
+    Controllers,
     /// Show, label, remove and revoke nodes
     #[command(subcommand)]
     Node(node::Node),
     /// Make and revoke what lets nodes join
     #[command(subcommand)]
     JoinToken(node::JoinToken),
+    /// Start, follow and end rollouts, which bring a version to nodes stage by stage
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
+    /// Show and change feeds: lists that others publish, as sets
+    #[command(subcommand)]
+    Feed(feed::Feed),
     /// The kill switch: put all nodes in a mode, whatever their groups say
     #[command(after_help = MODE_HELP)]
     Mode(fleet::Mode),
-    /// Make the controller what files say: policies, sets and groups
+    /// Make the controller what files say: policies, sets, groups and feeds
     #[command(after_help = apply::APPLY_HELP)]
     Apply(apply::Apply),
-    /// Write policies, sets and groups to files that `apply` takes
+    /// Write policies, sets, groups and feeds to files that `apply` takes
     #[command(after_help = apply::EXPORT_HELP)]
     Export(apply::Export),
     /// Make a policy of the export of another firewall
@@ -92,6 +103,9 @@ pub enum ClientCommand {
         after_help = "Examples:\n  xdpgate-controller events\n  xdpgate-controller events --kind refused --json"
     )]
     Events(events::Events),
+    /// Print what Prometheus is told
+    #[command(after_help = "Example:\n  xdpgate-controller metrics | grep nodes")]
+    Metrics,
     /// Show how far a change has come at the nodes
     #[command(after_help = CHANGES_HELP)]
     Changes(fleet::Changes),
@@ -146,8 +160,11 @@ async fn ask(remote: &Remote, command: &ClientCommand) -> Result<(), Failure> {
         C::Rule(command) => rule::run(api, command).await,
         C::Set(command) => set::run(api, command).await,
         C::Group(command) => group::run(api, command).await,
+        C::Controllers => fleet::controllers(api).await,
         C::Node(command) => node::run(api, command).await,
         C::JoinToken(command) => node::join_token(api, command).await,
+        C::Rollout(command) => rollout::run(api, command).await,
+        C::Feed(command) => feed::run(api, command).await,
         C::Mode(args) => fleet::mode(api, args).await,
         C::Apply(args) => apply::apply(api, args).await,
         C::Export(args) => apply::export(api, args).await,
@@ -156,6 +173,7 @@ async fn ask(remote: &Remote, command: &ClientCommand) -> Result<(), Failure> {
         C::Top(args) => fleet::top(api, args).await,
         C::Stats(args) => fleet::stats(api, args).await,
         C::Events(args) => events::run(api, args).await,
+        C::Metrics => out::raw(&api.get(&["metrics"]).text().await?),
         C::Changes(args) => fleet::changes(api, args).await,
         C::Audit(args) => fleet::audit(api, args).await,
         C::User(command) => user::run(api, command).await,

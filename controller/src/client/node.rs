@@ -145,7 +145,7 @@ Examples:
         /// What it is for
         #[arg(long, value_name = "TEXT", default_value = "")]
         comment: String,
-        /// How nodes dial the controller, for the lines that are printed [default: its host, port 8443]
+        /// How nodes dial the controller, for the lines that are printed [default: as its configuration says]
         #[arg(long, value_name = "HOST:PORT")]
         dial: Option<String>,
     },
@@ -184,6 +184,7 @@ pub(super) async fn run(api: &Api, command: &Node) -> Result<(), Failure> {
                 ("STATE", "/status/state"),
                 ("HAS IT", "/status/delivery"),
                 ("MODE", "/desired/mode"),
+                ("PASS MODE", "/status/panic_off"),
                 ("GROUPS", "/groups"),
                 ("LABELS", "/labels"),
                 ("MAINTENANCE", "/maintenance"),
@@ -213,7 +214,7 @@ pub(super) async fn run(api: &Api, command: &Node) -> Result<(), Failure> {
             answer(api.json, &sent, |sent| {
                 format!(
                     "{} nodes are sent what they shall have\n",
-                    at_text(sent, "/nodes")
+                    at_text(sent, "/nodes"),
                 )
             })
         }
@@ -240,6 +241,7 @@ async fn show(api: &Api, id: &str) -> Result<(), Failure> {
             ("name", "/name"),
             ("state", "/status/state"),
             ("has it", "/status/delivery"),
+            ("pass mode", "/status/panic_off"),
             ("why not", "/status/error"),
             ("address", "/status/address"),
             ("since", "/status/connected_since"),
@@ -284,19 +286,30 @@ pub(super) async fn join_token(api: &Api, command: &JoinToken) -> Result<(), Fai
                 "node": node,
             });
             let made = api.post(&["join-tokens"]).value(&body).json().await?;
-            let dial = dial.clone().unwrap_or_else(|| api.nodes());
             answer(api.json, &made, |made| {
+                let dial = match (dial, made.get("dial").and_then(|dial| dial.as_array())) {
+                    (None, Some(named)) if !named.is_empty() => {
+                        let named = named.iter().filter_map(|host| host.as_str());
+                        named.map(str::to_owned).collect()
+                    }
+                    (dial, _) => vec![dial.clone().unwrap_or_else(|| api.nodes())],
+                };
+                let urls: Vec<_> = dial.iter().map(|at| format!("\"https://{at}\"")).collect();
+                let uses = match at_text(made, "/uses").as_str() {
+                    "1" => "1 node".to_owned(),
+                    uses => format!("{uses} nodes"),
+                };
                 // As it is: it is to be copied.
                 let secret = made
                     .get("secret")
                     .and_then(serde_json::Value::as_str)
                     .unwrap_or_default();
                 format!(
-                    "{secret}\n\nIt is not told again. It is good until {} for {} nodes. Put it into a file on the node that only root may read, \
-                     and these lines into the configuration of xdpgated:\n\n[fleet]\ncontrollers = [\"https://{dial}\"]\n\
+                    "{secret}\n\nIt is not told again. It is good until {} for {uses}. Put it into a file on the node that only root may read, \
+                     and these lines into the configuration of xdpgated:\n\n[fleet]\ncontrollers = [{}]\n\
                      token_file = \"/etc/xdpgate/join-token\"\n",
                     at_text(made, "/expires"),
-                    at_text(made, "/uses"),
+                    urls.join(", "),
                 )
             })
         }

@@ -92,6 +92,9 @@ pub struct Apply {
     /// Only say what would change at the nodes
     #[arg(long)]
     pub plan: bool,
+    /// Bring it to the nodes stage by stage, by this plan; `default` is always there
+    #[arg(long, value_name = "PLAN", conflicts_with = "plan")]
+    pub rollout: Option<String>,
     #[command(flatten)]
     change: Change,
 }
@@ -142,9 +145,9 @@ async fn apply(api: &Api, args: &Apply) -> Result<(), Failure> {
         let changed = api.post(&path).body(kind, text).json().await?;
         return said(api, &changed);
     }
-    args.change
-        .run(api, api.put(&path[..2]).body(kind, text))
-        .await
+    let call = api.put(&path[..2]).body(kind, text);
+    let call = call.query_some("rollout", args.rollout.as_deref());
+    args.change.run(api, call).await
 }
 
 /// Refuses a file that is at fault, with the place.

@@ -5,11 +5,11 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use xdpgate_service::Failure;
+use xdpgate_service::files::{self, Others};
 
 /// The file.
 #[derive(Debug, Default, Deserialize)]
@@ -48,25 +48,12 @@ impl Saved {
             return Ok(Self::default());
         };
         let wrong = |e: &dyn std::fmt::Display| Failure::input(path.display(), e);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return Ok(Self::default());
-            }
-            Err(error) => return Err(wrong(&error)),
-        };
-        let mode = fs::metadata(&path)
-            .map_err(|e| wrong(&e))?
-            .permissions()
-            .mode()
-            & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(wrong(&format!(
-                "others may read its tokens (mode {mode:o}): chmod 600"
-            )));
+        if let Err(error) = fs::metadata(&path)
+            && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        {
+            return Ok(Self::default());
         }
+        let text = files::read(&path, Others::MayNothing).map_err(Failure::Input)?;
         toml::from_str(&text).map_err(|e| {
             wrong(&format!(
                 "{}: log in again after you removed it",

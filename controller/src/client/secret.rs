@@ -2,24 +2,22 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use xdpgate_service::Failure;
+use xdpgate_service::files::{self, Others};
 
 /// The secret in a file.
 pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let wrong = |reason: &dyn std::fmt::Display| Failure::input(file.display(), reason);
     // A pipe, as of `<(...)`, has no other readers.
-    let meta = fs::metadata(file).map_err(|e| wrong(&e))?;
-    let mode = meta.permissions().mode() & 0o777;
-    if meta.is_file() && mode & 0o077 != 0 {
-        return Err(wrong(&format!(
-            "others may read it (mode {mode:o}): chmod 600"
-        )));
-    }
-    let text = fs::read_to_string(file).map_err(|e| wrong(&e))?;
+    let pipe = fs::metadata(file).is_ok_and(|meta| meta.file_type().is_fifo());
+    let text = match pipe {
+        true => fs::read_to_string(file).map_err(|e| wrong(&e))?,
+        false => files::read(file, Others::MayNothing).map_err(Failure::Input)?,
+    };
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() || text.contains('\n') {
         return Err(wrong(&"it is to have one line"));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use xdpgate::policy::Prefix;
 use xdpgate_service::config::Invalid;
 
 /// REST for people and tools, and the web interface. Beyond loopback only with TLS.
@@ -21,8 +22,13 @@ pub struct Api {
     /// Its key, PEM; only the owner may read the file.
     #[schemars(example = &"/etc/xdpgate/controller.key")]
     pub key: Option<PathBuf>,
-    /// Proxies whose X-Forwarded-For is believed, as prefixes.
+    /// Proxies whose X-Forwarded-For or Forwarded is believed, as prefixes: the client is the last address there that is
+    /// none of them.
     pub trusted_proxies: Vec<String>,
+    /// Names by which it is called, beside localhost and addresses. Calls by other names are refused when any is given, and
+    /// on loopback also when none is: no web site can make its own name lead here.
+    #[schemars(example = &["fleet.example"])]
+    pub hosts: Vec<String>,
 }
 
 impl Default for Api {
@@ -33,6 +39,7 @@ impl Default for Api {
             certificate: None,
             key: None,
             trusted_proxies: Vec::new(),
+            hosts: Vec::new(),
         }
     }
 }
@@ -55,16 +62,10 @@ impl Api {
         let mut invalid = Vec::new();
         match self.address() {
             Err(error) => invalid.push(error),
-            Ok(address) if !address.ip().is_loopback() && !self.tls() => {
-                invalid.push(Invalid::new(
-                    "api.listen",
-                    format!(
-                        "{address} is not a loopback address, so it takes TLS: name api.certificate and api.key, or \
-                         say api.embedded_certificate = true"
-                    ),
-                ));
+            Ok(address) => {
+                let refused = crate::http::check_listen(address, self.tls()).err();
+                invalid.extend(refused.map(|reason| Invalid::new("api.listen", reason)));
             }
-            Ok(_) => {}
         }
         if self.certificate.is_some() != self.key.is_some() {
             let missing = match self.key {
@@ -77,11 +78,32 @@ impl Api {
             ));
         }
         for (index, prefix) in self.trusted_proxies.iter().enumerate() {
-            if let Err(error) = prefix.parse::<xdpgate::policy::Prefix>() {
+            if let Err(error) = prefix.parse::<Prefix>() {
                 let key = format!("api.trusted_proxies[{index}]");
                 invalid.push(Invalid::new(key, format!("{prefix:?}: {error}")));
             }
         }
+        for (index, host) in self.hosts.iter().enumerate() {
+            if host.is_empty() || host.contains(|c: char| c.is_whitespace() || "/@".contains(c)) {
+                let key = format!("api.hosts[{index}]");
+                invalid.push(Invalid::new(
+                    key,
+                    format!("{host:?} is not a name or an address"),
+                ));
+            }
+        }
         invalid
+    }
+
+    /// The names by which it may be called; `None`: by any.
+    pub fn names(&self) -> Option<Vec<String>> {
+        let loopback = self.address().is_ok_and(|at| at.ip().is_loopback());
+        (loopback || !self.hosts.is_empty()).then(|| self.hosts.clone())
+    }
+
+    /// Proxies that are believed; the configuration has been checked.
+    pub fn proxies(&self) -> Vec<Prefix> {
+        let parsed = self.trusted_proxies.iter().map(|text| text.parse());
+        parsed.filter_map(Result::ok).collect()
     }
 }

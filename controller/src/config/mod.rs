@@ -5,12 +5,16 @@ mod api;
 mod authority;
 mod feeds;
 mod nodes;
+mod oidc;
+mod peers;
 mod store;
 
 pub use api::Api;
 pub use authority::Authority;
 pub use feeds::{Feeds, Kubernetes};
 pub use nodes::Nodes;
+pub use oidc::Oidc;
+pub use peers::Peers;
 pub use store::{Etcd, Store};
 
 use std::path::PathBuf;
@@ -37,8 +41,12 @@ pub struct Config {
     pub store: Store,
     /// REST for people and tools, and the web interface.
     pub api: Api,
+    /// Login by an identity provider (OpenID Connect), beside that by a password. It is on when `issuer` is set.
+    pub oidc: Oidc,
     /// gRPC for nodes.
     pub nodes: Nodes,
+    /// What other controllers of the same etcd know this one by.
+    pub peers: Peers,
     /// The embedded certificate authority of nodes and controllers.
     pub authority: Authority,
     /// What feeds may read: address lists that are made over the API.
@@ -53,7 +61,9 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/xdpgate-controller"),
             store: Store::default(),
             api: Api::default(),
+            oidc: Oidc::default(),
             nodes: Nodes::default(),
+            peers: Peers::default(),
             authority: Authority::default(),
             feeds: Feeds::default(),
             log: Log::default(),
@@ -73,11 +83,19 @@ impl Configuration for Config {
     fn invalid(&self) -> Vec<Invalid> {
         let mut invalid = self.store.invalid();
         invalid.extend(self.api.invalid());
+        invalid.extend(self.oidc.invalid());
         invalid.extend(self.nodes.invalid());
+        invalid.extend(self.peers.invalid(&self.nodes));
         invalid.extend(self.authority.invalid());
         invalid.extend(self.feeds.invalid());
         invalid
     }
+}
+
+/// Whether it is `HOST:PORT`, to be dialled.
+fn is_host_and_port(text: &str) -> bool {
+    let authority = text.parse::<axum::http::uri::Authority>();
+    authority.is_ok_and(|a| a.port().is_some() && !a.as_str().contains('@'))
 }
 
 /// `ADDRESS:PORT`, or why not, with the key.

@@ -65,8 +65,7 @@ impl Nodes {
             Ok(_) => {}
         }
         for (index, host) in self.advertise.iter().enumerate() {
-            let authority = host.parse::<axum::http::uri::Authority>();
-            if !authority.is_ok_and(|a| a.port().is_some() && !a.as_str().contains('@')) {
+            if !super::is_host_and_port(host) {
                 let key = format!("nodes.advertise[{index}]");
                 invalid.push(Invalid::new(key, format!("{host:?} is not HOST:PORT")));
             }

@@ -7,14 +7,29 @@ use serde::{Deserialize, Serialize};
 use xdpgate_service::config::Invalid;
 
 /// Where it is kept what all controllers know. Without [store.etcd] it is one SQLite file, of one controller.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     /// The SQLite file. Default: controller.db in state_dir.
     #[schemars(example = &"/var/lib/xdpgate-controller/controller.db")]
     pub file: Option<PathBuf>,
+    /// How many versions of each policy and set are kept; older ones are deleted. Each that changes one entry of a large set takes some 40 KB.
+    pub keep_versions: u32,
+    /// How many days the audit log is kept; 0: for ever. An entry takes about half a kilobyte.
+    pub keep_audit_days: u32,
     /// An etcd cluster in place of the file: then there may be many controllers.
     pub etcd: Option<Etcd>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            file: None,
+            keep_versions: 1_000,
+            keep_audit_days: 400,
+            etcd: None,
+        }
+    }
 }
 
 /// An etcd cluster in place of the file: then there may be many controllers.
@@ -55,6 +70,12 @@ fn prefix() -> String {
 impl Store {
     pub(super) fn invalid(&self) -> Vec<Invalid> {
         let mut invalid = Vec::new();
+        if self.keep_versions == 0 {
+            invalid.push(Invalid::new(
+                "store.keep_versions",
+                "at least 1: the one in force",
+            ));
+        }
         let Some(etcd) = &self.etcd else {
             return invalid;
         };

@@ -52,9 +52,14 @@ pub fn entry_at(
         object: object.to_owned(),
         detail,
     };
-    let micros = at.as_microsecond().max(0);
-    let key = format!("{PREFIX}{micros:020}-{:08x}", rand::random::<u32>());
+    let key = format!("{}-{:08x}", begin_of(at), rand::random::<u32>());
     let key = Key::new(key).expect("digits and letters are a key");
     let value = serde_json::to_vec(&entry).expect("an entry has only text keys");
     (key, value.into())
+}
+
+/// What the keys of entries of a time begin with.
+pub(super) fn begin_of(at: Timestamp) -> String {
+    let micros = at.as_microsecond().max(0);
+    format!("{PREFIX}{micros:020}")
 }

@@ -10,7 +10,7 @@ use xdpgate::{Plan, Verdict};
 
 use crate::domain::{Labels, Mode, Name, NodeId, PolicyContent, Role, Selector};
 use crate::rollout;
-use crate::store::Revision;
+use crate::store::{Key, Revision};
 
 use super::records::Kind;
 use super::{CommandError, View};
@@ -39,6 +39,9 @@ pub struct Options {
     pub partial: bool,
     /// Only says what would change.
     pub dry_run: bool,
+    /// A record that must not have changed since it was read, beside what is changed: who acts for a thing that was deleted
+    /// meanwhile changes nothing.
+    pub on_behalf: Option<(Key, Revision)>,
 }
 
 /// What became of commands.

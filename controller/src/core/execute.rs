@@ -84,10 +84,8 @@ impl Core {
                 let pause = rand::random_range(0..=most);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
-            for (entry, effects) in &unsure {
-                if let Some(record) = self.0.store.get(entry).await? {
-                    return Ok(self.made(record.revision, effects.clone()).await);
-                }
+            if let Some(outcome) = self.was_made(&unsure).await? {
+                return Ok(outcome);
             }
             if let Some(outcome) = self.answered(&request).await? {
                 return Ok(outcome);
@@ -116,7 +114,15 @@ impl Core {
             let (transaction, entry) = self.transaction(&view, &drafted, &request).await?;
             match self.0.store.commit(transaction).await {
                 Ok(revision) => return Ok(self.made(revision, drafted.effects).await),
-                Err(CommitError::Conflict(_)) => self.catch_up(view.revision).await?,
+                Err(CommitError::Conflict(key)) => {
+                    if let Some((of, _)) = &options.on_behalf
+                        && *of == key
+                    {
+                        let reason = "it was changed or deleted meanwhile";
+                        return Err(CommandError::new(ErrorKind::Conflict, of.as_str(), reason));
+                    }
+                    self.catch_up(view.revision).await?;
+                }
                 Err(CommitError::Unknown(_)) => unsure.push((entry, drafted.effects)),
                 Err(error @ CommitError::TooLarge(_)) => {
                     let error = CommandError::from(error);
@@ -127,8 +133,26 @@ impl Core {
                 Err(error) => return Err(error.into()),
             }
         }
+        if let Some(outcome) = self.was_made(&unsure).await? {
+            return Ok(outcome);
+        }
         let reason = "others change what this change is about all the time";
         Err(CommandError::new(ErrorKind::Conflict, "", reason).mend("try it again"))
+    }
+
+    /// What became of transactions whose answers were lost: their audit entries tell.
+    async fn was_made(&self, unsure: &[(Key, Effects)]) -> Result<Option<Outcome>, CommandError> {
+        for (entry, effects) in unsure {
+            let record = self.0.store.get(entry).await.map_err(|error| {
+                let reason = format!("it is not known whether the change was made: {error}");
+                let error = CommandError::new(ErrorKind::Unavailable, "", reason);
+                error.mend("look at what is there now, or repeat it with the same idempotency key")
+            })?;
+            if let Some(record) = record {
+                return Ok(Some(self.made(record.revision, effects.clone()).await));
+            }
+        }
+        Ok(None)
     }
 
     /// The answer of an earlier request with the same idempotency key.
@@ -312,6 +336,9 @@ impl Core {
                 effects: drafted.effects.clone(),
             };
             write(done, Some(encode(&answer)));
+        }
+        if let Some((of, revision)) = &request.options.on_behalf {
+            transaction.expect.push((of.clone(), Some(*revision)));
         }
         let (entry, value) = request.audit(drafted);
         write(entry.clone(), Some(value));

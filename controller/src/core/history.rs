@@ -252,12 +252,14 @@ impl Core {
             ));
         }
         let newest = before.map_or(last, |before| before.saturating_sub(1).min(last));
-        Ok((1..=newest).rev().take(limit))
+        let first = self.first_version(kind, name).await?;
+        Ok((first..=newest).rev().take(limit))
     }
 
-    /// The last version of a thing, whether it is there or not; 0 if there never was one. Versions have no gaps.
+    /// The last version of a thing, whether it is there or not; 0 if there never was one. From the first one that is kept
+    /// versions have no gaps.
     async fn last_version(&self, kind: Kind, name: &Name) -> Result<u64, CommandError> {
-        let mut there = 0;
+        let mut there = self.first_version(kind, name).await? - 1;
         let mut step = 1;
         let mut growing = true;
         while step > 0 {
@@ -282,8 +284,15 @@ impl Core {
         version: u64,
     ) -> Result<T, CommandError> {
         let key = kind.version_key(name, version);
-        let record = self.0.store.get(&key).await?;
-        let record = record.ok_or_else(|| no_version(kind, name, version))?;
+        let Some(record) = self.0.store.get(&key).await? else {
+            let error = no_version(kind, name, version);
+            return Err(match self.first_version(kind, name).await? {
+                first if version > 0 && version < first => {
+                    error.mend(format!("version {first} is the oldest that is kept"))
+                }
+                _ => error,
+            });
+        };
         let unreadable = |reason| CommandError::new(ErrorKind::Unavailable, key.as_str(), reason);
         decode(&record.value).map_err(unreadable)
     }

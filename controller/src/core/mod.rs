@@ -15,6 +15,7 @@ mod load;
 mod past;
 mod profile;
 mod records;
+mod retention;
 mod search;
 #[doc(hidden)]
 pub mod testing;

@@ -65,6 +65,11 @@ impl Kind {
         format!("{}-version/{name}/", self.word())
     }
 
+    /// The key of the number of its first version that is kept.
+    pub(super) fn floor_key(self, name: &Name) -> Key {
+        key(format!("{}-floor/{name}", self.word()))
+    }
+
     /// What a key is the record of.
     pub(super) fn of(key: &Key) -> Option<(Self, Name)> {
         let (word, name) = key.as_str().split_once('/')?;

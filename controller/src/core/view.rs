@@ -122,6 +122,11 @@ impl View {
         &self.rollouts
     }
 
+    /// The same, so that it can be told whether they changed.
+    pub(crate) fn shared_rollouts(&self) -> &Things<Rollout> {
+        &self.rollouts
+    }
+
     /// The plans of rollouts that are kept under names.
     pub fn rollout_plans(&self) -> &BTreeMap<Name, Arc<NamedPlan>> {
         &self.plans

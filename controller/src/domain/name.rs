@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use xdpgate::policy::SetName;
 
-/// The name of a policy, set, group or the like: `[a-zA-Z0-9._-]{1,64}`.
+/// The name of a policy, set, group or the like: `[a-zA-Z0-9._-]{1,64}`, but not `.` or `..`, which mean other things in paths.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
@@ -17,18 +17,19 @@ pub type NodeId = Name;
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a name: names are 1 to 64 of a-z A-Z 0-9 . _ -")]
+#[error("{0:?} is not a name: names are 1 to 64 of a-z A-Z 0-9 . _ -, and not . or ..")]
 pub struct NameError(String);
 
 impl Name {
     /// A name.
     ///
     /// # Errors
-    /// It is empty, longer than 64, or has another character.
+    /// It is empty, longer than 64, `.` or `..`, or has another character.
     pub fn new(name: impl Into<String>) -> Result<Self, NameError> {
         let name = name.into();
         let ok = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        if (1..=64).contains(&name.len()) && name.bytes().all(ok) {
+        let is_path = matches!(&*name, "." | "..");
+        if (1..=64).contains(&name.len()) && name.bytes().all(ok) && !is_path {
             Ok(Self(name))
         } else {
             let shown: String = name.chars().take(80).collect();

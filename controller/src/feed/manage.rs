@@ -101,6 +101,9 @@ impl Feeds {
                 return Err(not_found(name));
             };
             expect(name, options, feed.version)?;
+            if options.dry_run {
+                return Ok(());
+            }
             let detail = json!({"version": feed.version, "why": options.why});
             let transaction = Transaction {
                 expect: vec![(key.clone(), Some(at))],

@@ -16,6 +16,7 @@ use super::status::{CLAIM, Claim, FeedStatus, LastGood, LastTry, Outcome, SetSta
 use super::{Feed, Feeds};
 use crate::core::{Actor, Command, CommandError, ErrorKind, Options, SetContent};
 use crate::domain::{Name, Role, SetState};
+use crate::metrics::FEED_RUNS;
 use crate::store::{CommitError, Revision, StoreError, Transaction};
 
 /// How often it is looked which feeds are due.
@@ -247,7 +248,7 @@ impl Feeds {
                         .await?;
                 }
                 for part in &parts {
-                    let done = self.fill(&run, part, at(began)).await;
+                    let done = self.fill(&mut run, part, at(began)).await;
                     self.tell(&run, &part.set, &done);
                     retry_after = retry_after.max(done.retry_after);
                     let claim = self.claim_of(run.id, at(began));
@@ -308,9 +309,9 @@ impl Feeds {
     }
 
     /// Reads one set of a feed, and replaces what it has if that is right.
-    async fn fill(&self, run: &Run, part: &Part, now: Timestamp) -> Done {
+    async fn fill(&self, run: &mut Run, part: &Part, now: Timestamp) -> Done {
         let state = run.status.sets.get(&part.set).cloned().unwrap_or_default();
-        match self.try_fill(&run.feed, part, &state, now).await {
+        match self.try_fill(run, part, &state, now).await {
             Ok(done) => done,
             Err(failure) => {
                 let outcome = failure.outcome();
@@ -332,11 +333,12 @@ impl Feeds {
 
     async fn try_fill(
         &self,
-        feed: &Feed,
+        run: &mut Run,
         part: &Part,
         state: &SetStatus,
         now: Timestamp,
     ) -> Result<Done, Failure> {
+        let feed = &run.feed.clone();
         let content = &feed.content;
         let current = self.0.core.view().sets().get(&part.set).cloned();
         let default_expiry = current.as_ref().and_then(|set| set.default_expiry);
@@ -375,7 +377,13 @@ impl Feeds {
         let (outcome, set_version) = match unchanged {
             Some(set) => (Outcome::Unchanged, set.version),
             None => {
-                let version = self.replace(feed, part, current.as_deref(), wanted).await?;
+                // Reading may have taken long: it has to be this controller's run still.
+                let claim = self.claim_of(run.id, now);
+                let renew = |status: &mut FeedStatus| status.claim = Some(claim.clone());
+                self.note(run, renew)
+                    .await
+                    .map_err(|lost| overtaken(feed, &lost))?;
+                let version = self.replace(run, part, current.as_deref(), wanted).await?;
                 (Outcome::Replaced, version)
             }
         };
@@ -396,11 +404,12 @@ impl Feeds {
     /// A new version of a set.
     async fn replace(
         &self,
-        feed: &Feed,
+        run: &Run,
         part: &Part,
         current: Option<&SetState>,
         entries: xdpgate::policy::AddressSet,
     ) -> Result<u64, Failure> {
+        let feed = &run.feed;
         let actor = Actor {
             name: format!("feed/{}", feed.name),
             role: Role::Operator,
@@ -421,6 +430,7 @@ impl Feeds {
             // Who changed the set meanwhile is not overwritten; the next run sees it.
             expect: Some(current.map_or(0, |set| set.version)),
             why: format!("feed {}", feed.name),
+            on_behalf: Some((feed_key(&feed.name), run.feed_at)),
             ..Options::default()
         };
         let set = part.set.clone();
@@ -444,8 +454,7 @@ impl Feeds {
         let feed = &run.feed.name;
         let last = &done.last_try;
         let word = last.outcome.as_str();
-        metrics::counter!("xdpgate_controller_feed_runs_total", "feed" => feed.to_string(), "outcome" => word)
-            .increment(1);
+        metrics::counter!(FEED_RUNS, "feed" => feed.to_string(), "outcome" => word).increment(1);
         let before = run
             .status
             .sets
@@ -544,4 +553,10 @@ impl Failure {
 
 fn is_of(status: &FeedStatus, run: u64) -> bool {
     status.claim.as_ref().is_some_and(|claim| claim.run == run)
+}
+
+fn overtaken(feed: &Feed, lost: &Lost) -> Failure {
+    let object = format!("feed/{}", feed.name);
+    let error = CommandError::new(ErrorKind::Conflict, object, lost.to_string());
+    Failure::Command(error)
 }

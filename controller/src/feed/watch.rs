@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use super::{Feed, FeedHealth, FeedStatus, Feeds, Outcome};
 use crate::domain::Name;
+use crate::metrics::{FEED_ENTRIES, FEED_GOOD, FEED_STALE};
 
 /// How each feed was when it was looked at last.
 pub(super) type Seen = BTreeMap<Name, FeedHealth>;
@@ -125,20 +126,12 @@ impl Feeds {
 }
 
 fn stale(feed: &Name, is: bool) {
-    metrics::gauge!("xdpgate_controller_feed_stale", "feed" => feed.to_string()).set(if is {
-        1.0
-    } else {
-        0.0
-    });
+    metrics::gauge!(FEED_STALE, "feed" => feed.to_string()).set(if is { 1.0 } else { 0.0 });
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a metric")]
 fn measure(feed: &Name, set: &Name, at: Timestamp, entries: u64) {
     let labels = [("feed", feed.to_string()), ("set", set.to_string())];
-    metrics::gauge!(
-        "xdpgate_controller_feed_last_good_timestamp_seconds",
-        &labels
-    )
-    .set(at.as_second() as f64);
-    metrics::gauge!("xdpgate_controller_feed_entries", &labels).set(entries as f64);
+    metrics::gauge!(FEED_GOOD, &labels).set(at.as_second() as f64);
+    metrics::gauge!(FEED_ENTRIES, &labels).set(entries as f64);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use xdpgate_api::fleet::v1::Heartbeat;
 use xdpgate_api::v1::{Disposition, VerdictRates};
 
@@ -45,7 +45,7 @@ fn short(text: &str) -> &str {
 }
 
 /// What became of frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// They passed.
@@ -57,7 +57,7 @@ pub enum Fate {
 }
 
 /// Frames and their bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Count {
     /// Frames.
     pub packets: u64,
@@ -66,7 +66,7 @@ pub struct Count {
 }
 
 /// Rates per second.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Rates {
     /// Frames that passed.
     pub passed: f64,
@@ -172,6 +172,13 @@ fn sane(rate: f64) -> f64 {
     }
 }
 
+impl Count {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
 impl Rates {
     fn add_verdicts(&mut self, rates: &VerdictRates) {
         for (sum, rate) in [
@@ -238,7 +245,7 @@ impl Totals {
 }
 
 /// A rule over all nodes that report it among those with the most hits.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RuleRow {
     /// Its id.
     pub id: String,
@@ -254,6 +261,34 @@ pub struct RuleRow {
     pub packets: Option<u64>,
     /// How many nodes report it: on all others it is not among their first 20, or has no hits.
     pub nodes: u32,
+}
+
+/// The rows of several lists as one list: a rule that is in more than one is added up.
+pub(super) fn joined(rows: Vec<RuleRow>, limit: usize) -> Vec<RuleRow> {
+    let mut sums = BTreeMap::<String, RuleRow>::new();
+    for row in rows {
+        match sums.get_mut(&row.id) {
+            None => drop(sums.insert(row.id.clone(), row)),
+            Some(sum) => {
+                sum.matched += row.matched;
+                sum.bits += row.bits;
+                sum.dropped += row.dropped;
+                sum.would_drop += row.would_drop;
+                sum.packets = sum
+                    .packets
+                    .zip(row.packets)
+                    .map(|(a, b)| a.saturating_add(b));
+                sum.nodes += row.nodes;
+            }
+        }
+    }
+    let mut rows: Vec<_> = sums.into_values().collect();
+    rows.sort_by(|a, b| {
+        let by_rate = b.matched.total_cmp(&a.matched);
+        by_rate.then_with(|| b.packets.unwrap_or(0).cmp(&a.packets.unwrap_or(0)))
+    });
+    rows.truncate(limit);
+    rows
 }
 
 /// The rules with the most hits a second, then the most hits, then by id: the same order whoever reports first.

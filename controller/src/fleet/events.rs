@@ -55,6 +55,13 @@ pub enum Event {
         /// Which.
         node: NodeId,
     },
+    /// Pass mode was set at a node (`xdpgate panic-off`), or is taken back there.
+    PanicOff {
+        /// Which.
+        node: NodeId,
+        /// Whether nothing is dropped there now.
+        on: bool,
+    },
     /// How far the newest change has come.
     Progress {
         /// The number of the change.

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::counters::Rates;
 
 /// How it was at one moment, or on average over a step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The end of the step.
     pub at: Timestamp,
@@ -67,6 +67,22 @@ impl History {
             let step = average(&self.open);
             self.open.clear();
             bounded(&mut self.coarse, step, Steps::Coarse);
+        }
+    }
+
+    /// Puts what somebody else has kept before what is there.
+    pub(super) fn take(&mut self, fine: Vec<Sample>, coarse: Vec<Sample>) {
+        let all = [
+            (&mut self.fine, fine, Steps::Fine),
+            (&mut self.coarse, coarse, Steps::Coarse),
+        ];
+        for (samples, mut earlier, steps) in all {
+            let first = samples.front().map(|sample| sample.at);
+            earlier.retain(|sample| first.is_none_or(|first| sample.at < first));
+            let room = steps.most() - samples.len();
+            for sample in earlier.into_iter().rev().take(room) {
+                samples.push_front(sample);
+            }
         }
     }
 

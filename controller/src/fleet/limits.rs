@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// A budget that refills with time. Time is a parameter.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     /// How long one takes to come back.
     each: Duration,
     /// How many there are at most, as time.
@@ -17,7 +17,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// So many a second, and so many at once; both at least 1.
-    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         let each = Duration::from_secs(1) / per_second.max(1);
         Self {
             each,
@@ -30,7 +30,7 @@ impl Budget {
     ///
     /// # Errors
     /// That would be longer than `patience`; nothing is taken. After the time that is returned it would not.
-    pub(super) fn take(&mut self, now: Instant, patience: Duration) -> Result<Duration, Duration> {
+    pub(crate) fn take(&mut self, now: Instant, patience: Duration) -> Result<Duration, Duration> {
         let full = self.full.map_or(now, |at| at.max(now)) + self.each;
         let wait = full.duration_since(now).saturating_sub(self.burst);
         if wait > patience {

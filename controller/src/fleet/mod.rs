@@ -13,13 +13,17 @@
 //! | `counters`, `history`, `stats` | the numbers of heartbeats, and their sums |
 //! | `progress` | how far a change has come |
 //! | `sights` | what rollouts ask of nodes |
+//! | `elsewhere` | which nodes are at other controllers |
+//! | `find` | nodes by what is said and known of them |
 //! | `events` | what happens, told to who listens |
 //! | `testing` | nodes that speak the protocol and hold a policy, without a kernel |
 
 mod ask;
 mod cache;
 mod counters;
+mod elsewhere;
 mod events;
+mod find;
 mod frame;
 mod health;
 mod history;
@@ -58,10 +62,13 @@ use xdpgate_api::fleet::v1;
 
 pub use ask::AskError;
 pub use counters::{Count, Fate, Rates, RuleRow};
+pub use elsewhere::{Claim, Others, Part};
 pub use events::Event;
+pub use find::{Filter, Found, Spot};
 pub use health::{Demands, Seen};
 pub use history::{Sample, Steps};
 pub use identity::{Certificates, Identify, Identity};
+pub(crate) use limits::Budget;
 pub use node::Reason;
 pub use past::Past;
 pub use progress::{Progress, Scope};
@@ -73,6 +80,7 @@ pub use targets::{Target, Targets, targets};
 
 use crate::core::Desired;
 use crate::domain::{Mode, NodeId};
+use crate::metrics::{ACKNOWLEDGE, APPLIED, DRIFT, REFUSED, word};
 use node::{Became, Held, Node};
 use session::Control;
 
@@ -162,11 +170,18 @@ struct Inner {
     texts: counters::Texts,
     events: events::Events,
     nodes: RwLock<HashMap<NodeId, Arc<Node>>>,
+    elsewhere: elsewhere::Elsewhere,
+    /// What nodes are told of other controllers.
+    controllers: RwLock<Vec<String>>,
+    /// Whether who sums up all controllers takes the samples of the history.
+    is_sampled: AtomicBool,
     /// Nodes whose heartbeats are awaited, by when to look.
     awaited: Mutex<BinaryHeap<Reverse<(Instant, NodeId)>>>,
     totals: Mutex<counters::Totals>,
     history: Mutex<history::History>,
     seen: Mutex<Option<(Instant, Arc<Overview>)>>,
+    /// When heartbeats were looked at last.
+    looked: Mutex<Instant>,
     /// Grows with each answer and each node that comes or goes.
     answers: watch::Sender<u64>,
     admission: Mutex<limits::Budget>,
@@ -205,15 +220,19 @@ impl Fleet {
                 config.connects_per_second,
                 config.connects_burst,
             )),
+            controllers: RwLock::new(config.controllers.clone()),
             config,
             targets,
             texts: counters::Texts::default(),
             events: events::Events::default(),
             nodes: RwLock::default(),
+            elsewhere: elsewhere::Elsewhere::default(),
+            is_sampled: AtomicBool::new(false),
             awaited: Mutex::default(),
             totals: Mutex::default(),
             history: Mutex::default(),
             seen: Mutex::default(),
+            looked: Mutex::new(Instant::now()),
             answers: watch::Sender::new(0),
             sessions: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
@@ -269,9 +288,29 @@ impl Fleet {
         }
     }
 
+    /// Nodes are told of these controllers, as https://host:port, from their next session on.
+    pub fn set_controllers(&self, controllers: Vec<String>) {
+        let mut told = self
+            .0
+            .controllers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *told = controllers;
+    }
+
+    /// What the nodes shall have, as of now.
+    pub fn targets(&self) -> Arc<Targets> {
+        self.0.targets()
+    }
+
     /// How many sessions there are.
     pub fn sessions(&self) -> usize {
         self.0.sessions.load(Ordering::Acquire)
+    }
+
+    /// How long ago it was looked whether heartbeats are missed, which is done each second.
+    pub(crate) fn looked(&self) -> Duration {
+        lock(&self.0.looked).elapsed()
     }
 
     /// How many deltas and how many snapshots were computed since the start.
@@ -324,7 +363,11 @@ impl Inner {
         v1::Welcome {
             heartbeat_every: prost_types::Duration::try_from(self.config.health.every).ok(),
             signing_key: self.states.public_key(),
-            controllers: self.config.controllers.clone(),
+            controllers: self
+                .controllers
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             now: Some(prost_types::Timestamp {
                 seconds: now.as_second(),
                 nanos: now.subsec_nanosecond(),
@@ -335,8 +378,8 @@ impl Inner {
     /// A heartbeat has come.
     fn beat(&self, node: &Node, session: u64, heartbeat: &v1::Heartbeat) {
         let beat = counters::Beat::new(heartbeat, &self.texts);
-        let held = Held::of(heartbeat.held.as_ref());
-        let (turned, drifts) = {
+        let held = Held::of(heartbeat.held.as_ref(), self.states.epoch());
+        let (turned, panic_off, drifts) = {
             let mut inner = node.lock();
             if !inner.is_session(session) {
                 return;
@@ -344,7 +387,10 @@ impl Inner {
             let demands = &self.config.health;
             let turned = inner.health.beat(Instant::now(), demands);
             inner.beaten = true;
-            let before = std::mem::replace(&mut inner.beat, beat);
+            let mut before = std::mem::replace(&mut inner.beat, beat);
+            if std::mem::take(&mut inner.moved) {
+                before = inner.beat.clone();
+            }
             lock(&self.totals).take(&before, &inner.beat);
             if !inner.is_awaited
                 && let Some(at) = inner.health.due(demands)
@@ -352,12 +398,25 @@ impl Inner {
                 inner.is_awaited = true;
                 lock(&self.awaited).push(Reverse((at, node.id.clone())));
             }
-            (turned, inner.drifts(held))
+            (turned, inner.turns_panic_off(held), inner.drifts(held))
         };
         if let Some(seen) = turned {
             self.turned(&node.id, seen);
         }
+        if let Some(on) = panic_off {
+            match on {
+                true => {
+                    log::warn!(node = node.id.as_str(); "pass mode was set at the node: it drops nothing");
+                }
+                false => {
+                    log::info!(node = node.id.as_str(); "pass mode was taken back at the node")
+                }
+            }
+            let node = node.id.clone();
+            self.tell(Event::PanicOff { node, on });
+        }
         if drifts {
+            metrics::counter!(DRIFT).increment(1);
             log::warn!(node = node.id.as_str(); "the node has something else in force than it acknowledged: it is put right");
             self.tell(Event::Drift {
                 node: node.id.clone(),
@@ -387,8 +446,15 @@ impl Inner {
         let node = node.id.clone();
         match became {
             None => return,
-            Some(Became::Applied(sequence)) => self.tell(Event::Applied { node, sequence }),
+            Some(Became::Applied(sequence, changed)) => {
+                metrics::counter!(APPLIED).increment(1);
+                if let Some(changed) = changed {
+                    metrics::histogram!(ACKNOWLEDGE).record(changed.elapsed().as_secs_f64());
+                }
+                self.tell(Event::Applied { node, sequence });
+            }
             Some(Became::Refused(sequence, reason, error)) => {
+                metrics::counter!(REFUSED, "reason" => word(&reason)).increment(1);
                 log::warn!(node = node.as_str(), sequence; "the node refused the state ({reason:?}): {error}");
                 let error = error.to_string();
                 self.tell(Event::Refused {

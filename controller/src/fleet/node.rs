@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use xdpgate::policy::PolicyHash;
@@ -24,7 +24,7 @@ use super::{Desired, Mode, NodeId};
 const RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 
 /// Why a node has refused a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// It did not say.
@@ -52,6 +52,8 @@ pub(super) struct Held {
     pub hash: Option<PolicyHash>,
     /// A [`api::Mode`] by its number.
     pub mode: i32,
+    /// The fleet has given it a policy once, out of this store.
+    pub of_fleet: bool,
 }
 
 /// A state that waits for its answer.
@@ -61,9 +63,25 @@ pub(super) struct Sent {
     pub hash: PolicyHash,
     pub mode: i32,
     pub at: Instant,
+    /// Since when the controller has the change, if the node was here then.
+    pub changed: Option<Instant>,
     pub is_delta: bool,
     /// It was said that no answer comes.
     pub overdue: bool,
+}
+
+impl Sent {
+    pub(super) fn new(sequence: u64, hash: PolicyHash, mode: i32) -> Self {
+        Self {
+            sequence,
+            hash,
+            mode,
+            at: Instant::now(),
+            changed: None,
+            is_delta: true,
+            overdue: false,
+        }
+    }
 }
 
 /// A state that was refused.
@@ -113,6 +131,10 @@ pub(super) struct Inner {
     /// Whether it stands in the queue of those whose heartbeats are awaited.
     pub is_awaited: bool,
     pub link: Option<Link>,
+    /// The number of its newest session among those at all controllers, 0 before the first one here.
+    pub claim: u64,
+    /// Its session before was at another controller, and no heartbeat has come since.
+    pub moved: bool,
     pub about: Option<About>,
     pub held: Held,
     /// The newest change for which it was known to have what it shall have.
@@ -121,6 +143,10 @@ pub(super) struct Inner {
     told: i32,
     /// Whether `held` is what it acknowledged, or was found to have as it shall.
     acknowledged: bool,
+    /// Nothing is assigned to it and nothing was, so it keeps its own policy.
+    keeps_own: bool,
+    /// Pass mode was set at the node, as its last heartbeat says.
+    pub panic_off: bool,
     pub sent: Option<Sent>,
     pub refusal: Option<Refusal>,
     /// It gets a snapshot next, whatever it has.
@@ -146,12 +172,15 @@ pub(super) enum Next {
     At(Instant),
     /// It is sent what it shall have: as a snapshot, if no base is named.
     Send(Option<PolicyHash>),
+    /// It is told the mode alone, and keeps the policy of this hash.
+    Mode(PolicyHash),
 }
 
 /// What became of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Became {
-    Applied(u64),
+    /// With the time at which the controller had the change, if the node was here then.
+    Applied(u64, Option<Instant>),
     Refused(u64, Reason, Arc<str>),
 }
 
@@ -198,21 +227,26 @@ pub(super) fn mode_number(mode: Option<Mode>) -> i32 {
     .into()
 }
 
-/// Whether a node is in the mode that it was told; the emergency stop is a dry run too.
+/// Whether a node is in the mode that it was told, or holds pass mode until that is taken back there.
 fn is_in(mode: i32, told: i32) -> bool {
-    let pass = i32::from(api::Mode::Pass);
-    told == i32::from(api::Mode::Unspecified)
-        || mode == told
-        || mode == pass && told == i32::from(api::Mode::DryRun)
+    told == i32::from(api::Mode::Unspecified) || mode == told || is_pass(mode)
+}
+
+/// Only somebody at the node sets pass mode: no controller says it.
+fn is_pass(mode: i32) -> bool {
+    mode == i32::from(api::Mode::Pass)
 }
 
 impl Held {
-    pub(super) fn of(held: Option<&v1::Held>) -> Self {
+    /// As a node says it to the controllers of a store.
+    pub(super) fn of(held: Option<&v1::Held>, epoch: &str) -> Self {
         let Some(held) = held else {
             return Self::default();
         };
         let hash = <[u8; 32]>::try_from(held.policy_hash.as_slice());
+        let of_fleet = |state: &v1::State| state.epoch == epoch && state.sequence > 0;
         Self {
+            of_fleet: held.state.as_ref().is_some_and(of_fleet),
             sequence: held.state.as_ref().map_or(0, |state| state.sequence),
             hash: hash.ok().map(PolicyHash::from),
             mode: held.mode,
@@ -257,10 +291,14 @@ impl Inner {
         if self.sent.is_some() {
             return Next::Nothing;
         }
+        let mode = mode_number(desired.mode);
+        self.keeps_own = self.keeps_own(desired);
+        if self.keeps_own {
+            return self.next_mode(mode, now);
+        }
         if self.force {
             return Next::Send(None);
         }
-        let mode = mode_number(desired.mode);
         if self.has(desired) {
             self.told = mode;
             self.acknowledged = true;
@@ -280,9 +318,43 @@ impl Inner {
         }
     }
 
-    /// Whether the node has what it shall have.
+    /// What is to be done about the mode of a node that keeps its own policy.
+    fn next_mode(&mut self, mode: i32, now: Instant) -> Next {
+        self.force = false;
+        self.told = mode;
+        self.acknowledged = false;
+        self.drifted = false;
+        let there = self.held.hash.filter(|_| !is_in(self.held.mode, mode));
+        let Some(hash) = there else {
+            self.refusal = None;
+            return Next::Nothing;
+        };
+        match self.refused(hash, mode) {
+            Some(refusal) if now < refusal.again => Next::At(refusal.again),
+            _ => Next::Mode(hash),
+        }
+    }
+
+    /// Whether the node keeps the policy that it has: nothing is assigned to it, and it was here and did not say that
+    /// the fleet has given it one.
+    pub(super) fn keeps_own(&self, desired: &Desired) -> bool {
+        self.about.is_some() && desired.policies.is_empty() && !self.held.of_fleet
+    }
+
+    /// Whether the node has what it shall have, and knows it by the fleet.
     pub(super) fn has(&self, desired: &Desired) -> bool {
-        self.held.hash == Some(desired.hash) && is_in(self.held.mode, mode_number(desired.mode))
+        self.held.of_fleet
+            && self.held.hash == Some(desired.hash)
+            && is_in(self.held.mode, mode_number(desired.mode))
+    }
+
+    /// Whether it is to be sent this: it has something else, and this is neither on its way nor refused.
+    pub(super) fn wants(&self, desired: &Desired) -> bool {
+        let mode = mode_number(desired.mode);
+        let is_on_its_way = |sent: &Sent| sent.hash == desired.hash && sent.mode == mode;
+        !self.has(desired)
+            && !self.sent.as_ref().is_some_and(is_on_its_way)
+            && self.refused(desired.hash, mode).is_none()
     }
 
     /// The refusal of this very content.
@@ -292,22 +364,10 @@ impl Inner {
     }
 
     /// A state is on its way.
-    pub(super) fn sent(
-        &mut self,
-        desired: &Desired,
-        snapshot: Option<Arc<Snapshot>>,
-        now: Instant,
-    ) {
+    pub(super) fn sent(&mut self, sent: Sent, snapshot: Option<Arc<Snapshot>>) {
         self.force = false;
         self.suspect = false;
-        self.sent = Some(Sent {
-            sequence: desired.sequence,
-            hash: desired.hash,
-            mode: mode_number(desired.mode),
-            at: now,
-            is_delta: snapshot.is_none(),
-            overdue: false,
-        });
+        self.sent = Some(sent);
         self.offered = snapshot;
     }
 
@@ -328,11 +388,12 @@ impl Inner {
             self.held = Held {
                 sequence: sent.sequence,
                 hash: Some(sent.hash),
-                mode: if sent.mode == unspecified {
+                mode: if sent.mode == unspecified || is_pass(self.held.mode) {
                     self.held.mode
                 } else {
                     sent.mode
                 },
+                of_fleet: sent.sequence > 0,
             };
             self.told = sent.mode;
             self.confirmed = self.confirmed.max(sent.sequence);
@@ -340,7 +401,7 @@ impl Inner {
             self.refusal = None;
             self.drifted = false;
             self.offered = None;
-            return Some(Became::Applied(sent.sequence));
+            return Some(Became::Applied(sent.sequence, sent.changed));
         }
         let reason = Reason::of(result.reason());
         let same = |refusal: &&Refusal| refusal.hash == sent.hash && refusal.reason == reason;
@@ -361,6 +422,10 @@ impl Inner {
 
     /// Whether a heartbeat shows something else than the node acknowledged.
     pub(super) fn drifts(&mut self, seen: Held) -> bool {
+        if self.keeps_own && self.sent.is_none() {
+            self.held = seen;
+            return false;
+        }
         // Until it has answered it may have either.
         if self.sent.is_some() || !self.acknowledged {
             return false;
@@ -383,6 +448,12 @@ impl Inner {
         true
     }
 
+    /// Whether a heartbeat says that pass mode was set at the node, or is taken back, where the one before did not.
+    pub(super) fn turns_panic_off(&mut self, seen: Held) -> Option<bool> {
+        let before = std::mem::replace(&mut self.panic_off, is_pass(seen.mode));
+        (before != self.panic_off).then_some(self.panic_off)
+    }
+
     pub(super) fn facts(&self, revoked: bool, maintenance: bool, missed: u32) -> Facts {
         Facts {
             revoked,
@@ -395,6 +466,7 @@ impl Inner {
             missed,
             drifted: self.drifted,
             refused: self.refusal.is_some(),
+            unassigned: self.keeps_own,
         }
     }
 }

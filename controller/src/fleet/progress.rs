@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::elsewhere::{Part, Place};
 use super::stats::Delivery;
-use super::{Fleet, Inner, NodeId, Reason};
+use super::{Event, Fleet, Inner, NodeId, Reason};
 use crate::domain::Name;
 
 /// It is not looked again within this time, nor within ten times what a look takes.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Which change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
     /// All that the nodes shall have as of a transaction of the store.
     Revision(u64),
@@ -23,7 +24,7 @@ pub enum Scope {
 }
 
 /// How far a change has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Whether this controller has seen the change yet; until then all are pending.
     pub seen: bool,
@@ -43,6 +44,23 @@ impl Progress {
         self.applied + self.refused.len() + self.pending.len() + self.offline.len()
     }
 
+    fn sort(&mut self) {
+        self.refused.sort_by(|a, b| a.0.cmp(&b.0));
+        self.pending.sort();
+        self.offline.sort();
+    }
+
+    /// With what another controller says of other nodes.
+    pub fn join(mut self, other: Self) -> Self {
+        self.seen &= other.seen;
+        self.applied += other.applied;
+        self.refused.extend(other.refused);
+        self.pending.extend(other.pending);
+        self.offline.extend(other.offline);
+        self.sort();
+        self
+    }
+
     /// Whether so large a share of the nodes (0 to 1) has it in force.
     pub fn reaches(&self, share: f64) -> bool {
         // 0.99 of 100 is 99, however the share is rounded.
@@ -50,10 +68,33 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Whether so large a share has it in force, or no node is left that may still answer.
+    pub fn is_over(&self, share: f64) -> bool {
+        self.reaches(share) || self.seen && self.pending.is_empty()
+    }
+
+    /// To be told to who listens.
+    pub(crate) fn event(&self, revision: u64) -> Event {
+        Event::Progress {
+            revision,
+            applied: self.applied,
+            refused: self.refused.len(),
+            pending: self.pending.len(),
+            offline: self.offline.len(),
+        }
+    }
+}
+
 impl Fleet {
     /// How far a change has come by now.
     pub fn progress(&self, scope: &Scope) -> Progress {
-        self.0.progress(scope)
+        self.progress_of(scope, &Part::default())
+    }
+
+    /// How far a change has come by now at some of the nodes.
+    pub fn progress_of(&self, scope: &Scope, part: &Part) -> Progress {
+        self.0.progress(scope, part)
     }
 
     /// Waits until a share of the nodes (0 to 1) has a change in force, until none is left that may still answer, or until the
@@ -68,7 +109,7 @@ impl Fleet {
             let began = Instant::now();
             let progress = self.progress(scope);
             let pause = PAUSE.max(10 * began.elapsed());
-            if progress.reaches(share) || progress.seen && progress.pending.is_empty() {
+            if progress.is_over(share) {
                 return progress;
             }
             let news = async {
@@ -86,7 +127,7 @@ impl Fleet {
 }
 
 impl Inner {
-    pub(super) fn progress(&self, scope: &Scope) -> Progress {
+    pub(super) fn progress(&self, scope: &Scope, part: &Part) -> Progress {
         let targets = self.targets();
         let mut progress = Progress {
             seen: match scope {
@@ -101,7 +142,7 @@ impl Inner {
             pending: Vec::new(),
             offline: Vec::new(),
         };
-        for (id, target) in targets.iter() {
+        for (id, target, place) in self.nodes_of(&targets, part) {
             let desired = target.desired.map(Arc::as_ref);
             // The version of the policy that the node shall have, if it is about one.
             let version = match scope {
@@ -121,13 +162,26 @@ impl Inner {
                 Scope::Policy(_, least) => version.is_some_and(|version| version >= *least),
                 Scope::Revision(_) => true,
             };
-            let Some(node) = self.known(id) else {
-                progress.offline.push(id.clone());
-                continue;
+            let node = match place {
+                Place::Here(node) => node,
+                Place::Silent => {
+                    progress.pending.push(id.clone());
+                    continue;
+                }
+                Place::Gone | Place::Nowhere => {
+                    progress.offline.push(id.clone());
+                    continue;
+                }
+                Place::Answered => continue,
             };
             let node = node.lock();
             let earlier = matches!(scope, Scope::Revision(r) if *r > 0 && node.confirmed >= *r);
-            match Delivery::of(&node, desired) {
+            let delivery = Delivery::of(&node, desired);
+            // Whatever changes, it keeps its own policy.
+            if delivery == Delivery::Unassigned {
+                continue;
+            }
+            match delivery {
                 _ if !progress.seen || !is_newest => progress.pending.push(id.clone()),
                 _ if earlier => progress.applied += 1,
                 Delivery::Applied => progress.applied += 1,
@@ -136,11 +190,10 @@ impl Inner {
                 }
                 Delivery::Pending { .. } => progress.pending.push(id.clone()),
                 Delivery::Offline => progress.offline.push(id.clone()),
+                Delivery::Unassigned => (),
             }
         }
-        progress.refused.sort_by(|a, b| a.0.cmp(&b.0));
-        progress.pending.sort();
-        progress.offline.sort();
+        progress.sort();
         progress
     }
 }

@@ -35,6 +35,7 @@ use super::node::Link;
 use super::session::Session;
 use super::{Fleet, Identify, Identity, Inner, lock};
 use crate::domain::NodeId;
+use crate::metrics::{MEMBERS, SENT_BYTES, SESSIONS_REFUSED};
 use crate::store::Digest;
 
 /// Digests in a request.
@@ -61,7 +62,15 @@ pub trait Members: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// INVALID_ARGUMENT: the request is wrong.
-    async fn renew(&self, node: &NodeId, request: RenewRequest) -> Result<RenewResponse, Status>;
+    async fn renew(
+        &self,
+        node: &NodeId,
+        request: RenewRequest,
+        origin: Option<SocketAddr>,
+    ) -> Result<RenewResponse, Status>;
+
+    /// Somebody with the certificate of a node was refused, for this reason.
+    async fn refused(&self, node: &NodeId, origin: Option<SocketAddr>, why: &str);
 }
 
 /// The service, for [`tonic::transport::Server::add_service`].
@@ -170,14 +179,23 @@ impl Calls {
     ) -> Result<Identity, Status> {
         let identity = self.identify.identify(extensions, headers)?;
         let fleet = &self.fleet.0;
-        fleet.membership(&fleet.targets(), &identity.node, identity.serial.as_deref())?;
+        let serial = identity.serial.as_deref();
+        let member = fleet.membership(&fleet.targets(), &identity.node, serial);
+        member.inspect_err(|status| self.tell_refused(&identity.node, extensions, status))?;
         Ok(identity)
+    }
+
+    fn tell_refused(&self, node: &NodeId, extensions: &http::Extensions, status: &Status) {
+        let (members, node, origin) = (self.members.clone(), node.clone(), origin(extensions));
+        let why = status.message().to_owned();
+        tokio::spawn(async move { members.refused(&node, origin, &why).await });
     }
 
     /// Waits for its turn, so that a storm of nodes that come back does not take all that there is.
     async fn admit(&self) -> Result<Place, Status> {
         let fleet = &self.fleet.0;
         if fleet.drains.load(Ordering::Acquire) {
+            refused("stopping");
             return Err(Status::unavailable(
                 "the controller stops: dial another one",
             ));
@@ -188,6 +206,7 @@ impl Calls {
             .sessions
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         taken.map_err(|_| {
+            refused("full");
             exhausted(
                 "the controller has as many sessions as it may",
                 Duration::from_secs(10),
@@ -195,7 +214,10 @@ impl Calls {
         })?;
         let place = Place(fleet.clone());
         let wait = lock(&fleet.admission).take(Instant::now(), fleet.config.connect_within);
-        let wait = wait.map_err(|again| exhausted("too many nodes connect at once", again))?;
+        let wait = wait.map_err(|again| {
+            refused("rate");
+            exhausted("too many nodes connect at once", again)
+        })?;
         if !wait.is_zero() {
             sleep(wait).await;
         }
@@ -204,7 +226,8 @@ impl Calls {
 
     async fn session(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let (parts, body) = request.into_parts();
-        let identity = self.member(&parts.extensions, &parts.headers)?;
+        let identity = self.member(&parts.extensions, &parts.headers);
+        let identity = identity.inspect_err(|_| refused("identity"))?;
         let packed = is_packed(&parts.headers)?;
         let place = self.admit().await?;
         let fleet = self.fleet.0.clone();
@@ -271,12 +294,18 @@ impl Calls {
                 || Status::not_found(format!("{digest} is not part of what this node is to have"));
             chunk.cloned().ok_or_else(none)
         };
-        let chunks = digests.iter().map(chunk).collect::<Result<Vec<_>, _>>()?;
+        let chunks = digests.iter().map(chunk).collect::<Result<Vec<_>, _>>();
+        let chunks = chunks.inspect_err(|_| {
+            let status = Status::not_found("chunks that are not part of what it is to have");
+            self.tell_refused(&identity.node, &parts.extensions, &status);
+        })?;
         let zstd = frame::takes_zstd(&parts.headers);
         // Read as fast as the node takes them; the place is taken until the last one is on its way.
         let frames = chunks.into_iter().map(move |chunk| {
             let _place = &place;
-            Ok::<Bytes, Status>(chunk.frame.bytes(zstd))
+            let bytes = chunk.frame.bytes(zstd);
+            metrics::counter!(SENT_BYTES, "kind" => "chunk").increment(bytes.len() as u64);
+            Ok::<Bytes, Status>(bytes)
         });
         Ok(frame::response(stream::iter(frames), zstd))
     }
@@ -305,6 +334,18 @@ fn origin(extensions: &http::Extensions) -> Option<SocketAddr> {
     info.and_then(TcpConnectInfo::remote_addr)
 }
 
+/// Counts a session that is refused.
+fn refused(reason: &'static str) {
+    metrics::counter!(SESSIONS_REFUSED, "reason" => reason).increment(1);
+}
+
+/// Counts what became of a request to be or stay a member: the word for good, and the one for refused.
+fn counted<T>(done: Result<T, Status>, words: [&'static str; 2]) -> Result<Response<T>, Status> {
+    let word = words[usize::from(done.is_err())];
+    metrics::counter!(MEMBERS, "outcome" => word).increment(1);
+    done.map(Response::new)
+}
+
 type Never<T> = Response<std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>>;
 
 #[tonic::async_trait]
@@ -316,7 +357,8 @@ impl fleet_server::Fleet for Calls {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let (_, extensions, request) = request.into_parts();
         let origin = origin(&extensions);
-        Ok(Response::new(self.members.join(request, origin).await?))
+        let done = self.members.join(request, origin).await;
+        counted(done, ["joined", "join_refused"])
     }
 
     async fn renew(
@@ -325,9 +367,10 @@ impl fleet_server::Fleet for Calls {
     ) -> Result<Response<RenewResponse>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let identity = self.member(&extensions, &metadata.into_headers())?;
-        Ok(Response::new(
-            self.members.renew(&identity.node, message).await?,
-        ))
+        let renewed = self
+            .members
+            .renew(&identity.node, message, origin(&extensions));
+        counted(renewed.await, ["renewed", "renewal_refused"])
     }
 
     async fn session(

@@ -21,9 +21,10 @@ use xdpgate_api::v1::WatchEventsResponse;
 use super::frame::Frame;
 use super::limits::Budget;
 use super::messages::Messages;
-use super::node::{About, Held, Link, Next, Node, mode_number};
+use super::node::{About, Held, Link, Next, Node, Sent, mode_number};
 use super::states::Outgoing;
 use super::{Desired, Inner};
+use crate::metrics::{OVERDUE, SENT, SENT_BYTES, SESSIONS_BEGUN};
 
 /// The first message comes within this time.
 const HELLO: Duration = Duration::from_secs(10);
@@ -71,7 +72,7 @@ pub(super) struct Session {
 }
 
 /// A state that is being made.
-type Making = BoxFuture<'static, (Arc<Desired>, Outgoing)>;
+type Making = BoxFuture<'static, (Sent, Outgoing)>;
 
 impl Session {
     /// Until it ends, by either side.
@@ -113,13 +114,11 @@ impl Session {
         self.send(Frame::new(&v1::FromController {
             message: Some(Down::Welcome(self.fleet.welcome())),
         }))?;
-        let held = Held::of(hello.held.as_ref());
+        let held = Held::of(hello.held.as_ref(), self.fleet.states.epoch());
         drop(hello);
         let link = self.link_taken();
-        if let Some(before) = self.node.lock().open(link, about, held) {
-            let over = Status::aborted("another session of this node has begun");
-            let _ = before.control.try_send(Control::End(over));
-        }
+        metrics::counter!(SESSIONS_BEGUN).increment(1);
+        self.fleet.begin(&self.node, link, about, held);
         self.serve().await
     }
 
@@ -137,6 +136,9 @@ impl Session {
         let config = &self.fleet.config;
         let mut budget = Budget::new(config.messages_per_second, config.messages_burst);
         let mut making: Option<Making> = None;
+        let began = Instant::now();
+        // Since when there is a change that the node has not been sent, of those that came in this session.
+        let mut changed: Option<Instant> = None;
         let mut asks = Asks::default();
         loop {
             let now = Instant::now();
@@ -145,15 +147,18 @@ impl Session {
                 let seen = targets.borrow_and_update().clone();
                 self.fleet
                     .membership(&seen, &self.node.id, self.serial.as_deref())?;
-                if making.is_none()
-                    && let Some(desired) = seen
-                        .get(&self.node.id)
-                        .and_then(|target| target.desired.cloned())
+                if let Some(target) = seen.get(&self.node.id)
+                    && let Some(desired) = target.desired.cloned()
                 {
-                    let (next, sequence) = {
-                        let mut node = self.node.lock();
-                        (node.next(&desired, now), node.held.sequence)
+                    let mut node = self.node.lock();
+                    let sequence = node.held.sequence;
+                    let news = seen.at.filter(|at| *at > began);
+                    changed = changed.or(news).filter(|_| node.wants(&desired));
+                    let next = match making {
+                        Some(_) => Next::Nothing,
+                        None => node.next(&desired, now),
                     };
+                    drop(node);
                     match next {
                         Next::Nothing => (),
                         Next::At(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
@@ -161,6 +166,7 @@ impl Session {
                             let base = base.map(|hash| (hash, sequence));
                             making = Some(self.make(base, desired));
                         }
+                        Next::Mode(hash) => making = Some(self.make_mode(hash, &desired)),
                     }
                 }
             }
@@ -179,10 +185,15 @@ impl Session {
                     }
                     self.heard(message, &mut asks)?;
                 }
-                (desired, out) = async { making.as_mut().expect("checked").await }, if making.is_some() => {
+                (sent, out) = async { making.as_mut().expect("checked").await }, if making.is_some() => {
                     making = None;
                     let frame = out.frame;
-                    self.node.lock().sent(&desired, out.snapshot, Instant::now());
+                    let at = Instant::now();
+                    let changed = changed.take();
+                    let kind = if out.snapshot.is_some() { "snapshot" } else { "delta" };
+                    self.node.lock().sent(Sent { at, changed, ..sent }, out.snapshot);
+                    metrics::counter!(SENT, "kind" => kind).increment(1);
+                    metrics::counter!(SENT_BYTES, "kind" => kind).increment(frame.bytes(self.zstd).len() as u64);
                     self.send(frame)?;
                 }
                 changed = targets.changed() => {
@@ -201,9 +212,17 @@ impl Session {
         states.remember(&desired);
         Box::pin(async move {
             let mode = mode_number(desired.mode);
-            let out = states.outgoing(base, desired.clone(), mode).await;
-            (desired, out)
+            let mut sent = Sent::new(desired.sequence, desired.hash, mode);
+            let out = states.outgoing(base, desired, mode).await;
+            sent.is_delta = out.snapshot.is_none();
+            (sent, out)
         })
+    }
+
+    /// The mode alone: the node keeps the policy that it has.
+    fn make_mode(&self, hash: PolicyHash, desired: &Desired) -> Making {
+        let (states, mode) = (self.fleet.states.clone(), mode_number(desired.mode));
+        Box::pin(async move { (Sent::new(0, hash, mode), states.mode(hash, mode).await) })
     }
 
     /// Says once that no answer comes, and ends the session if none comes for long. Returns when to look again.
@@ -223,6 +242,7 @@ impl Session {
         }
         if !sent.overdue {
             sent.overdue = true;
+            metrics::counter!(OVERDUE).increment(1);
             let (node, sequence) = (self.node.id.clone(), sent.sequence);
             self.fleet.tell(super::Event::Silent { node, sequence });
         }

@@ -22,7 +22,9 @@ impl Observer for Fleet {
                 answer: match Delivery::of(&node, Some(desired)) {
                     Delivery::Applied => Answer::Applied,
                     Delivery::Refused { error, .. } => Answer::Refused(error),
-                    Delivery::Pending { .. } | Delivery::Offline => Answer::Pending,
+                    Delivery::Pending { .. } | Delivery::Offline | Delivery::Unassigned => {
+                        Answer::Pending
+                    }
                 },
                 broken: node.beat.broken.as_deref().map(str::to_owned),
                 frames,

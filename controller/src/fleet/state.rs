@@ -13,15 +13,18 @@
 //! | `stale` | a heartbeat did not come, or its session is broken | as old as they are |
 //! | `drifted` | it has something else in force than it acknowledged | fresh |
 //! | `refused` | it has refused what it shall have | fresh |
+//! | `unassigned` | nothing is assigned to it and nothing was, so it keeps its own policy | fresh |
 //! | `fresh` | none of these | fresh |
 //!
 //! Only a fresh number counts in sums. So a zero is shown only where a fresh heartbeat said zero; where none
 //! has, there is no number. `of` says of how many nodes a sum is.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::NodeRecord;
 
 /// See the table above.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It is registered, and has never been here.
@@ -38,6 +41,8 @@ pub enum State {
     Refused,
     /// It has something else in force than it acknowledged.
     Drifted,
+    /// Nothing is assigned to it, and it keeps its own policy.
+    Unassigned,
     /// It was told to dial another controller.
     Draining,
     /// An operator has put it in maintenance.
@@ -69,11 +74,13 @@ pub struct Facts {
     pub drifted: bool,
     /// It has refused what it shall have.
     pub refused: bool,
+    /// Nothing is assigned to it, and the fleet has never given it a policy.
+    pub unassigned: bool,
 }
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NeverConnected,
         Self::Connecting,
         Self::Fresh,
@@ -81,13 +88,14 @@ impl State {
         Self::Offline,
         Self::Refused,
         Self::Drifted,
+        Self::Unassigned,
         Self::Draining,
         Self::Maintenance,
         Self::Revoked,
     ];
 
     /// All of them, the one that asks for most attention first.
-    pub const WORST: [Self; 10] = [
+    pub const WORST: [Self; 11] = [
         Self::Offline,
         Self::Drifted,
         Self::Refused,
@@ -95,10 +103,22 @@ impl State {
         Self::Connecting,
         Self::Draining,
         Self::Fresh,
+        Self::Unassigned,
         Self::NeverConnected,
         Self::Maintenance,
         Self::Revoked,
     ];
+
+    /// Of a node that no controller has a session of; `was_there`: one that is gone had it last.
+    pub(super) fn absent(record: &NodeRecord, was_there: bool) -> Self {
+        Self::of(&Facts {
+            revoked: record.revoked,
+            maintenance: record.maintenance,
+            known: was_there,
+            offline: was_there,
+            ..Facts::default()
+        })
+    }
 
     /// The first that holds.
     pub fn of(facts: &Facts) -> Self {
@@ -122,6 +142,9 @@ impl State {
             Facts { session: false, .. } | Facts { missed: 1.., .. } => Self::Stale,
             Facts { drifted: true, .. } => Self::Drifted,
             Facts { refused: true, .. } => Self::Refused,
+            Facts {
+                unassigned: true, ..
+            } => Self::Unassigned,
             _ => Self::Fresh,
         }
     }
@@ -208,6 +231,32 @@ mod tests {
                 },
                 State::Refused,
                 true,
+            ),
+            (
+                Facts {
+                    unassigned: true,
+                    ..well
+                },
+                State::Unassigned,
+                true,
+            ),
+            (
+                Facts {
+                    unassigned: true,
+                    refused: true,
+                    ..well
+                },
+                State::Refused,
+                true,
+            ),
+            (
+                Facts {
+                    unassigned: true,
+                    offline: true,
+                    ..well
+                },
+                State::Offline,
+                false,
             ),
             (
                 Facts {

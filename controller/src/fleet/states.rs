@@ -122,6 +122,11 @@ impl States {
         }
     }
 
+    /// The store whose states these are.
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
     /// The public key by which nodes check states; empty without one.
     pub(super) fn public_key(&self) -> Vec<u8> {
         let key = self.signer.as_ref().map(|signer| signer.public_key());
@@ -172,13 +177,30 @@ impl States {
         self.frames.get(key, make).await
     }
 
+    /// What sets the mode of a node that keeps its own policy.
+    pub(super) async fn mode(self: Arc<Self>, hash: PolicyHash, mode: i32) -> Outgoing {
+        let states = self.clone();
+        let make = move || async move {
+            let to = states.state(hash, 0, mode).await;
+            Outgoing {
+                frame: frame(Down::Delta(v1::Delta {
+                    to: Some(v1::State::clone(&to)),
+                    from_hash: hash.as_bytes().to_vec(),
+                    changes: Vec::new(),
+                })),
+                snapshot: None,
+            }
+        };
+        self.frames.get((Some(hash), hash, 0, mode), make).await
+    }
+
     async fn make(
         self: Arc<Self>,
         base: Option<PolicyHash>,
         desired: Arc<Desired>,
         mode: i32,
     ) -> Outgoing {
-        let to = self.state(&desired, mode).await;
+        let to = self.state(desired.hash, desired.sequence, mode).await;
         if let Some(base) = base
             && let Some(delta) = self.delta(base, &desired, &to).await
         {
@@ -201,11 +223,11 @@ impl States {
     }
 
     /// Signed once, however many nodes get it.
-    async fn state(&self, desired: &Desired, mode: i32) -> Arc<v1::State> {
+    async fn state(&self, hash: PolicyHash, sequence: u64, mode: i32) -> Arc<v1::State> {
         let mut state = v1::State {
             epoch: self.epoch.clone(),
-            sequence: desired.sequence,
-            hash: desired.hash.as_bytes().to_vec(),
+            sequence,
+            hash: hash.as_bytes().to_vec(),
             mode,
             signature: Vec::new(),
         };
@@ -214,9 +236,7 @@ impl States {
             sign::sign(&mut state, signer.as_deref());
             Arc::new(state)
         };
-        self.signatures
-            .get((desired.hash, desired.sequence, mode), make)
-            .await
+        self.signatures.get((hash, sequence, mode), make).await
     }
 
     async fn delta(

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::counters::{self, Beat};
+use super::elsewhere::{Others, Part, Place};
 use super::health::Seen;
 use super::node::{self, mode_number};
 use super::{
@@ -16,8 +18,8 @@ use super::{
 };
 use crate::domain::Name;
 
-/// Rules in an overview.
-const TOP: usize = 20;
+/// Rules in an overview, and in one that others are added to: a rule may be among the first of all and of none of them.
+const TOP: (usize, usize) = (20, 200);
 
 /// What became of what a node shall have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,6 +41,8 @@ pub enum Delivery {
     },
     /// The node is not here.
     Offline,
+    /// Nothing is assigned to the node and nothing was: it keeps its own policy.
+    Unassigned,
 }
 
 /// What is known of one node.
@@ -71,6 +75,8 @@ pub struct NodeStatus {
     pub sequence: u64,
     /// How often it had something else in force than it acknowledged.
     pub drift: u32,
+    /// Whether pass mode was set at the node (`xdpgate panic-off`): it drops nothing until that is taken back there.
+    pub panic_off: bool,
     /// How many heartbeats are missed.
     pub missed: u32,
     /// Whether it comes and goes so often that it must hold for longer.
@@ -107,7 +113,7 @@ pub struct Numbers {
 }
 
 /// Frames of one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Why.
     pub reason: String,
@@ -119,7 +125,7 @@ pub struct Row {
 }
 
 /// The fleet, or a group of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
     /// How many nodes there are.
     pub nodes: u32,
@@ -135,6 +141,8 @@ pub struct Overview {
     pub applied: u32,
     /// How often any node had something else in force than it acknowledged.
     pub drift: u64,
+    /// At how many nodes pass mode was set: they drop nothing until it is taken back there.
+    pub panic_off: u32,
     /// Frames over all nodes since this controller began to count, by reason and what became of them: they never go back.
     /// Only of the whole fleet; absent as long as no heartbeat has come.
     pub counts: Option<Vec<Row>>,
@@ -158,6 +166,9 @@ impl Delivery {
         };
         if node.has(desired) {
             return Self::Applied;
+        }
+        if node.keeps_own(desired) {
+            return Self::Unassigned;
         }
         let mode = mode_number(desired.mode);
         if let Some(refusal) = node.refused(desired.hash, mode)
@@ -183,26 +194,22 @@ impl Fleet {
     pub fn status(&self, node: &NodeId) -> Option<NodeStatus> {
         let targets = self.0.targets();
         let target = targets.get(node)?;
-        let known = self
-            .0
-            .known(node)
-            .unwrap_or_else(|| Arc::new(Node::new(node.clone())));
-        Some(self.0.status(&known, &target))
+        let place = self.0.place(node, &Others::default());
+        let known = match &place {
+            Place::Here(known) => Arc::clone(known),
+            _ => Arc::new(Node::new(node.clone())),
+        };
+        let mut status = self.0.status(&known, &target);
+        if matches!(place, Place::Gone) {
+            status.state = State::absent(target.record, true);
+        }
+        Some(status)
     }
 
-    /// How a node is, in one word, and what became of what it shall have: for lists.
-    pub fn state(&self, node: &NodeId) -> Option<(State, Delivery)> {
-        let targets = self.0.targets();
-        let target = targets.get(node)?;
-        let known = self
-            .0
-            .known(node)
-            .unwrap_or_else(|| Arc::new(Node::new(node.clone())));
-        let inner = known.lock();
-        Some((
-            self.0.state(&inner, &target).0,
-            Delivery::of(&inner, target.desired.map(Arc::as_ref)),
-        ))
+    /// How a node is, in one word, what became of what it shall have, and whether pass mode was set there.
+    pub fn state(&self, node: &NodeId) -> Option<(State, Delivery, bool)> {
+        let status = self.status(node)?;
+        Some((status.state, status.delivery, status.panic_off))
     }
 
     /// The whole fleet, as it is or was up to a second ago.
@@ -212,10 +219,29 @@ impl Fleet {
 
     /// The nodes of a group; `None` if there is no such group. Looks at every node.
     pub fn overview_of(&self, group: &Name) -> Option<Overview> {
+        self.sum(Some(group), &Part::default())
+    }
+
+    /// Some of the nodes, or those of them that are in a group; `None` if there is no such group. Looks at every node of the part.
+    pub fn sum(&self, group: Option<&Name>, part: &Part) -> Option<Overview> {
+        let Some(group) = group else {
+            return Some(self.0.overview(part));
+        };
         let targets = self.0.targets();
         let group = targets.view.groups().get(group)?;
         let holds = |target: &Target| group.selector.holds(&target.record.labels());
-        Some(self.0.overview_where(holds))
+        Some(self.0.overview_where(part, holds))
+    }
+
+    /// Takes over the history that another controller has, as far as it is older than that of this one.
+    pub fn take_history(&self, fine: Vec<Sample>, coarse: Vec<Sample>) {
+        lock(&self.0.history).take(fine, coarse);
+    }
+
+    /// Adds to the history how all nodes are. From then on nobody else does.
+    pub fn sample(&self, overview: &Overview) {
+        self.0.is_sampled.store(true, Ordering::Relaxed);
+        self.0.sample(overview);
     }
 
     /// The rates of the last hour, or day, the oldest first.
@@ -225,7 +251,7 @@ impl Fleet {
 }
 
 impl Inner {
-    fn state(&self, node: &node::Inner, target: &Target<'_>) -> (State, bool) {
+    pub(super) fn state(&self, node: &node::Inner, target: &Target<'_>) -> (State, bool) {
         let missed = node.health.missed(Instant::now(), &self.config.health);
         let facts = node.facts(target.record.revoked, target.record.maintenance, missed);
         (State::of(&facts), facts.is_authoritative())
@@ -255,6 +281,7 @@ impl Inner {
             wanted: target.desired.map(|desired| desired.hash.to_string()),
             sequence: node.held.sequence,
             drift: node.drift,
+            panic_off: node.panic_off,
             missed: node.health.missed(now, demands),
             flapping: node.health.is_damped(now, demands),
             heartbeat_age: last.map(|at| now.duration_since(at).as_secs_f64()),
@@ -263,8 +290,8 @@ impl Inner {
         }
     }
 
-    pub(super) fn overview(&self) -> Overview {
-        let mut overview = self.overview_where(|_| true);
+    pub(super) fn overview(&self, part: &Part) -> Overview {
+        let mut overview = self.overview_where(part, |_| true);
         let totals = lock(&self.totals).rows();
         let row = |((reason, fate), count)| Row {
             reason,
@@ -275,7 +302,7 @@ impl Inner {
         overview
     }
 
-    fn overview_where(&self, holds: impl Fn(&Target<'_>) -> bool) -> Overview {
+    fn overview_where(&self, part: &Part, holds: impl Fn(&Target<'_>) -> bool) -> Overview {
         let targets = self.targets();
         let mut overview = Overview {
             nodes: 0,
@@ -285,6 +312,7 @@ impl Inner {
             state: None,
             applied: 0,
             drift: 0,
+            panic_off: 0,
             counts: None,
             rates: None,
             rates_of: 0,
@@ -293,14 +321,19 @@ impl Inner {
         };
         // A copy of what is summed, so that no heartbeat waits for the sums.
         let mut beats = Vec::new();
-        for (id, target) in targets.iter().filter(|(_, target)| holds(target)) {
+        let nodes = self.nodes_of(&targets, part);
+        for (_, target, place) in nodes.filter(|(_, target, _)| holds(target)) {
             overview.nodes += 1;
             let mut of_state = |state| *overview.states.entry(state).or_default() += 1;
-            let Some(known) = self.known(id) else {
-                let record = &target.record;
-                let facts = node::Inner::default().facts(record.revoked, record.maintenance, 0);
-                of_state(State::of(&facts));
-                continue;
+            let known = match place {
+                Place::Here(known) => known,
+                Place::Gone | Place::Nowhere => {
+                    let was_there = matches!(place, Place::Gone);
+                    of_state(State::absent(target.record, was_there));
+                    continue;
+                }
+                // Who answers for it says its state.
+                Place::Answered | Place::Silent => continue,
             };
             let node = known.lock();
             let (state, fresh) = self.state(&node, &target);
@@ -308,6 +341,7 @@ impl Inner {
             overview.online += u32::from(node.health.seen() == Seen::Online);
             overview.applied += u32::from(target.desired.is_some_and(|desired| node.has(desired)));
             overview.drift += u64::from(node.drift);
+            overview.panic_off += u32::from(node.panic_off);
             if fresh {
                 overview.fresh += 1;
                 *overview.bans.get_or_insert(0) += node.beat.bans;
@@ -318,10 +352,64 @@ impl Inner {
                 beats.push(node.beat.top.clone());
             }
         }
-        let there = |state: &State| overview.states[state] > 0;
-        overview.state = State::WORST.into_iter().find(there);
-        overview.top_rules = counters::top_rules(beats.iter(), TOP);
+        overview.state = overview.worst();
+        let limit = match part {
+            Part::Own => TOP.1,
+            Part::Rest(_) => TOP.0,
+        };
+        overview.top_rules = counters::top_rules(beats.iter(), limit);
         overview
+    }
+}
+
+impl Overview {
+    fn worst(&self) -> Option<State> {
+        let there = |state: &State| self.states.get(state).is_some_and(|count| *count > 0);
+        State::WORST.into_iter().find(there)
+    }
+
+    /// With what another controller says of its own nodes, which are among `nodes` already.
+    pub fn join(mut self, other: Self) -> Self {
+        self.online += other.online;
+        self.fresh += other.fresh;
+        for (state, count) in other.states {
+            *self.states.entry(state).or_default() += count;
+        }
+        self.state = self.worst();
+        self.applied += other.applied;
+        self.drift += other.drift;
+        if let Some(rows) = other.counts {
+            let sums = self.counts.get_or_insert_default();
+            for row in rows {
+                match sums.iter_mut().find(|sum| sum.is_of(&row)) {
+                    Some(sum) => sum.count.add(&row.count),
+                    None => sums.push(row),
+                }
+            }
+            sums.sort_by(|a, b| (&a.reason, a.fate).cmp(&(&b.reason, b.fate)));
+        }
+        if let Some(rates) = other.rates {
+            self.rates.get_or_insert_default().add(&rates);
+        }
+        self.rates_of += other.rates_of;
+        self.top_rules.extend(other.top_rules);
+        self.top_rules = counters::joined(std::mem::take(&mut self.top_rules), TOP.1);
+        if let Some(bans) = other.bans {
+            *self.bans.get_or_insert(0) += bans;
+        }
+        self
+    }
+
+    /// With as many rules as one that is shown.
+    pub fn short(mut self) -> Self {
+        self.top_rules.truncate(TOP.0);
+        self
+    }
+}
+
+impl Row {
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.reason, self.fate) == (&other.reason, other.fate)
     }
 }
 
@@ -335,7 +423,7 @@ impl Numbers {
         Self {
             counts: rows.collect(),
             rates: beat.rates,
-            top_rules: counters::top_rules([&beat.top].into_iter(), TOP),
+            top_rules: counters::top_rules([&beat.top].into_iter(), TOP.0),
             attached: beat.attached,
             broken: beat.broken.as_ref().map(|text| text.to_string()),
             not_saved: beat.not_saved.as_ref().map(|text| text.to_string()),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::core::{Core, Desired, Profile, Things, View};
 use crate::domain::{NodeId, NodeRecord};
@@ -18,6 +19,8 @@ pub struct Targets {
     pub view: Arc<View>,
     /// The last transaction that is in it.
     pub revision: u64,
+    /// When this controller had the view; absent if nobody says.
+    pub at: Option<Instant>,
     /// Registered nodes.
     pub nodes: Things<NodeRecord>,
     /// The profile of each.
@@ -36,13 +39,14 @@ pub struct Target<'a> {
 }
 
 impl Targets {
-    /// Of a view. It looks at profiles, not at nodes.
-    pub fn new(view: Arc<View>) -> Self {
+    /// Of a view that came at this time. It looks at profiles, not at nodes.
+    pub fn new(view: Arc<View>, at: Instant) -> Self {
         let desired = view.desired_of_profiles();
         let desired = desired.map(|(profile, desired)| (Arc::clone(profile), Arc::clone(desired)));
         Self {
             epoch: view.epoch().into(),
             revision: view.revision().0,
+            at: Some(at),
             nodes: Arc::clone(view.all_nodes()),
             profiles: Arc::clone(view.profiles()),
             desired: desired.collect(),
@@ -52,7 +56,13 @@ impl Targets {
 
     /// What is known of a node; `None` if it is not registered.
     pub fn get(&self, node: &NodeId) -> Option<Target<'_>> {
-        Some(self.target(node, self.nodes.get(node)?))
+        Some(self.entry(node)?.1)
+    }
+
+    /// As [`Targets::get`], and the node as it is kept here.
+    pub(super) fn entry(&self, node: &NodeId) -> Option<(&NodeId, Target<'_>)> {
+        let (node, record) = self.nodes.get_key_value(node)?;
+        Some((node, self.target(node, record)))
     }
 
     /// All registered nodes.
@@ -74,7 +84,7 @@ impl Targets {
 pub fn targets(core: &Core) -> watch::Receiver<Arc<Targets>> {
     let mut views = core.watch();
     let first = views.borrow_and_update().clone();
-    let (sender, receiver) = watch::channel(Arc::new(Targets::new(first)));
+    let (sender, receiver) = watch::channel(Arc::new(Targets::new(first, Instant::now())));
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -82,7 +92,7 @@ pub fn targets(core: &Core) -> watch::Receiver<Arc<Targets>> {
                 changed = views.changed() => if changed.is_err() { return },
             }
             let view = views.borrow_and_update().clone();
-            sender.send_replace(Arc::new(Targets::new(view)));
+            sender.send_replace(Arc::new(Targets::new(view, Instant::now())));
         }
     });
     receiver

@@ -1,13 +1,14 @@
 //! What is done from time to time: one task for all nodes.
 
 use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::history::{Sample, Steps};
-use super::{Event, Inner, Scope, lock};
+use super::{Inner, Overview, Part, Scope, lock};
 
 /// Looks after heartbeats, history and progress until the fleet is gone.
 pub(super) async fn run(fleet: Weak<Inner>) {
@@ -17,9 +18,12 @@ pub(super) async fn run(fleet: Weak<Inner>) {
         let Some(inner) = fleet.upgrade() else { return };
         let now = Instant::now();
         inner.look(now);
+        *lock(&inner.looked) = now;
         if now >= sample {
             sample = (sample + Steps::Fine.length()).max(now);
-            inner.sample();
+            if !inner.is_sampled.load(Ordering::Relaxed) {
+                inner.sample(&inner.overview(&Part::default()));
+            }
             inner.forget();
         }
         let answers = (*inner.answers.borrow(), inner.targets.borrow().revision);
@@ -66,8 +70,7 @@ impl Inner {
         }
     }
 
-    fn sample(&self) {
-        let overview = self.overview();
+    pub(super) fn sample(&self, overview: &Overview) {
         lock(&self.history).push(Sample {
             at: jiff::Timestamp::now(),
             rates: overview.rates,
@@ -80,24 +83,19 @@ impl Inner {
     /// Forgets nodes that are registered no more.
     fn forget(&self) {
         let targets = self.targets();
+        self.elsewhere.forget(&targets);
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         nodes.retain(|id, node| targets.nodes.contains_key(id) || node.lock().link.is_some());
     }
 
     fn tell_progress(&self) {
         let revision = self.targets.borrow().revision;
-        let progress = self.progress(&Scope::Revision(revision));
-        self.tell(Event::Progress {
-            revision,
-            applied: progress.applied,
-            refused: progress.refused.len(),
-            pending: progress.pending.len(),
-            offline: progress.offline.len(),
-        });
+        let progress = self.progress(&Scope::Revision(revision), &Part::default());
+        self.tell(progress.event(revision));
     }
 
     /// An overview of now, or of up to a second ago.
-    pub(super) fn recent(&self) -> Arc<super::Overview> {
+    pub(super) fn recent(&self) -> Arc<Overview> {
         let now = Instant::now();
         let mut seen = lock(&self.seen);
         if let Some((at, overview)) = &*seen
@@ -105,7 +103,7 @@ impl Inner {
         {
             return overview.clone();
         }
-        let overview = Arc::new(self.overview());
+        let overview = Arc::new(self.overview(&Part::default()));
         *seen = Some((now, overview.clone()));
         overview
     }

@@ -66,9 +66,16 @@ impl Members for NoMembers {
         Err(Status::unauthenticated("nobody joins here"))
     }
 
-    async fn renew(&self, _: &NodeId, _: v1::RenewRequest) -> Result<v1::RenewResponse, Status> {
+    async fn renew(
+        &self,
+        _: &NodeId,
+        _: v1::RenewRequest,
+        _: Option<std::net::SocketAddr>,
+    ) -> Result<v1::RenewResponse, Status> {
         Err(Status::unimplemented("nothing is renewed here"))
     }
+
+    async fn refused(&self, _: &NodeId, _: Option<std::net::SocketAddr>, _: &str) {}
 }
 
 /// Policies that some node of this process has.
@@ -473,11 +480,16 @@ impl Node {
             Ok((hash, policy)) => {
                 self.policy = Some(policy);
                 self.seen.hash = Some(hash);
-                self.seen.sequence = state.sequence;
-                if state.mode != i32::from(api::Mode::Unspecified) {
+                // Pass mode is held until it is taken back at the node.
+                let held = self.seen.mode == i32::from(api::Mode::Pass);
+                if state.mode != i32::from(api::Mode::Unspecified) && !held {
                     self.seen.mode = state.mode;
                 }
-                self.state = Some(Box::new(state));
+                // Mode alone does not make it one that the fleet has given a policy.
+                if state.sequence > 0 {
+                    self.seen.sequence = state.sequence;
+                    self.state = Some(Box::new(state));
+                }
             }
             Err((reason, error)) => {
                 result.outcome = Outcome::Refused.into();

@@ -26,13 +26,15 @@ pub(super) const CSRF: &str = "x-csrf-token";
 pub enum Access {
     /// Anybody.
     Open,
+    /// Anybody, also a browser that another site sends here.
+    Elsewhere,
     /// Whoever is logged in, also before a one-time password is changed.
     Own,
     /// Whoever has this role or one above it.
     From(Role),
 }
 
-use Access::{From, Open, Own};
+use Access::{Elsewhere, From, Open, Own};
 use Role::{Admin, Operator, Viewer};
 
 /// The routes, and who may call them. What is not in it is refused to all.
@@ -40,15 +42,21 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/openapi.json", Open),
     ("GET", "/api/v1/health", Open),
     ("GET", "/api/v1/ready", Open),
+    ("GET", "/api/v1/login/methods", Open),
+    ("GET", "/api/v1/login/oidc", Open),
+    ("GET", "/api/v1/login/oidc/callback", Elsewhere),
     ("POST", "/api/v1/session", Open),
     ("GET", "/api/v1/session", Own),
     ("DELETE", "/api/v1/session", Own),
     ("PUT", "/api/v1/session/password", Own),
+    ("GET", "/api/v1/sessions", Own),
+    ("DELETE", "/api/v1/sessions/{session}", Own),
     ("GET", "/api/v1/users", From(Admin)),
     ("POST", "/api/v1/users", From(Admin)),
     ("GET", "/api/v1/users/{user}", From(Admin)),
     ("PATCH", "/api/v1/users/{user}", From(Admin)),
     ("DELETE", "/api/v1/users/{user}", From(Admin)),
+    ("GET", "/api/v1/users/{user}/sessions", From(Admin)),
     ("DELETE", "/api/v1/users/{user}/sessions", From(Admin)),
     ("POST", "/api/v1/users/{user}/reset-password", From(Admin)),
     ("GET", "/api/v1/tokens", From(Viewer)),
@@ -129,6 +137,7 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("DELETE", "/api/v1/feeds/{feed}", From(Admin)),
     ("POST", "/api/v1/feeds/{feed}/run", From(Operator)),
     ("POST", "/api/v1/feeds/{feed}/accept", From(Operator)),
+    ("GET", "/api/v1/controllers", From(Viewer)),
     ("GET", "/api/v1/nodes", From(Viewer)),
     ("GET", "/api/v1/nodes/{node}", From(Viewer)),
     ("PATCH", "/api/v1/nodes/{node}", From(Operator)),
@@ -137,6 +146,8 @@ pub const TABLE: &[(&str, &str, Access)] = &[
     ("POST", "/api/v1/nodes/{node}/revoke", From(Admin)),
     ("GET", "/api/v1/nodes/{node}/policy", From(Viewer)),
     ("GET", "/api/v1/nodes/{node}/counters", From(Viewer)),
+    ("GET", "/api/v1/nodes/{node}/drops.pcapng", From(Viewer)),
+    ("GET", "/api/v1/drops", From(Viewer)),
     ("POST", "/api/v1/sync", From(Operator)),
     ("GET", "/api/v1/join-tokens", From(Operator)),
     ("POST", "/api/v1/join-tokens", From(Operator)),
@@ -222,8 +233,10 @@ async fn check(app: &App, request: &Parts) -> Result<Option<Caller>, Problem> {
     let Some((_, _, access)) = row else {
         return Err(Problem::forbidden("nobody may call this"));
     };
-    if *access == Open {
-        return cross_site(&request.headers).map(|()| None);
+    match access {
+        Open => return cross_site(&request.headers).map(|()| None),
+        Elsewhere => return Ok(None),
+        Own | From(_) => {}
     }
     let (address, headers) = (peer(&request.extensions), &request.headers);
     let identity = identify(app, headers, address).await?;
@@ -274,20 +287,21 @@ async fn identify(app: &App, headers: &HeaderMap, address: IpAddr) -> Result<Ide
             .token(&Secret::new(token.trim()), address, now)
             .await?);
     }
-    match cookie(headers) {
+    match cookie(headers, COOKIE) {
         Some(cookie) => Ok(app.auth().session(&Secret::new(cookie), now).await?),
         None => Err(Problem::unauthenticated("log in, or send an API token")),
     }
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// The value of a cookie.
+pub(super) fn cookie<'h>(headers: &'h HeaderMap, wanted: &str) -> Option<&'h str> {
     let all = headers.get_all(header::COOKIE).iter();
     let pairs = all
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(';'));
     let mut named = pairs.filter_map(|pair| pair.trim().split_once('='));
     named
-        .find(|(name, _)| *name == COOKIE)
+        .find(|(name, _)| *name == wanted)
         .map(|(_, value)| value)
 }
 

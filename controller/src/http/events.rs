@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::FleetView;
 use crate::core::Core;
+use crate::feed::Feeds;
 
 /// So many events are kept.
 const KEPT: usize = 4_096;
@@ -24,7 +26,7 @@ pub(super) struct Hub {
     streams: usize,
     per_user: usize,
     open: Arc<Mutex<HashMap<String, usize>>>,
-    followers: Vec<AbortHandle>,
+    followers: Mutex<Vec<AbortHandle>>,
 }
 
 #[derive(Debug)]
@@ -92,8 +94,28 @@ impl Hub {
             streams,
             per_user,
             open: Arc::default(),
-            followers: vec![fleet.abort_handle(), view.abort_handle()],
+            followers: Mutex::new(vec![fleet.abort_handle(), view.abort_handle()]),
         }
+    }
+
+    /// Follows the feeds too.
+    pub(super) fn follow(&self, feeds: &Feeds) {
+        let (shared, mut events) = (Arc::clone(&self.shared), feeds.events());
+        let follower = tokio::spawn(async move {
+            loop {
+                let event = match events.recv().await {
+                    Ok(event) => serde_json::to_value(event).unwrap_or_default(),
+                    Err(RecvError::Lagged(events)) => json!({ "lost": events }),
+                    Err(RecvError::Closed) => return,
+                };
+                shared.push(kind("feed", event));
+            }
+        });
+        let mut all = self
+            .followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.push(follower.abort_handle());
     }
 
     /// Tells all streams.
@@ -142,9 +164,15 @@ impl Hub {
     }
 }
 
+fn kind(kind: &str, mut event: Value) -> Value {
+    event["event"] = kind.into();
+    event
+}
+
 impl Drop for Hub {
     fn drop(&mut self) {
-        for follower in &self.followers {
+        let followers = self.followers.get_mut();
+        for follower in followers.unwrap_or_else(PoisonError::into_inner) {
             follower.abort();
         }
     }

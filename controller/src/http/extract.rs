@@ -165,6 +165,7 @@ impl FromRequestParts<App> for Change {
             why: params.why,
             partial: false,
             dry_run: params.dry_run,
+            on_behalf: None,
         };
         Ok(Self {
             caller,

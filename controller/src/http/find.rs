@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use xdpgate::policy::{Action, AddressItem, AddressMatch, Mode, Prefix, Rule, SetName};
+use xdpgate::policy::{Action, AddressItem, AddressMatch, Mode, Rule, SetName};
 
 use super::problem::Problem;
 use crate::core::View;
-use crate::domain::{Name, RuleState, SetState};
+use crate::domain::{Name, RuleState};
 
 /// Which rules of a policy, and in which order.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -170,16 +170,4 @@ fn sides(rule: &Rule) -> impl Iterator<Item = (&'static str, &AddressMatch)> {
     src.map(|side| ("src", side))
         .into_iter()
         .chain(dst.map(|side| ("dst", side)))
-}
-
-/// The entries of a set in which an address lies.
-pub(super) fn entries_with(set: &SetState, address: IpAddr) -> Vec<(Prefix, Option<Timestamp>)> {
-    if !set.entries.contains(address) {
-        return Vec::new();
-    }
-    set.entries
-        .entries()
-        .filter(|(prefix, _)| prefix.contains(address))
-        .take(100)
-        .collect()
 }

@@ -1,8 +1,5 @@
 //! What every request passes: a name, a line in the log, headers, bounds.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -10,9 +7,11 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use super::forwarded::check_host;
 use super::problem::Problem;
 use super::{App, REQUEST, peer};
 use crate::auth::network;
+use crate::metrics::{HTTP_DURATION, HTTP_REQUESTS};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -44,16 +43,24 @@ pub(super) async fn named(request: Request, next: Next) -> Response {
     let took = begin.elapsed();
     let path = route.as_ref().map_or(path.as_str(), MatchedPath::as_str);
     log::debug!(request = id.as_str(), method:display = method, path = path, status = status, peer:display = peer, took:? = took; "request");
-    metrics::counter!("xdpgate_controller_http_requests_total", "status" => class(status))
+    let class = route_class(route.as_ref().map(MatchedPath::as_str));
+    metrics::counter!(HTTP_REQUESTS, "class" => class.clone(), "status" => status_class(status))
         .increment(1);
-    metrics::histogram!("xdpgate_controller_http_request_seconds").record(took.as_secs_f64());
+    metrics::histogram!(HTTP_DURATION, "class" => class).record(took.as_secs_f64());
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-fn class(status: u16) -> &'static str {
+/// The first part of a route below `/api/v1/`: there are as many as [`TABLE`](super::TABLE) has. What is no route is `none`.
+fn route_class(route: Option<&str>) -> String {
+    let below = route.and_then(|route| route.strip_prefix("/api/v1/"));
+    let first = below.and_then(|below| below.split('/').next());
+    first.unwrap_or("none").to_owned()
+}
+
+fn status_class(status: u16) -> &'static str {
     match status / 100 {
         1 | 2 => "2xx",
         3 => "3xx",
@@ -78,11 +85,14 @@ pub(super) async fn headers(State(app): State<App>, request: Request, next: Next
     response
 }
 
-/// So many requests at once, and so many of one client. A stream counts until its head is sent; streams are bounded by
+/// Only by our own names; so many requests at once, and so many of one client. A stream counts until its head is sent; streams are bounded by
 /// themselves.
 pub(super) async fn bound(State(app): State<App>, request: Request, next: Next) -> Response {
     let second = Duration::from_secs(1);
-    let Some(_mine) = app.0.clients.enter(peer(request.extensions())) else {
+    if let Err(problem) = check_host(request.headers(), app.0.options.names.as_deref()) {
+        return problem.into_response();
+    }
+    let Some(_mine) = app.0.clients.enter(network(peer(request.extensions()))) else {
         return Problem::too_many("too many requests of this address at once", second)
             .into_response();
     };
@@ -90,54 +100,4 @@ pub(super) async fn bound(State(app): State<App>, request: Request, next: Next) 
         return Problem::unavailable("too many requests at once: try again").into_response();
     };
     next.run(request).await
-}
-
-/// Counts what each client has going on.
-#[derive(Debug)]
-pub(super) struct Clients {
-    most: usize,
-    held: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-/// One of those, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Entered {
-    client: IpAddr,
-    held: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-impl Clients {
-    pub(super) fn new(most: usize) -> Self {
-        Self {
-            most,
-            held: Arc::default(),
-        }
-    }
-
-    /// One more, if the client may have it.
-    pub(super) fn enter(&self, client: IpAddr) -> Option<Entered> {
-        let client = network(client);
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.entry(client).or_default();
-        if *count >= self.most {
-            return None;
-        }
-        *count += 1;
-        Some(Entered {
-            client,
-            held: Arc::clone(&self.held),
-        })
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = held.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(&self.client);
-            }
-        }
-    }
 }

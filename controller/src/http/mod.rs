@@ -12,6 +12,7 @@ mod events;
 mod extract;
 mod find;
 mod fleet;
+mod forwarded;
 mod layers;
 mod page;
 mod problem;
@@ -27,10 +28,10 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::openapi::OpenApi as Document;
+use xdpgate::policy::Prefix;
 
 pub use access::{Access, TABLE};
 pub use fleet::{FleetError, FleetView, Scope};
@@ -39,13 +40,15 @@ pub use serve::{check_listen, serve};
 
 use crate::auth::Auth;
 use crate::auth::join::Joining;
+use crate::auth::oidc::Oidc;
 use crate::core::{Command, CommandError, Core, Effect, Outcome};
+use crate::counts::Counts;
 use crate::feed::Feeds;
+use crate::metrics::Metrics;
 use crate::rollout::{Look, Looks};
 use access::Caller;
 use events::Hub;
 use extract::Change;
-use layers::Clients;
 
 /// Bounds.
 #[derive(Debug, Clone)]
@@ -68,6 +71,12 @@ pub struct Options {
     pub header_within: std::time::Duration,
     /// The largest import of a set, in bytes.
     pub import: usize,
+    /// Hosts and ports under which nodes dial controllers, as they are told with a join token; empty: it is not known.
+    pub dial: Vec<String>,
+    /// Proxies that are believed when they say for whom they call.
+    pub proxies: Vec<Prefix>,
+    /// By which names it may be called, beside addresses and localhost; `None`: by any.
+    pub names: Option<Vec<String>>,
 }
 
 impl Default for Options {
@@ -82,6 +91,9 @@ impl Default for Options {
             connections_per_client: 256,
             header_within: std::time::Duration::from_secs(10),
             import: 256 << 20,
+            dial: Vec::new(),
+            proxies: Vec::new(),
+            names: None,
         }
     }
 }
@@ -97,14 +109,15 @@ struct Inner {
     joining: Joining,
     fleet: Arc<dyn FleetView>,
     feeds: OnceLock<Feeds>,
+    oidc: OnceLock<Oidc>,
     options: Options,
-    metrics: Option<PrometheusHandle>,
+    metrics: Option<Metrics>,
     hub: Hub,
     looks: OnceLock<watch::Receiver<Looks>>,
     large: Arc<Semaphore>,
     requests: Arc<Semaphore>,
-    clients: Clients,
-    connected: Clients,
+    clients: Counts<IpAddr>,
+    connected: Counts<IpAddr>,
     /// Of a process: event ids of another one mean nothing here.
     boot: String,
 }
@@ -116,7 +129,7 @@ impl App {
         auth: Auth,
         joining: Joining,
         fleet: Arc<dyn FleetView>,
-        metrics: Option<PrometheusHandle>,
+        metrics: Option<Metrics>,
         options: Options,
     ) -> Self {
         let hub = Hub::start(&core, &fleet, options.streams, options.streams_per_user);
@@ -126,13 +139,14 @@ impl App {
             joining,
             fleet,
             feeds: OnceLock::new(),
+            oidc: OnceLock::new(),
             metrics,
             hub,
             looks: OnceLock::new(),
             large: Arc::new(Semaphore::new(4)),
             requests: Arc::new(Semaphore::new(options.requests)),
-            clients: Clients::new(options.requests_per_client),
-            connected: Clients::new(options.connections_per_client),
+            clients: Counts::new(options.requests_per_client),
+            connected: Counts::new(options.connections_per_client),
             boot: crate::auth::authority::new_node_id(),
             options,
         }))
@@ -140,7 +154,14 @@ impl App {
 
     /// With feeds; the first ones that are given count.
     pub fn with_feeds(self, feeds: Feeds) -> Self {
+        self.0.hub.follow(&feeds);
         let _ = self.0.feeds.set(feeds);
+        self
+    }
+
+    /// With login by an identity provider; the first one that is given counts.
+    pub fn with_oidc(self, oidc: Oidc) -> Self {
+        let _ = self.0.oidc.set(oidc);
         self
     }
 
@@ -360,7 +381,7 @@ fn request_id() -> String {
     REQUEST.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// Where a connection comes from; put into each request by [`serve()`].
+/// Who calls: the other end of the connection, or whom a trusted proxy calls for. Put into each request by [`serve()`].
 #[derive(Debug, Clone, Copy)]
 struct Peer(IpAddr);
 

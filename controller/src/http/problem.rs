@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::fleet::FleetError;
 use super::request_id;
 use crate::auth::AuthError;
 use crate::core::{CommandError, ErrorKind};
@@ -178,6 +179,16 @@ impl From<AuthError> for Problem {
                 log::error!("{text}");
                 Self::new(S::INTERNAL_SERVER_ERROR, "damaged", text)
             }
+        }
+    }
+}
+
+impl From<FleetError> for Problem {
+    fn from(error: FleetError) -> Self {
+        match error {
+            FleetError::Invalid(text) => Self::invalid("rules", text),
+            FleetError::Unavailable(text) => Self::new(StatusCode::CONFLICT, "offline", text),
+            FleetError::Timeout(text) => Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", text),
         }
     }
 }

@@ -18,7 +18,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tower::ServiceExt as _;
 
-use super::{App, Peer, router};
+use crate::auth::network;
+
+use super::{App, Peer, forwarded, router};
 
 /// A TLS handshake is made within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -30,14 +32,14 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Refuses to listen in the clear where others could listen too.
 ///
 /// # Errors
-/// One line, with the keys to set.
+/// One line, with the keys to set, for `api.listen`.
 pub fn check_listen(address: SocketAddr, tls: bool) -> Result<(), String> {
     if tls || address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
     Err(format!(
-        "http.listen: {address} is not loopback, and passwords and tokens would go there in the clear: set http.tls.certificate and \
-         http.tls.key, or http.tls.names for a certificate of the embedded authority, or listen on 127.0.0.1"
+        "{address} is not a loopback address, and passwords and tokens would go there in the clear: name api.certificate \
+         and api.key, or say api.embedded_certificate = true, or listen on 127.0.0.1"
     ))
 }
 
@@ -51,8 +53,9 @@ pub async fn serve(
     tls: Option<Arc<ServerConfig>>,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    check_listen(listener.local_addr()?, tls.is_some())
-        .map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
+    check_listen(listener.local_addr()?, tls.is_some()).map_err(|text| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("api.listen: {text}"))
+    })?;
     let service = router(app.clone());
     let places = Arc::new(Semaphore::new(app.0.options.connections));
     let (stopping, stopped) = watch::channel(false);
@@ -76,19 +79,23 @@ pub async fn serve(
             },
             () = &mut stop => break,
         };
-        let Some(mine) = app.0.connected.enter(from.ip()) else {
+        // Proxies have the connections of many.
+        let address = from.ip().to_canonical();
+        let proxy = app.0.options.proxies.iter().any(|p| p.contains(address));
+        let mine = app.0.connected.enter(network(address));
+        if mine.is_none() && !proxy {
             continue;
-        };
-        let (service, tls, stopped) = (service.clone(), tls.clone(), stopped.clone());
-        let within = app.0.options.header_within;
+        }
+        let (app, service, tls) = (app.clone(), service.clone(), tls.clone());
+        let stopped = stopped.clone();
         tokio::spawn(async move {
             let served = async {
                 let _ = stream.set_nodelay(true);
                 match tls {
-                    None => connection(stream, from, service, within, stopped).await,
+                    None => connection(stream, from, &app, service, stopped).await,
                     Some(tls) => {
                         let stream = handshake(&tls, stream).await?;
-                        connection(stream, from, service, within, stopped).await
+                        connection(stream, from, &app, service, stopped).await
                     }
                 }
             };
@@ -119,19 +126,20 @@ async fn handshake(
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     from: SocketAddr,
+    app: &App,
     service: axum::Router,
-    header_within: Duration,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    let peer = Peer(from.ip().to_canonical());
+    let options = &app.0.options;
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
+        let client = forwarded::client(from.ip(), request.headers(), &options.proxies);
+        request.extensions_mut().insert(Peer(client));
         service.clone().oneshot(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_within)
+        .header_read_timeout(options.header_within)
         .max_buf_size(HEAD)
         .max_headers(64)
         .serve_connection(TokioIo::new(stream), service);
@@ -154,7 +162,7 @@ mod tests {
         }
         for address in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "[2001:db8::1]:80"] {
             let refused = check_listen(address.parse().unwrap(), false).unwrap_err();
-            assert!(refused.contains("http.tls.certificate"), "{refused}");
+            assert!(refused.contains("api.certificate and api.key"), "{refused}");
             check_listen(address.parse().unwrap(), true).unwrap();
         }
     }

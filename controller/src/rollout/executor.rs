@@ -13,8 +13,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::change::short;
 use super::status::{Status, Statuses, Times, Together};
 use super::tracker::{Glance, Observer, Tracker};
-use super::{Change, Observed, Rollout, State, Step, step};
-use crate::core::{Actor, Command, CommandError, Core, ErrorKind, Options, View};
+use super::{Change, Observed, Rollout, Step, is_taken, step};
+use crate::core::{Actor, Command, CommandError, Core, ErrorKind, Options, Things, View};
 use crate::domain::{Name, NodeId, Role};
 use crate::store::{CommitError, Key, Transaction};
 
@@ -58,7 +58,7 @@ impl Config {
 }
 
 /// What is seen of a rollout that goes on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Look {
     /// The nodes, as all controllers see them together.
     pub observed: Observed,
@@ -79,6 +79,8 @@ pub struct Executor {
     started: Instant,
     /// Records of rollouts that are over may be left.
     litter: bool,
+    /// Records of rollouts that the view did not have at the last look: it may have been behind.
+    unknown: HashSet<Key>,
 }
 
 /// What is remembered of a rollout that goes on.
@@ -87,6 +89,8 @@ struct One {
     statuses: Statuses,
     published: Option<(Status, Instant)>,
     beat: u64,
+    /// The stage and since when all of its nodes that are here have it.
+    taken: Option<(usize, Timestamp)>,
     /// The nodes that have the new version as theirs, as of this sequence.
     reached: HashSet<NodeId>,
     as_of: Option<u64>,
@@ -103,6 +107,7 @@ impl Executor {
             looks: watch::Sender::default(),
             started: Instant::now(),
             litter: true,
+            unknown: HashSet::new(),
         }
     }
 
@@ -116,6 +121,7 @@ impl Executor {
         let mut views = self.core.watch();
         let mut ticks = interval(self.config.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen: Things<Rollout> = Arc::default();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -123,10 +129,15 @@ impl Executor {
                     if changed.is_err() {
                         return;
                     }
+                    // Of other changes the next tick is soon enough.
+                    if Arc::ptr_eq(views.borrow_and_update().shared_rollouts(), &seen) {
+                        continue;
+                    }
                     tokio::time::sleep(PAUSE).await;
                     views.mark_unchanged();
                 }
             }
+            seen = Arc::clone(self.core.view().shared_rollouts());
             if let Err(error) = self.look(Timestamp::now(), Instant::now()).await {
                 log::warn!(error:% = error; "rollouts stand still until the store answers");
             }
@@ -134,6 +145,8 @@ impl Executor {
     }
 
     /// Looks at the nodes once, says what is seen, and makes the steps that are due.
+    ///
+    /// One that cannot be taken further holds up no other: it says why.
     ///
     /// # Errors
     /// The store does not answer.
@@ -154,17 +167,29 @@ impl Executor {
         if active.is_empty() && !self.litter {
             return Ok(());
         }
-        self.hear(&active, now).await?;
+        self.hear(&view, &active, now).await?;
         for rollout in &active {
-            self.take_further(&view, rollout, time, now).await?;
+            if let Err(error) = self.take_further(&view, rollout, time, now).await {
+                log::warn!(rollout = rollout.id.as_str(); "it cannot be taken further: {error}");
+                self.looks.send_modify(|looks| {
+                    let look = Arc::make_mut(looks).entry(rollout.id.clone());
+                    look.or_default().waits = format!("it cannot be taken further: {error}");
+                });
+            }
         }
         Ok(())
     }
 
     /// Reads what all controllers saw, and deletes what is of rollouts that are over.
-    async fn hear(&mut self, active: &[Arc<Rollout>], now: Instant) -> Result<(), CommandError> {
+    async fn hear(
+        &mut self,
+        view: &View,
+        active: &[Arc<Rollout>],
+        now: Instant,
+    ) -> Result<(), CommandError> {
         let mut heard: HashMap<String, Vec<_>> = HashMap::new();
         let mut litter = Vec::new();
+        let mut unknown = HashSet::new();
         let mut after: Option<Key> = None;
         loop {
             let store = self.core.store();
@@ -176,7 +201,11 @@ impl Executor {
                     continue;
                 };
                 if !active.iter().any(|rollout| rollout.id == id) {
-                    litter.push(key);
+                    // One that is not in the view may be newer than the view.
+                    match view.rollouts().contains_key(id) || self.unknown.contains(&key) {
+                        true => litter.push((key, record.revision)),
+                        false => drop(unknown.insert(key)),
+                    }
                     continue;
                 }
                 // Another version of this program may write another form: then it counts as not having looked.
@@ -198,18 +227,25 @@ impl Executor {
                     statuses: Statuses::default(),
                     published: None,
                     beat: 0,
+                    taken: None,
                     reached: HashSet::new(),
                     as_of: None,
                 });
             one.statuses.hear(records, now);
         }
-        self.litter = !active.is_empty();
-        for keys in litter.chunks(crate::store::MAX_OPERATIONS) {
+        self.litter = !active.is_empty() || !unknown.is_empty();
+        self.unknown = unknown;
+        for records in litter.chunks(crate::store::MAX_OPERATIONS) {
+            let expect = records.iter().map(|(key, at)| (key.clone(), Some(*at)));
             let transaction = Transaction {
-                expect: Vec::new(),
-                write: keys.iter().map(|key| (key.clone(), None)).collect(),
+                expect: expect.collect(),
+                write: records.iter().map(|(key, _)| (key.clone(), None)).collect(),
             };
-            self.core.store().commit(transaction).await?;
+            match self.core.store().commit(transaction).await {
+                // Whoever wrote it meanwhile deletes it, or the next look does.
+                Ok(_) | Err(CommitError::Conflict(_) | CommitError::Unknown(_)) => (),
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -260,12 +296,12 @@ impl Executor {
         let all = one.reached.len() as u64;
         observed.offline = all.saturating_sub(observed.reached);
 
-        let running = rollout.state == State::Running;
+        // Paused, too: others would take this controller for gone at the resume.
         let (due, unlike) = match &one.published {
             Some((last, at)) => (now.duration_since(*at) >= config.renew, !last.says(&status)),
             None => (true, true),
         };
-        if running && (due || unlike) {
+        if due || unlike {
             one.beat += 1;
             status.beat = one.beat;
             publish(&self.core, &rollout.id, me, &status).await?;
@@ -289,7 +325,12 @@ impl Executor {
             (_, Some(text)) => text.clone(),
             _ => String::new(),
         };
-        let next = step(rollout, &observed, time);
+        one.taken = match (is_taken(rollout, &observed), one.taken) {
+            (false, _) => None,
+            (true, Some(taken)) if taken.0 == rollout.stage => Some(taken),
+            (true, _) => Some((rollout.stage, time)),
+        };
+        let next = step(rollout, &observed, one.taken.map(|(_, since)| since), time);
         let look = Look {
             waits: text(&next),
             observed: observed.clone(),

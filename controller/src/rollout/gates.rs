@@ -17,6 +17,15 @@ pub struct Gates {
     pub max_unhealthy: u32,
     /// How many nodes may drop more than `drop_ratio_factor` allows.
     pub max_dropping: u32,
+    /// Likewise in percent of the nodes that the rollout has reached; the greater of both counts. So one number is right for a
+    /// canary and for a large stage.
+    pub max_refused_percent: f64,
+    /// Likewise.
+    pub max_lost_percent: f64,
+    /// Likewise.
+    pub max_unhealthy_percent: f64,
+    /// Likewise.
+    pub max_dropping_percent: f64,
     /// The share of frames that a node drops may be so many times what it was before it got the version.
     pub drop_ratio_factor: f64,
     /// A share of dropped frames up to this is never too much, whatever it was before.
@@ -32,6 +41,11 @@ impl Default for Gates {
             max_lost: 0,
             max_unhealthy: 0,
             max_dropping: 0,
+            max_refused_percent: 0.0,
+            // Some of many nodes always start anew.
+            max_lost_percent: 1.0,
+            max_unhealthy_percent: 0.0,
+            max_dropping_percent: 0.0,
             drop_ratio_factor: 3.0,
             drop_ratio_floor: 0.05,
             drop_ratio_frames: 1000,
@@ -79,20 +93,45 @@ pub struct Trouble {
     /// How many nodes there are beyond it.
     pub seen: Seen,
     /// How many it allows.
-    pub allowed: u32,
+    pub allowed: u64,
 }
 
 impl Gates {
     /// The first gate that is closed.
     pub(super) fn trouble(&self, observed: &Observed) -> Option<Trouble> {
+        let reached = observed.reached as f64;
         [
-            ("max_refused", &observed.refused, self.max_refused),
-            ("max_lost", &observed.lost, self.max_lost),
-            ("max_unhealthy", &observed.unhealthy, self.max_unhealthy),
-            ("max_dropping", &observed.dropping, self.max_dropping),
+            (
+                "max_refused",
+                &observed.refused,
+                self.max_refused,
+                self.max_refused_percent,
+            ),
+            (
+                "max_lost",
+                &observed.lost,
+                self.max_lost,
+                self.max_lost_percent,
+            ),
+            (
+                "max_unhealthy",
+                &observed.unhealthy,
+                self.max_unhealthy,
+                self.max_unhealthy_percent,
+            ),
+            (
+                "max_dropping",
+                &observed.dropping,
+                self.max_dropping,
+                self.max_dropping_percent,
+            ),
         ]
         .into_iter()
-        .find(|(_, seen, allowed)| seen.count > u64::from(*allowed))
+        .map(|(gate, seen, most, percent)| {
+            let share = (reached * percent / 100.0) as u64;
+            (gate, seen, u64::from(most).max(share))
+        })
+        .find(|(_, seen, allowed)| seen.count > *allowed)
         .map(|(gate, seen, allowed)| Trouble {
             gate: gate.to_owned(),
             seen: seen.clone(),
@@ -106,6 +145,16 @@ impl Gates {
         if !(factor.is_finite() && factor >= 1.0) {
             let text = format!("{factor}: a number of 1 or more is expected");
             return Some(("gates.drop_ratio_factor", text));
+        }
+        for (field, percent) in [
+            ("gates.max_refused_percent", self.max_refused_percent),
+            ("gates.max_lost_percent", self.max_lost_percent),
+            ("gates.max_unhealthy_percent", self.max_unhealthy_percent),
+            ("gates.max_dropping_percent", self.max_dropping_percent),
+        ] {
+            if !(0.0..=100.0).contains(&percent) {
+                return Some((field, format!("{percent}: 0 to 100 is expected")));
+            }
         }
         if !(0.0..=1.0).contains(&floor) {
             let text = format!("{floor}: a share from 0 to 1 is expected");

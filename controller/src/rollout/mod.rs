@@ -132,8 +132,19 @@ impl Rollout {
     }
 }
 
-/// What comes next of a rollout that runs, at a time.
-pub fn step(rollout: &Rollout, observed: &Observed, now: Timestamp) -> Step {
+/// Whether all nodes of the stage that are here have it. A stage that nobody has taken has proved nothing, but for the last one.
+pub(super) fn is_taken(rollout: &Rollout, observed: &Observed) -> bool {
+    let is_last = rollout.stage + 1 >= rollout.stages.len();
+    observed.pending == 0 && (observed.applied > 0 || is_last)
+}
+
+/// What comes next of a rollout that runs, at a time. `taken` is since when [`is_taken`] holds: baking begins then.
+pub fn step(
+    rollout: &Rollout,
+    observed: &Observed,
+    taken: Option<Timestamp>,
+    now: Timestamp,
+) -> Step {
     if rollout.state != State::Running {
         return Step::Wait("it does not run".to_owned());
     }
@@ -149,18 +160,18 @@ pub fn step(rollout: &Rollout, observed: &Observed, now: Timestamp) -> Step {
     let Some(stage) = rollout.stages.get(rollout.stage) else {
         return Step::Finish;
     };
-    let baked = now.duration_since(rollout.since).as_secs();
-    let left = i64::from(stage.bake_seconds) - baked;
-    if left > 0 {
-        return Step::Wait(format!("{left} s of baking are left"));
-    }
-    if observed.applied == 0 && rollout.stage + 1 < rollout.stages.len() {
-        // A stage that nobody has taken has proved nothing.
+    if !is_taken(rollout, observed) {
         let text = match observed.offline {
             0 => "the stage reaches no node: add one, or abort".to_owned(),
             away => format!("none of the {away} nodes of the stage is here"),
         };
         return Step::Wait(text);
+    }
+    // The time of a pause moves `since`.
+    let begin = taken.unwrap_or(now).max(rollout.since);
+    let left = i64::from(stage.bake_seconds) - now.duration_since(begin).as_secs();
+    if left > 0 {
+        return Step::Wait(format!("{left} s of baking are left"));
     }
     match rollout.stage + 1 == rollout.stages.len() {
         true => Step::Finish,

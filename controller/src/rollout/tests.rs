@@ -58,7 +58,10 @@ fn one(example: &str) -> Seen {
 fn r120_stages_come_one_after_the_other_and_not_before_their_time() {
     let mut rollout = rollout();
     let waits = |rollout: &Rollout, observed: &Observed, now| {
-        matches!(step(rollout, observed, at(now)), Step::Wait(_))
+        matches!(
+            step(rollout, observed, Some(at(1000)), at(now)),
+            Step::Wait(_)
+        )
     };
     let pending = Observed {
         pending: 1,
@@ -73,15 +76,64 @@ fn r120_stages_come_one_after_the_other_and_not_before_their_time() {
         ..Observed::default()
     };
     assert!(waits(&rollout, &away, 1060), "none of them was here");
-    assert_eq!(step(&rollout, &well(1), at(1060)), Step::Advance);
+    assert_eq!(
+        step(&rollout, &well(1), Some(at(1000)), at(1060)),
+        Step::Advance
+    );
     for stage in 1..3 {
         rollout.stage = stage;
-        assert_eq!(step(&rollout, &well(9), at(1060)), Step::Advance);
+        assert_eq!(
+            step(&rollout, &well(9), Some(at(1000)), at(1060)),
+            Step::Advance
+        );
     }
     rollout.stage = 3;
-    assert_eq!(step(&rollout, &well(9), at(1060)), Step::Finish);
+    assert_eq!(
+        step(&rollout, &well(9), Some(at(1000)), at(1060)),
+        Step::Finish
+    );
     rollout.state = State::Paused;
     assert!(waits(&rollout, &well(9), 9999));
+}
+
+#[test]
+fn r120_a_stage_bakes_from_when_its_nodes_have_it() {
+    let rollout = rollout();
+    let waits = |taken, now| matches!(step(&rollout, &well(1), taken, at(now)), Step::Wait(_));
+    // The canary came back an hour after the begin.
+    assert!(waits(Some(at(4600)), 4659));
+    assert_eq!(
+        step(&rollout, &well(1), Some(at(4600)), at(4660)),
+        Step::Advance
+    );
+    assert!(waits(None, 9999), "not looked at before");
+    // A pause ended after that.
+    let resumed = Rollout {
+        since: at(5000),
+        ..rollout.clone()
+    };
+    let step = |now| step(&resumed, &well(1), Some(at(4600)), at(now));
+    assert!(matches!(step(5059), Step::Wait(_)));
+    assert_eq!(step(5060), Step::Advance);
+}
+
+#[test]
+fn r120_gates_are_shares_of_what_was_reached_too() {
+    let rollout = rollout();
+    let lost = |reached, count| {
+        let mut observed = well(reached);
+        observed.lost.count = count;
+        step(&rollout, &observed, Some(at(1000)), at(1060))
+    };
+    assert!(matches!(lost(99, 1), Step::RollBack(_)));
+    assert_eq!(lost(100_000, 1_000), Step::Advance);
+    let Step::RollBack(trouble) = lost(100_000, 1_001) else {
+        panic!("it goes on");
+    };
+    assert_eq!(
+        (trouble.gate.as_str(), trouble.allowed),
+        ("max_lost", 1_000)
+    );
 }
 
 #[test]
@@ -99,7 +151,7 @@ fn r120_each_gate_rolls_back_and_says_why() {
         set(&mut observed, one("n-7: because"));
         // Whatever else is still to come.
         observed.pending = 1;
-        let Step::RollBack(trouble) = step(&rollout, &observed, at(1001)) else {
+        let Step::RollBack(trouble) = step(&rollout, &observed, Some(at(1000)), at(1001)) else {
             panic!("{gate} does not roll back");
         };
         assert_eq!(
@@ -116,7 +168,10 @@ fn r120_each_gate_rolls_back_and_says_why() {
     };
     let mut observed = well(1);
     observed.refused = one("n-7");
-    assert_eq!(step(&lenient, &observed, at(1060)), Step::Advance);
+    assert_eq!(
+        step(&lenient, &observed, Some(at(1000)), at(1060)),
+        Step::Advance
+    );
 }
 
 #[test]

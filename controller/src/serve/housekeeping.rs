@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::auth::Auth;
@@ -28,6 +28,9 @@ pub(super) struct Kept {
     pub certificate: Arc<ServerCertificate>,
     pub auth: Auth,
     pub joining: Joining,
+    /// How many versions of a thing are kept, and for how long the audit log is; `None`: for ever.
+    pub versions: u64,
+    pub audit: Option<SignedDuration>,
 }
 
 /// Goes on until it is aborted. What fails is logged and tried again.
@@ -46,6 +49,16 @@ pub(super) async fn run(kept: Kept) {
         told("sessions", kept.auth.sweep(now).await);
         told("join tokens", kept.joining.sweep(now).await);
         told("answers to requests", kept.core.forget_answers(now).await);
+        if told(
+            "old versions",
+            kept.core.forget_versions(kept.versions).await,
+        ) > Some(0)
+        {
+            log::debug!("old versions of policies and sets are deleted");
+        }
+        if let Some(age) = kept.audit {
+            told("the audit log", kept.core.forget_audit(now - age).await);
+        }
         let revision = kept.core.view().revision();
         if let Some(before) = history.seen(revision, Instant::now()) {
             told("history of the store", kept.store.compact(before).await);

@@ -2,7 +2,9 @@
 
 mod housekeeping;
 mod nodes;
+mod oidc;
 mod tls;
+mod watchdog;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,10 +24,11 @@ use crate::auth::join::Joining;
 use crate::auth::{self, Actor, Auth, FirstAdmin, Role, Signer};
 use crate::config::Config;
 use crate::core::Core;
-use crate::domain::Name;
 use crate::feed::Feeds;
 use crate::fleet::{self, Fleet};
 use crate::http::{self, App};
+use crate::metrics::{self, Measured, Metrics};
+use crate::peers::{Peers, Presence};
 use crate::store::{Store, backup};
 use crate::{keep, open, rollout};
 
@@ -55,7 +58,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let listener = bind("nodes.listen", &config.nodes.listen).await?;
     let api = bind("api.listen", &config.api.listen).await?;
 
-    let store = open::store(config).await?;
+    let exporter = metrics::install().map_err(Failure::operation)?;
+    let store = Measured::new(open::store(config).await?);
     if let Some(reason) = backup::unfinished(&*store)
         .await
         .map_err(Failure::operation)?
@@ -70,28 +74,37 @@ async fn serve(config: &Config) -> Result<(), Failure> {
 
     let certificate = ServerCertificate::new(
         authority.clone(),
-        hosts(&config.nodes.advertised()),
+        hosts(&own_addresses(config)),
         Timestamp::now(),
     )
     .map_err(|e| Failure::input("nodes.advertise", e))?;
     let certificate = Arc::new(certificate);
     let joining = Joining::new(core.clone(), authority.clone(), signer.clone());
     let nodes = fleet(config, &core, signer);
+    let me = config.peers.name(&config.nodes);
+    let me = me.map_err(|e| Failure::input(e.key, e.reason))?;
+    let peers = config.store.etcd.is_some().then(|| {
+        let address = config.peers.address(&config.nodes);
+        let presence = Presence::new(me.clone(), address, config.nodes.advertised());
+        let store = Arc::clone(&store);
+        Peers::start(presence, nodes.clone(), authority.clone(), store)
+    });
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(nodes::serve(
         nodes::Listener {
             listener,
             certificate: Arc::clone(&certificate),
             authority: authority.clone(),
+            sessions: config.nodes.max_sessions.try_into().unwrap_or(usize::MAX),
         },
         fleet::FleetService::new(
             nodes.clone(),
             Arc::new(fleet::Certificates),
             Arc::new(joining.clone()),
         ),
+        peers.as_ref().map(Peers::service),
         stopping.clone(),
     ));
-    let me = own_name(config)?;
     let looking = rollout::Executor::new(
         core.clone(),
         Arc::new(nodes.clone()),
@@ -107,27 +120,43 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let feeds = feeds.map_err(|e| Failure::input("feeds", e))?;
     let feeding = tokio::spawn(feeds.clone().run());
     let tls = tls::of_api(config, &authority)?;
+    let metrics = Metrics::new(exporter, core.clone(), nodes.clone(), authority.clone());
+    let exporting = tokio::spawn(metrics.clone().keep_up());
     let app = App::new(
         core.clone(),
         auth.clone(),
         joining.clone(),
-        Arc::new(nodes.clone()),
-        None,
+        match &peers {
+            Some(peers) => Arc::new(peers.clone()),
+            None => Arc::new(nodes.clone()),
+        },
+        Some(metrics),
         http::Options {
             tls: tls.is_some(),
+            dial: config.nodes.advertised(),
+            proxies: config.api.proxies(),
+            names: config.api.names(),
             ..http::Options::default()
         },
     )
     .with_feeds(feeds);
+    let app = match oidc::of(&config.oidc)? {
+        Some(oidc) => app.with_oidc(oidc),
+        None => app,
+    };
     app.watch_rollouts(looks);
     let answering = tokio::spawn(http::serve(api, app, tls, stopped(stopping)));
     let upkeep = tokio::spawn(housekeeping::run(housekeeping::Kept {
-        store,
+        store: Arc::clone(&store),
         core,
         authority,
         certificate,
         auth,
         joining,
+        versions: config.store.keep_versions.into(),
+        audit: Some(config.store.keep_audit_days)
+            .filter(|days| *days > 0)
+            .map(|days| SignedDuration::from_hours(24 * i64::from(days))),
     }));
     log::info!(
         "the API is served at {}, nodes at {}",
@@ -135,6 +164,17 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         config.nodes.listen
     );
     notify::ready("serving");
+    let watching = tokio::spawn(watchdog::run(watchdog::Watched {
+        store,
+        fleet: nodes.clone(),
+        tasks: vec![
+            ("serving nodes", serving.abort_handle()),
+            ("serving the API", answering.abort_handle()),
+            ("rollouts", looking.abort_handle()),
+            ("feeds", feeding.abort_handle()),
+            ("housekeeping", upkeep.abort_handle()),
+        ],
+    }));
 
     let signal = tokio::select! {
         _ = interrupt.recv() => "SIGINT",
@@ -142,10 +182,13 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     };
     log::info!("{signal}: stopping; nodes go on by themselves");
     notify::stopping();
-    for task in [upkeep, looking, feeding] {
+    for task in [upkeep, looking, feeding, exporting, watching] {
         task.abort();
     }
     nodes.drain(DRAIN.0, DRAIN.1).await;
+    if let Some(peers) = &peers {
+        peers.leave().await;
+    }
     // An error means that the server is gone already.
     let _ = stop.send(true);
     let answered = answering.await.map_err(Failure::operation)?;
@@ -159,12 +202,11 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// The name of this controller among others: the same after a restart.
-fn own_name(config: &Config) -> Result<Name, Failure> {
-    let named = config.nodes.advertised().first().cloned();
-    let named = named.unwrap_or_default().replace([':', '[', ']'], "-");
-    let named = named.trim_matches('-');
-    Name::new(named).map_err(|e| Failure::input("nodes.advertise", e))
+/// Under which nodes and other controllers dial this one.
+fn own_addresses(config: &Config) -> Vec<String> {
+    let mut addresses = config.nodes.advertised();
+    addresses.push(config.peers.address(&config.nodes));
+    addresses
 }
 
 /// The first address of a name that can be listened on.

@@ -25,8 +25,8 @@ pub(super) fn of_api(
     let api = &config.api;
     let certificate: Arc<dyn ResolvesServerCert> = match (&api.certificate, &api.key) {
         (Some(certificate), Some(key)) => {
-            open::private(key, "api.key")?;
-            Arc::new(files(certificate, key)?)
+            let secret = open::secret(key, "api.key")?;
+            Arc::new(files(certificate, key, &secret)?)
         }
         _ if api.embedded_certificate => {
             let mut named = config.nodes.advertised();
@@ -41,14 +41,15 @@ pub(super) fn of_api(
         .map_err(Failure::operation)
 }
 
-fn files(certificate: &Path, key: &Path) -> Result<SingleCertAndKey, Failure> {
+fn files(certificate: &Path, key: &Path, secret: &str) -> Result<SingleCertAndKey, Failure> {
     let wrong = |name: &str, path: &Path, error: &dyn std::fmt::Display| {
         Failure::input(name, format!("{}: {error}", path.display()))
     };
     let chain: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(certificate).and_then(|found| found.collect());
     let chain = chain.map_err(|e| wrong("api.certificate", certificate, &e))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong("api.key", key, &e))?;
+    let secret =
+        PrivateKeyDer::from_pem_slice(secret.as_bytes()).map_err(|e| wrong("api.key", key, &e))?;
     let pair = CertifiedKey::from_der(chain, secret, &ring::default_provider());
     let pair = pair.map_err(|e| wrong("api.certificate", certificate, &e))?;
     Ok(SingleCertAndKey::from(pair))

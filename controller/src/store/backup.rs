@@ -173,8 +173,18 @@ pub fn verify(path: &Path) -> Result<Summary, BackupError> {
     })
 }
 
+/// What is of a moment: sessions and join tokens, of which some have ended or were used since; answers to requests; and what
+/// running controllers say of themselves.
+const NOT_RESTORED: [&str; 5] = [
+    "session/",
+    "join-token/",
+    "done/",
+    "rollout-status/",
+    "controller/",
+];
+
 /// Puts a backup into a new store, which keeps its own epoch. The file is checked as a whole before anything is
-/// written. Until the last record is there, [`unfinished`] says so; the same backup may then be restored again.
+/// written. Sessions and join tokens are left out. Until the last record is there, [`unfinished`] says so; the same backup may then be restored again.
 ///
 /// # Errors
 /// [`BackupError`].
@@ -209,6 +219,8 @@ pub async fn restore(store: &Arc<dyn Store>, path: &Path) -> Result<Summary, Bac
                     store.put_chunks(std::mem::take(&mut chunks)).await?;
                 }
             }
+            // What was used up or has ended since would be good again.
+            Frame::Record(key, _) if NOT_RESTORED.iter().any(|p| key.as_str().starts_with(p)) => {}
             Frame::Record(key, value) => {
                 store.put_chunks(std::mem::take(&mut chunks)).await?;
                 let more = key.as_str().len() + value.len();

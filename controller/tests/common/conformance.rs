@@ -22,7 +22,6 @@ pub trait Place: Send + Sync {
 }
 
 /// The suite, for what an expression makes a place of; it is `None` where the store cannot be had.
-#[macro_export]
 macro_rules! conformance {
     ($place:expr; $($test:ident)*) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,7 +32,7 @@ macro_rules! conformance {
         })*
     };
     ($place:expr) => {
-        $crate::conformance!($place;
+        $crate::common::conformance::conformance!($place;
             increments_of_sixteen_writers_are_made_once_each
             r44_of_two_identical_creates_one_wins
             what_is_written_is_read_and_what_is_deleted_is_gone
@@ -51,6 +50,7 @@ macro_rules! conformance {
         );
     };
 }
+pub(crate) use conformance;
 
 pub fn key(text: &str) -> Key {
     Key::new(text).expect("a key")

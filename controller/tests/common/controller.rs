@@ -25,10 +25,15 @@ pub struct Controller {
 impl Controller {
     /// Starts one and logs in to it.
     pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// As [`start`](Self::start), with more said to the program.
+    pub fn start_with(more: impl Fn(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Both at once, so that they are two. Somebody else may take one of them before the controller does.
         let (mut controller, password) = (0..5)
-            .find_map(|_| Self::serve(&dir))
+            .find_map(|_| Self::serve(&dir, &more))
             .map(|(child, url, nodes, password)| {
                 (
                     Self {
@@ -57,11 +62,15 @@ impl Controller {
         controller
     }
 
-    fn serve(dir: &tempfile::TempDir) -> Option<(Child, String, String, String)> {
+    fn serve(
+        dir: &tempfile::TempDir,
+        more: impl Fn(&mut Command),
+    ) -> Option<(Child, String, String, String)> {
         let ports = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
         let [api, nodes] = ports.map(|port| port.local_addr().unwrap().to_string());
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut child = Command::new(PROGRAM)
+        let mut command = Command::new(PROGRAM);
+        command
             .args([
                 "serve",
                 "--listen",
@@ -73,9 +82,13 @@ impl Controller {
             .arg(dir.path().join("state"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+            .env(
+                "XDPGATE_CONTROLLER_FEEDS_DIRECTORY",
+                dir.path().join("lists"),
+            )
+            .stderr(log);
+        more(&mut command);
+        let mut child = command.spawn().unwrap();
         let mut said = String::new();
         let out = child.stdout.take().unwrap();
         // Ends also if the program does.
@@ -109,6 +122,11 @@ impl Controller {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         let mut text = String::new();
@@ -120,6 +138,26 @@ impl Controller {
     /// The directory of the test.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The token of its first user.
+    pub fn token(&self) -> String {
+        let kept = std::fs::read_to_string(self.path("config/xdpgate/controller.toml")).unwrap();
+        let line = kept
+            .lines()
+            .find(|line| line.starts_with("token = "))
+            .unwrap();
+        line.split('"').nth(1).unwrap().to_owned()
+    }
+
+    /// Memory of the process that is in use, in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// A path in it.

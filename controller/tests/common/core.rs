@@ -1,33 +1,98 @@
-//! A core over a real SQLite file.
+//! A core over a real store: a SQLite file, or etcd in the tests of `core_etcd`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 use xdpgate::policy::Rule;
 use xdpgate_controller::core::{
     Actor, Command, CommandError, Core, Effect, GroupContent, Options, Outcome, SetContent,
 };
 use xdpgate_controller::domain::{Labels, Name, PolicyContent, Role};
+use xdpgate_controller::store::Store;
+use xdpgate_controller::store::etcd::Etcd;
 use xdpgate_controller::store::sqlite::Sqlite;
+
+use super::etcd::Cluster;
+
+/// Whether these are the tests of `core_etcd`.
+const OVER_ETCD: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"core_etcd");
+
+/// One etcd for the tests that run at one time, each with a prefix of its own.
+static SHARED: Mutex<Weak<Cluster>> = Mutex::const_new(Weak::new());
+
+/// Where the store of a test is.
+pub enum Place {
+    File(TempDir),
+    Etcd(Arc<Cluster>, String),
+}
+
+impl Place {
+    pub async fn new() -> Self {
+        match OVER_ETCD {
+            true => match shared().await {
+                Some(cluster) => Self::Etcd(cluster, format!("/{:016x}/", rand::random::<u64>())),
+                None => Self::file(),
+            },
+            false => Self::file(),
+        }
+    }
+
+    fn file() -> Self {
+        Self::File(tempfile::tempdir().expect("a folder"))
+    }
+
+    pub async fn open(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Etcd(cluster, prefix) => {
+                let mut options = cluster.options();
+                options.prefix.clone_from(prefix);
+                Arc::new(Etcd::open(options).await.expect("a store"))
+            }
+            Self::File(folder) => {
+                let path = folder.path().join("controller.db");
+                // The file of a core that was dropped a moment ago is free soon.
+                for _ in 0..500 {
+                    if let Ok(store) = Sqlite::open(&path) {
+                        return Arc::new(store);
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                panic!("{} stays in use", path.display());
+            }
+        }
+    }
+}
+
+async fn shared() -> Option<Arc<Cluster>> {
+    let mut shared = SHARED.lock().await;
+    if let Some(cluster) = shared.upgrade() {
+        return Some(cluster);
+    }
+    let cluster = Arc::new(Cluster::start(1).await?);
+    *shared = Arc::downgrade(&cluster);
+    Some(cluster)
+}
 
 pub struct Fleet {
     pub core: Core,
-    folder: TempDir,
+    place: Place,
 }
 
 impl Fleet {
     pub async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let core = open(&folder).await;
-        Self { core, folder }
+        let place = Place::new().await;
+        let core = open(&place).await;
+        Self { core, place }
     }
 
     /// As after a restart of the controller.
     pub async fn restart(self) -> Self {
-        let Self { core, folder } = self;
+        let Self { core, place } = self;
         drop(core);
-        let core = open(&folder).await;
-        Self { core, folder }
+        let core = open(&place).await;
+        Self { core, place }
     }
 
     pub async fn run(&self, command: Command) -> Result<Effect, CommandError> {
@@ -105,16 +170,8 @@ impl Fleet {
     }
 }
 
-async fn open(folder: &TempDir) -> Core {
-    let path = folder.path().join("controller.db");
-    // The file of a core that was dropped a moment ago is free soon.
-    for _ in 0..500 {
-        if let Ok(store) = Sqlite::open(&path) {
-            return Core::open(Arc::new(store)).await.expect("a core");
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("{} stays in use", path.display());
+async fn open(place: &Place) -> Core {
+    Core::open(place.open().await).await.expect("a core")
 }
 
 pub fn actor() -> Actor {

@@ -107,6 +107,11 @@ impl Cluster {
         Options::new(self.endpoints.clone())
     }
 
+    /// Where clients reach the members.
+    pub fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
     /// Ends a member as a power cut would.
     pub fn kill(&self, member: usize) {
         let child = &mut self.members()[member].child;

@@ -684,6 +684,30 @@ async fn r117_a_change_by_hand_in_the_middle_of_a_run_is_not_overwritten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r117_a_feed_that_is_deleted_in_the_middle_of_a_run_writes_nothing() {
+    let mut world = World::new().await;
+    world.list().await;
+    world.server.text("/list", hosts(0, 10));
+    world.run().await;
+    world.pass(7200);
+    world
+        .server
+        .serve_late("/list", Duration::from_millis(500), |_| text(hosts(0, 11)));
+    let (feeds, now) = (world.feeds.clone(), world.now);
+    let run = tokio::spawn(async move { feeds.run_due(now).await });
+    while world.server.asked().len() == 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let gone = world
+        .feeds
+        .delete(&admin(), &name("list"), &Default::default())
+        .await;
+    gone.expect("it is deleted");
+    run.await.unwrap().expect("the store");
+    assert_eq!(world.set("list").entries.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r117_failures_are_tried_again_soon_and_then_less_often() {
     let mut world = World::new().await;
     world.list().await;

@@ -1,9 +1,8 @@
 //! Feeds over real web servers and files, into sets of a real store.
 #![allow(unreachable_pub, reason = "as in the other tests")]
 
-#[path = "../common/core.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod fleet;
+#[path = "../common/mod.rs"]
+mod common;
 
 mod countries;
 mod kubernetes;
@@ -11,6 +10,7 @@ mod lists;
 mod manage;
 mod server;
 
+use common::core as fleet;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -91,8 +91,16 @@ fn record(node: &NodeId) -> NodeRecord {
 
 impl Board {
     pub(crate) async fn start(config: Config, signer: Option<Arc<dyn Signer>>) -> Self {
+        Self::of_store("epoch-1", config, signer).await
+    }
+
+    pub(crate) async fn of_store(
+        epoch: &str,
+        config: Config,
+        signer: Option<Arc<dyn Signer>>,
+    ) -> Self {
         let first = Targets {
-            epoch: "epoch-1".into(),
+            epoch: epoch.into(),
             ..Targets::default()
         };
         let (targets, receiver) = watch::channel(Arc::new(first));
@@ -119,14 +127,24 @@ impl Board {
 
     /// These nodes shall have a policy; all others what they had. Returns the revision.
     pub(crate) fn set(&self, nodes: &[&str], policy: &Policy, mode: Option<Mode>) -> u64 {
+        self.assign(nodes, &["web"], policy, mode)
+    }
+
+    /// No policy is assigned to these nodes any more.
+    pub(crate) fn unassign(&self, nodes: &[&str], mode: Option<Mode>) -> u64 {
+        self.assign(nodes, &[], &Policy::default(), mode)
+    }
+
+    fn assign(&self, nodes: &[&str], names: &[&str], policy: &Policy, mode: Option<Mode>) -> u64 {
         self.edit(|targets| {
             let sequence = targets.revision;
+            let names = names.iter().map(|name| Name::new(*name).unwrap());
             let desired = Arc::new(Desired {
                 sequence,
                 hash: policy.hash(),
                 policy: Arc::new(policy.clone()),
                 mode,
-                policies: vec![(Name::new("web").unwrap(), sequence)],
+                policies: names.map(|name| (name, sequence)).collect(),
             });
             let profile = Arc::new(Profile {
                 policies: vec![(Name::new("web").unwrap(), Some(sequence))],

@@ -314,7 +314,7 @@ async fn r82_drift_is_counted_and_put_right_within_a_heartbeat() {
         ..Manners::default()
     };
     node.tell(Order::Behave(stubborn)).await;
-    node.tell(Order::Mode(api::Mode::Pass)).await;
+    node.tell(Order::Mode(api::Mode::DryRun)).await;
     node.tell(Order::Beat).await;
     until("it is shown", || {
         board.fleet.state(&id("a")).unwrap().0 == State::Drifted

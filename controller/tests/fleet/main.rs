@@ -2,11 +2,14 @@
 
 mod board;
 mod bounds;
-#[allow(dead_code, unreachable_pub, reason = "this file uses a part of it")]
-#[path = "../common/core.rs"]
-mod core;
+#[path = "../common/mod.rs"]
+mod common;
 mod delivery;
+mod elsewhere;
 mod health;
 mod numbers;
+mod own;
 mod real;
 mod restart;
+
+use common::core;

@@ -188,7 +188,7 @@ async fn a_node_is_who_its_certificate_says_until_that_is_revoked() {
     // What a header says counts for nothing: the certificate of n-1 is n-1.
     let node = Node::new(id("n-2"), &shared).start(dial(Some(issue("n-1", &[]))).await);
     until("n-1 is there", || {
-        fleet.state(&id("n-1")).unwrap().0 == State::Fresh
+        fleet.state(&id("n-1")).unwrap().0 == State::Unassigned
     })
     .await;
     assert_eq!(fleet.state(&id("n-2")).unwrap().0, State::NeverConnected);

@@ -59,9 +59,14 @@ async fn a_node_joins_connects_and_what_it_does_is_seen() {
         .unwrap();
     let node = Node::new(Name::new(id.clone()).unwrap(), &Arc::new(Shared::default()));
     let running = node.start(channel);
-    running
-        .until("the session", |seen| seen.hash.is_some())
-        .await;
+    // The group has no policy yet, so nothing is sent.
+    let unassigned = async {
+        while api.get(&path).await.json()["status"]["state"] != "unassigned" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let here = tokio::time::timeout(Duration::from_secs(20), unassigned).await;
+    here.expect("the session");
 
     let rule = json!({ "id": "r", "match": { "src": "203.0.113.7" }, "action": "drop" });
     api.post("/policies", json!({ "name": "web", "rules": [rule] }))

@@ -3,11 +3,15 @@
 mod access;
 mod bounds;
 mod connected;
+mod drops;
 mod events;
 mod feeds;
+mod forwarded;
 mod nodes;
+mod oidc;
 mod policies;
 mod rollouts;
 mod server;
+mod sessions;
 mod sets;
 mod shape;

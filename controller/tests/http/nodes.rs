@@ -260,6 +260,34 @@ async fn revoked_and_renewed_certificates_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_removed_does_not_hold_up_the_end_of_an_authority() {
+    let api = Api::start().await;
+    let (gone, _) = api.node(json!({})).await;
+    api.post("/authority/rotate", json!({})).await.is(204);
+    // One that has a certificate of the new one.
+    let (stays, _) = api.node(json!({})).await;
+    let now = Timestamp::now();
+    api.joining.sweep(now).await.unwrap();
+    let problem = api
+        .post("/authority/retire", json!({}))
+        .await
+        .refused(409, "conflict");
+    assert!(
+        problem["detail"].as_str().unwrap().starts_with("1 nodes"),
+        "{problem}"
+    );
+    api.delete(&format!("/nodes/{gone}")).await.is(200);
+    api.joining.sweep(now).await.unwrap();
+    api.post("/authority/retire", json!({})).await.is(204);
+    // That of a member is still known.
+    let key = xdpgate_controller::store::Key::new(format!("issued/{stays}"));
+    let store = api.core.store();
+    let kept = store.list("issued/", None, 10, None).await.unwrap();
+    let keys: Vec<_> = kept.records.into_iter().map(|record| record.0).collect();
+    assert_eq!(keys, [key.unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_of_nodes_that_are_not_here_is_said() {
     let api = Api::start().await;
     let (id, _) = api.node(json!({})).await;

@@ -175,3 +175,81 @@ async fn r120_plans_are_kept_and_looked_at_before_they_are_used() {
         .is(409);
     api.get("/rollout-plans/slow").await.is(404);
 }
+
+/// Runs a command of the client as the administrator: exit code, what it prints, what it complains.
+async fn client(api: &Api, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xdpgate-controller"));
+    command
+        .args(args)
+        .env(
+            "XDPGATE_CONTROLLER_SERVER",
+            format!("http://{}", api.address),
+        )
+        .env("XDPGATE_CONTROLLER_TOKEN", &api.admin)
+        .env("XDG_CONFIG_HOME", "/nonexistent");
+    let ran = tokio::task::spawn_blocking(move || command.output());
+    let output = ran.await.unwrap().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_shows_pauses_resumes_aborts_and_releases() {
+    let api = fleet(4).await;
+    let ok = async |args: &[&str]| {
+        let (code, out, error) = client(&api, args).await;
+        assert_eq!(code, Some(0), "{args:?}: {out}{error}");
+        out
+    };
+    let preview = ok(&["rollout", "start", "web", "--preview"]).await;
+    assert!(preview.contains("percent=10"), "{preview}");
+    let name = rolled_out(&api, "new").await;
+    let list = ok(&["rollout", "list", "--active"]).await;
+    assert!(list.contains(&name) && list.contains("running"), "{list}");
+    assert_eq!(ok(&["rollout", "list", "--policy", "none"]).await, "none\n");
+
+    ok(&["rollout", "pause", &name, "--why", "lunch"]).await;
+    let shown = ok(&["rollout", "show", &name]).await;
+    assert!(shown.contains("paused: stage 1 of 4"), "{shown}");
+    assert!(
+        shown.contains("lunch") && shown.contains("percent=50"),
+        "{shown}"
+    );
+    ok(&["rollout", "resume", &name]).await;
+    let rollout = api.get(&format!("/rollouts/{name}")).await.json();
+    assert_eq!(rollout["state"], "running");
+
+    // Who watches hears the end, and that it was not a good one.
+    let watching = ["rollout", "watch", &name];
+    let (watched, _) = tokio::join!(client(&api, &watching), async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        ok(&["rollout", "abort", &name, "--why", "errors"]).await
+    });
+    let (code, out, error) = watched;
+    assert_eq!(code, Some(1), "{out}{error}");
+    assert!(error.contains("aborted: errors"), "{error}");
+    assert!(
+        out.lines().last().unwrap().starts_with("aborted: "),
+        "{out}"
+    );
+
+    // Its nodes have the former version until somebody says otherwise.
+    let start = [
+        "rollout", "start", "web", "--name", "again", "--why", "mended",
+    ];
+    assert_eq!(ok(&start).await, "rollout again: started\n");
+    ok(&["rollout", "abort", "again"]).await;
+    ok(&["rollout", "release", "web", "--why", "it was the network"]).await;
+    let view = api.core.view();
+    let mut versions = view
+        .nodes()
+        .keys()
+        .map(|n| view.desired(n).unwrap().policies[0].1);
+    assert!(versions.all(|version| version == 3));
+    let (code, _, error) = client(&api, &["rollout", "show", "none"]).await;
+    assert_eq!(code, Some(1), "{error}");
+}

@@ -28,6 +28,8 @@ pub(crate) struct Api {
     pub(crate) core: Core,
     pub(crate) joining: Joining,
     pub(crate) fleet: Fleet,
+    pub(crate) app: App,
+    pub(crate) feeds: Feeds,
     pub(crate) address: SocketAddr,
     pub(crate) admin: String,
     pub(crate) operator: String,
@@ -146,11 +148,11 @@ impl Api {
         let view = Arc::new(fleet.clone());
         let feeds = Feeds::new(core.clone(), Settings::default(), "test").unwrap();
         let app = App::new(core.clone(), auth, joining.clone(), view, None, options);
-        let app = app.with_feeds(feeds);
+        let app = app.with_feeds(feeds.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve(listener, app, None, async {
+        let served = tokio::spawn(serve(listener, app.clone(), None, async {
             let _ = stopped.await;
         }));
         let [admin, operator, viewer] = tokens.try_into().unwrap();
@@ -158,6 +160,8 @@ impl Api {
             core,
             joining,
             fleet,
+            app,
+            feeds,
             address,
             admin,
             operator,
@@ -180,12 +184,14 @@ impl Api {
             core,
             joining,
             fleet,
+            app,
+            feeds,
             ..
         } = self;
         stop.send(()).unwrap();
         drop(client);
         served.await.unwrap().unwrap();
-        drop((core, joining, fleet));
+        drop((core, joining, fleet, app, feeds));
         // The lock of the file goes with the last user of the store.
         for _ in 0..100 {
             if Sqlite::open(folder.path().join("c.db")).is_ok() {

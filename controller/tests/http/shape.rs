@@ -73,7 +73,7 @@ async fn beyond_loopback_it_takes_tls() {
         .unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
     assert!(
-        refused.to_string().contains("http.tls.certificate"),
+        refused.to_string().contains("name api.certificate"),
         "{refused}"
     );
 

@@ -1,11 +1,15 @@
 //! What the servers of xdpgate share, `xdpgated` and `xdpgate-controller`: configuration, command line,
-//! failures, tables, durations, the log, and what the service manager is told. Not for others: it changes as they do.
+//! failures, files with secrets, tables, durations, manual pages, the log, what is told of the process and to the service manager. Not for others: it
+//! changes as they do.
 
 pub mod config;
 pub mod duration;
 mod failure;
+pub mod files;
 pub mod logging;
 pub mod notify;
+pub mod process;
+pub mod shell;
 pub mod table;
 mod usage;
 

@@ -21,10 +21,11 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint as Transp
 use tonic::{Request, Status};
 use xdpgate_api::MAX_MESSAGE;
 use xdpgate_api::v1::firewall_client::FirewallClient;
+use xdpgate_service::files::{self, Others};
 
 use super::args::Remote;
 use crate::Failure;
-use crate::agent::access::{Others, is_placeholder_text, read_private};
+use crate::agent::access::is_placeholder_text;
 use crate::endpoint::Endpoint;
 
 /// The client of the service.
@@ -100,7 +101,7 @@ fn tls(remote: &Remote) -> Result<Option<ClientTlsConfig>, Failure> {
         .domain_name(name);
     // clap takes both or neither.
     if let (Some(cert), Some(key)) = (&remote.cert, &remote.key) {
-        let key = read_private(key, Others::MayNothing).map_err(|e| Failure::input("--key", e))?;
+        let key = files::read(key, Others::MayNothing).map_err(|e| Failure::input("--key", e))?;
         tls = tls.identity(Identity::from_pem(pem("--cert", cert)?, key));
     }
     Ok(Some(tls))
@@ -114,7 +115,7 @@ fn pem(option: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 fn token(remote: &Remote) -> Result<Option<MetadataValue<Ascii>>, Failure> {
     let (source, token) = match (&remote.token_file, env::var(TOKEN)) {
         (Some(file), _) => {
-            let token = read_private(file, Others::MayNothing);
+            let token = files::read(file, Others::MayNothing);
             (
                 "--token-file",
                 token.map_err(|e| Failure::input("--token-file", e))?,

@@ -53,6 +53,10 @@ pub(super) fn line(fleet: &FleetStatus) -> String {
     if fleet.changed_here {
         text += &styled(WARN, "; the policy was changed at the node");
     }
+    if fleet.panic_off {
+        let held = "; pass mode holds until `xdpgate enforce`, whatever the fleet wants";
+        text += &styled(WARN, held);
+    }
     text
 }
 
@@ -70,7 +74,8 @@ fn fleet_text(fleet: &FleetStatus) -> String {
     let mut text = format!("fleet     {}{since}\n", line(fleet));
     text += &match &fleet.state {
         Some(state) => format!("state     {}\n", state_text(state)),
-        None => "state     none yet\n".to_owned(),
+        None => "state     none yet: it keeps the policy that it has until something is assigned to it\n"
+            .to_owned(),
     };
     if let Some(refusal) = &fleet.refusal {
         let state = refusal.state.as_ref().map_or_else(String::new, state_text);

@@ -1,11 +1,9 @@
 //! `xdpgate completions` and `man`: for packages, and for who has none.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, Command, CommandFactory};
-use clap_complete::Shell;
+use clap::{Args, CommandFactory};
+use xdpgate_service::shell::{self, Shell};
 
 use super::args::Cli;
 use super::out::print;
@@ -42,33 +40,14 @@ pub(super) struct Man {
 }
 
 pub(super) fn completions(args: &Completions) -> Result<(), Failure> {
-    let mut command = match args.of.as_str() {
+    let command = match args.of.as_str() {
         "xdpgated" => agent::command(),
         _ => Cli::command(),
     };
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command, args.of.as_str(), &mut script);
-    print(&String::from_utf8_lossy(&script))
+    print(&shell::completions(command, args.shell))
 }
 
 pub(super) fn man(args: &Man) -> Result<(), Failure> {
-    let write = |program: Command, section: &str| {
-        let dir = args.dir.join(format!("man{section}"));
-        let mut program = program.disable_help_subcommand(true);
-        program.build();
-        fs::create_dir_all(&dir)
-            .and_then(|()| pages(program, section, &dir))
-            .map_err(|e| Failure::operation(format!("{}: {e}", dir.display())))
-    };
-    write(Cli::command(), "1")?;
-    write(agent::command(), "8")
-}
-
-/// A page for the command and for each below it.
-fn pages(command: Command, section: &str, dir: &Path) -> io::Result<()> {
-    for below in command.get_subcommands().filter(|c| !c.is_hide_set()) {
-        pages(below.clone(), section, dir)?;
-    }
-    let page = clap_mangen::Man::new(command).section(section);
-    page.generate_to(dir).map(drop)
+    shell::pages(Cli::command(), "1", &args.dir)?;
+    shell::pages(agent::command(), "8", &args.dir)
 }

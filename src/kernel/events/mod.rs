@@ -7,8 +7,6 @@
 mod event;
 mod hub;
 mod options;
-#[cfg(feature = "pcap")]
-mod pcapng;
 mod ring;
 mod source;
 mod stream;
@@ -16,8 +14,6 @@ mod stream;
 pub use event::Event;
 pub(super) use hub::Events;
 pub use options::EventOptions;
-#[cfg(feature = "pcap")]
-pub use pcapng::{PcapngFrame, PcapngWriter};
 pub(super) use ring::Ring;
 pub use source::EventStats;
 pub(super) use source::{EventSource, NoEvents};

@@ -1,7 +1,5 @@
 //! Certificates: what is in them.
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
@@ -87,25 +85,44 @@ pub(super) fn node(
     })
 }
 
-/// A certificate for a controller, with a new key.
+/// A certificate for a controller as nodes dial it, with a new key.
 pub(super) fn server(
     issuer: &Issuer<'_, &KeyPair>,
     names: &[String],
-    lifetime: Duration,
+    until: Timestamp,
     now: Timestamp,
 ) -> Result<(Made, KeyPair), AuthError> {
-    let key = KeyPair::generate().map_err(damaged)?;
-    let until = now + lifetime;
     let (mut params, serial) = params("xdpgate-controller", now, until)?;
     params.subject_alt_names = CertificateParams::new(names)
         .map_err(|e| AuthError::invalid("names", format!("not a name or address: {e}")))?
         .subject_alt_names;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    of_controller(issuer, params, serial, until)
+}
+
+/// A certificate for a controller that dials another one, with a new key.
+pub(super) fn peer(
+    issuer: &Issuer<'_, &KeyPair>,
+    subject: &str,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(Made, KeyPair), AuthError> {
+    let (mut params, serial) = params(subject, now, until)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    of_controller(issuer, params, serial, until)
+}
+
+fn of_controller(
+    issuer: &Issuer<'_, &KeyPair>,
+    mut params: CertificateParams,
+    serial: String,
+    expires: Timestamp,
+) -> Result<(Made, KeyPair), AuthError> {
+    let key = KeyPair::generate().map_err(damaged)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     let der = params.signed_by(&key, issuer).map_err(damaged)?.into();
-    let expires = until;
     Ok((
         Made {
             der,

@@ -6,7 +6,7 @@
 //! node knows, until it is retired; by then each node has renewed its certificate and learnt the new one.
 
 mod issue;
-mod seal;
+pub(crate) mod seal;
 mod tls;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -28,13 +28,15 @@ use crate::store::{Key, Revision, Store};
 use issue::damaged;
 pub use seal::KeyFile;
 pub(crate) use seal::{Sealed, open, seal};
-pub use tls::{ServerCertificate, server_config};
+pub use tls::{ServerCertificate, client_config, server_config};
 
 /// How long the certificate of a node is good, unless configured.
 pub const NODE_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 90);
 /// How long that of a controller is; it is renewed in memory.
 const SERVER_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 const RECORD: &str = "authority/nodes";
+/// Before the name of a controller in a certificate. No identity of a node has a colon.
+const CONTROLLER: &str = "controller:";
 
 /// The authorities that are trusted. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -295,9 +297,26 @@ impl Authority {
         names: &[String],
         now: Timestamp,
     ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), AuthError> {
+        self.by_oldest(|issuer| issue::server(issuer, names, now + SERVER_LIFETIME, now))
+    }
+
+    /// A certificate for a controller that dials another one, with its key.
+    fn issue_peer(
+        &self,
+        controller: &str,
+        now: Timestamp,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), AuthError> {
+        let subject = format!("{CONTROLLER}{controller}");
+        self.by_oldest(|issuer| issue::peer(issuer, &subject, now + SERVER_LIFETIME, now))
+    }
+
+    fn by_oldest(
+        &self,
+        make: impl FnOnce(&Issuer<'_, &KeyPair>) -> Result<(issue::Made, KeyPair), AuthError>,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), AuthError> {
         let trusted = self.trusted().authorities;
         let oldest = &trusted[0];
-        let (made, key) = issue::server(&oldest.issuer()?, names, SERVER_LIFETIME, now)?;
+        let (made, key) = make(&oldest.issuer()?)?;
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         Ok((vec![made.der, oldest.certificate.clone()], key))
     }
@@ -341,6 +360,14 @@ pub fn identify(certificate: &[u8]) -> Result<(String, String), AuthError> {
         return Err(OTHER);
     }
     Ok((name.to_owned(), hex(parsed.raw_serial())))
+}
+
+/// The controller that a certificate names, which TLS has checked before; `None` if it is not that of a controller.
+pub fn identify_controller(certificate: &[u8]) -> Option<String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let mut names = parsed.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?.strip_prefix(CONTROLLER)?;
+    names.next().is_none().then(|| name.to_owned())
 }
 
 /// A new identity: `n-` and 16 letters and digits.

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
+use xdpgate_service::files::{self, Others};
 
 use crate::auth::AuthError;
 
@@ -30,15 +31,8 @@ impl KeyFile {
     /// # Errors
     /// One line with the file and the mend.
     pub fn read(path: &Path) -> Result<Self, String> {
-        use std::os::unix::fs::MetadataExt as _;
         let name = path.display();
-        let mode = std::fs::metadata(path)
-            .map_err(|e| format!("{name}: {e}"))?
-            .mode();
-        if mode & 0o077 != 0 {
-            return Err(format!("{name}: others may read it: chmod 600 {name}"));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| format!("{name}: {e}"))?;
+        let text = files::read(path, Others::MayNothing)?;
         let bytes = STANDARD
             .decode(text.trim())
             .ok()
@@ -49,7 +43,7 @@ impl KeyFile {
         Self::new(&bytes).ok_or_else(|| format!("{name}: not a key"))
     }
 
-    fn new(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn new(bytes: &[u8]) -> Option<Self> {
         let key = UnboundKey::new(&CHACHA20_POLY1305, bytes).ok()?;
         Some(Self(LessSafeKey::new(key)))
     }

@@ -9,9 +9,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, ServerConfig,
-    SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 use super::{Authority, SERVER_LIFETIME};
@@ -111,6 +112,30 @@ pub fn server_config(
     };
     let mut config = builder.with_cert_resolver(certificate);
     config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+    Ok(config)
+}
+
+/// What a controller dials another one with: a new certificate that names it, and the authorities that are trusted now.
+///
+/// # Errors
+/// [`AuthError::Damaged`].
+pub fn client_config(
+    authority: &Authority,
+    controller: &str,
+    now: Timestamp,
+) -> Result<ClientConfig, AuthError> {
+    let damaged = |e: Error| AuthError::Damaged(format!("the certificate for others: {e}"));
+    let mut roots = RootCertStore::empty();
+    for certificate in authority.certificates() {
+        roots.add(certificate).map_err(damaged)?;
+    }
+    let (chain, key) = authority.issue_peer(controller, now)?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(damaged)?;
+    let builder = builder.with_root_certificates(roots);
+    let mut config = builder.with_client_auth_cert(chain, key).map_err(damaged)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }
 

@@ -12,6 +12,7 @@ use super::steps::{Act, Step};
 use crate::client::group::content;
 use crate::client::remote::{Api, items};
 use crate::domain::PolicyContent;
+use crate::feed::FeedContent;
 
 /// Lines of a change that are said.
 const LINES: usize = 50;
@@ -24,7 +25,7 @@ pub(super) async fn steps(
     prune: Option<String>,
 ) -> Result<Vec<Step>, Failure> {
     let mut steps = Vec::new();
-    // They are sorted by kind: sets, policies, groups.
+    // They are sorted by kind: sets, policies, groups, feeds.
     for document in documents {
         let path = [document.kind().plural(), document.name.as_str()];
         let before = api.get(&path).found().await?;
@@ -34,12 +35,13 @@ pub(super) async fn steps(
                 policy(api, document, content, text, before, &mut steps).await?
             }
             Body::Group(group) => self::group(document, group, before, &mut steps),
+            Body::Feed(feed) => self::feed(document, feed, before, &mut steps)?,
         }
     }
     let Some(mark) = prune else {
         return Ok(steps);
     };
-    for kind in [Kind::Group, Kind::Policy, Kind::Set] {
+    for kind in [Kind::Feed, Kind::Group, Kind::Policy, Kind::Set] {
         let page = api.all(&[kind.plural()], &[], None).await?;
         for item in items(&page) {
             let name = item.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -280,8 +282,40 @@ fn group(document: &Document, group: &Group, before: Option<Value>, steps: &mut 
     if current.as_ref() == Some(&wanted) {
         return;
     }
+    let fields = ["selector", "policies", "rank", "mode", "comment"];
+    steps.push(put(document, wanted, current, before, &fields));
+}
+
+fn feed(
+    document: &Document,
+    feed: &FeedContent,
+    before: Option<Value>,
+    steps: &mut Vec<Step>,
+) -> Result<(), Failure> {
+    let wanted = serde_json::to_value(feed).map_err(Failure::operation)?;
+    let current = before
+        .as_ref()
+        .and_then(|feed| feed.get("content").cloned());
+    if current.as_ref() != Some(&wanted) {
+        let both = [Some(&wanted), current.as_ref()].into_iter().flatten();
+        let fields = both.filter_map(Value::as_object).flat_map(Map::keys);
+        let fields: BTreeSet<String> = fields.cloned().collect();
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        steps.push(put(document, wanted, current, before, &fields));
+    }
+    Ok(())
+}
+
+/// A step to what is wanted of a group or a feed, with what differs in these fields.
+fn put(
+    document: &Document,
+    wanted: Value,
+    current: Option<Value>,
+    before: Option<Value>,
+    fields: &[&str],
+) -> Step {
     let mut lines = Vec::new();
-    for field in ["selector", "policies", "rank", "mode", "comment"] {
+    for field in fields {
         let old = current.as_ref().and_then(|current| current.get(field));
         let new = wanted.get(field);
         if old != new {
@@ -293,9 +327,9 @@ fn group(document: &Document, group: &Group, before: Option<Value>, steps: &mut 
             });
         }
     }
-    let act = Act::PutGroup {
+    let act = Act::Put {
         content: wanted,
         version: before.as_ref().map(version),
     };
-    steps.push(Step::new(Kind::Group, &document.name, act, lines));
+    Step::new(document.kind(), &document.name, act, lines)
 }

@@ -11,6 +11,7 @@ use xdpgate_service::Failure;
 
 use crate::client::{input, yaml};
 use crate::domain::{Name, PolicyContent, Selector};
+use crate::feed::FeedContent;
 
 /// Entries of a set, each with its expiry.
 pub(super) type Entries = BTreeMap<Prefix, Option<Timestamp>>;
@@ -21,6 +22,7 @@ pub(super) enum Kind {
     Set,
     Policy,
     Group,
+    Feed,
 }
 
 /// A document.
@@ -40,6 +42,7 @@ pub(super) enum Body {
     },
     Set(Set),
     Group(Group),
+    Feed(FeedContent),
 }
 
 /// A set.
@@ -67,6 +70,7 @@ impl Kind {
             Self::Set => "sets",
             Self::Policy => "policies",
             Self::Group => "groups",
+            Self::Feed => "feeds",
         }
     }
 
@@ -76,6 +80,7 @@ impl Kind {
             Self::Set => "set",
             Self::Policy => "policy",
             Self::Group => "group",
+            Self::Feed => "feed",
         }
     }
 }
@@ -86,6 +91,7 @@ impl Document {
             Body::Policy { .. } => Kind::Policy,
             Body::Set(_) => Kind::Set,
             Body::Group(_) => Kind::Group,
+            Body::Feed(_) => Kind::Feed,
         }
     }
 }
@@ -167,7 +173,7 @@ fn document(file: &Path, value: Value) -> Result<Document, String> {
     let Value::Object(mut fields) = value else {
         return Err("a document has fields: begin with `kind: Policy` and `name: ...`".to_owned());
     };
-    let kind = text(&mut fields, "kind")?.ok_or("it has no kind: Policy, Set or Group")?;
+    let kind = text(&mut fields, "kind")?.ok_or("it has no kind: Policy, Set, Group or Feed")?;
     let name = text(&mut fields, "name")?.ok_or("it has no name")?;
     let name = Name::new(&name)
         .map_err(|e| format!("name: {e}"))?
@@ -177,8 +183,9 @@ fn document(file: &Path, value: Value) -> Result<Document, String> {
         "Policy" => policy(fields),
         "Set" => set(file, fields).map(Body::Set),
         "Group" => group(fields).map(Body::Group),
+        "Feed" => feed(fields, comment.as_deref()).map(Body::Feed),
         other => Err(format!(
-            "kind: there is no {other:?}: it is Policy, Set or Group"
+            "kind: there is no {other:?}: it is Policy, Set, Group or Feed"
         )),
     };
     let body = body.map_err(|e| format!("{} {name}: {e}", kind.to_lowercase()))?;
@@ -327,6 +334,14 @@ fn group(mut fields: Map<String, Value>) -> Result<Group, String> {
     })
 }
 
+/// What the API takes, with its defaults.
+fn feed(mut fields: Map<String, Value>, comment: Option<&str>) -> Result<FeedContent, String> {
+    if let Some(comment) = comment {
+        fields.insert("comment".to_owned(), comment.into());
+    }
+    serde_json::from_value(Value::Object(fields)).map_err(|e| e.to_string())
+}
+
 /// A field that is text, taken out; what looks like a number or a truth value is text here too.
 fn text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, String> {
     match fields.remove(name) {
@@ -374,6 +389,10 @@ mod tests {
         let set = read("kind: Set\nname: 7\nentries: ['10.0.0.0/8', { address: '::1', expires: 2030-01-01T00:00:00Z }]").unwrap();
         assert_eq!(set.name, "7");
         assert!(matches!(&set.body, Body::Set(set) if set.entries.as_ref().unwrap().len() == 2));
+        let feed = read("kind: Feed\nname: f\ncomment: c\nsource: { kind: file, paths: [a] }\nlimits: { max_entries: 7 }").unwrap();
+        assert!(
+            matches!(&feed.body, Body::Feed(feed) if feed.limits.max_entries == 7 && feed.every == 3600 && feed.comment.is_some())
+        );
         let group = read("kind: Group\nname: g\nselector: ''\npolicies: [web]\nrank: 3").unwrap();
         assert!(
             matches!(&group.body, Body::Group(group) if group.rank == 3 && group.policies == ["web"])
@@ -400,6 +419,11 @@ mod tests {
                 "/nonexistent/list",
             ),
             ("kind: Group\nname: g\nselector: 'a in'", "selector"),
+            ("kind: Feed\nname: f", "feed f: missing field `source`"),
+            (
+                "kind: Feed\nname: f\nsource: { kind: kubernetes }\nevry: 5",
+                "evry",
+            ),
             (
                 "kind: Group\nname: g\nselector: ''\npolicy: web",
                 "policy: it has no such field",

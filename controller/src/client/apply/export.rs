@@ -23,14 +23,29 @@ pub(in crate::client) async fn export(api: &Api, args: &Export) -> Result<(), Fa
     let root = &args.output;
     let mut out = Files::open(root, args.replace)?;
     let mut counts = Vec::new();
-    for kind in [Kind::Policy, Kind::Set, Kind::Group] {
-        let page = api.all(&[kind.plural()], &[], None).await?;
+    let feeds = api.all(&["feeds"], &[], None).await?;
+    let filled = items(&feeds).iter().flat_map(|feed| {
+        let sets = feed.get("sets").and_then(Value::as_array);
+        sets.into_iter().flatten().filter_map(|set| set.get("set"))
+    });
+    let filled: BTreeSet<&str> = filled.filter_map(Value::as_str).collect();
+    for kind in [Kind::Policy, Kind::Set, Kind::Group, Kind::Feed] {
+        let page = match kind {
+            Kind::Feed => feeds.clone(),
+            _ => api.all(&[kind.plural()], &[], None).await?,
+        };
         for item in items(&page) {
             let name = item.get("name").and_then(Value::as_str).unwrap_or_default();
             let text = match kind {
                 Kind::Policy => {
                     let text = api.get(&["policies", name, "text"]).text().await?;
                     head("Policy", name, item) + &text
+                }
+                // What a feed brings is not for files.
+                Kind::Set if filled.contains(name) => {
+                    let mut text = head("Set", name, item);
+                    settings(&mut text, item);
+                    text
                 }
                 Kind::Set => {
                     let entries = compare::entries(api, name).await?;
@@ -52,23 +67,35 @@ pub(in crate::client) async fn export(api: &Api, args: &Export) -> Result<(), Fa
                     }
                     text
                 }
+                Kind::Feed => {
+                    let content = item.get("content").cloned().unwrap_or_default();
+                    let mut text = head("Feed", name, &content);
+                    for (field, value) in content.as_object().into_iter().flatten() {
+                        if field != "comment" {
+                            // Writing to a string does not fail. JSON is YAML.
+                            let _ = writeln!(text, "{field}: {value}");
+                        }
+                    }
+                    text
+                }
             };
             out.write(kind, &format!("{name}.yaml"), &text)?;
         }
         counts.push(items(&page).len());
     }
     out.finish()?;
-    let said = json!({ "directory": root.display().to_string(), "policies": counts[0], "sets": counts[1], "groups": counts[2] });
+    let said = json!({ "directory": root.display().to_string(), "policies": counts[0], "sets": counts[1], "groups": counts[2], "feeds": counts[3] });
     if api.json {
         return print_json(&said);
     }
     answer(false, &said, |_| {
         format!(
-            "{}: {} policies, {} sets, {} groups\n",
+            "{}: {} policies, {} sets, {} groups, {} feeds\n",
             root.display(),
             counts[0],
             counts[1],
-            counts[2]
+            counts[2],
+            counts[3]
         )
     })
 }
@@ -81,7 +108,8 @@ fn head(kind: &str, name: &str, item: &Value) -> String {
     text
 }
 
-fn set(text: &mut String, name: &str, item: &Value, entries: &Entries) {
+/// What a set is, beside its entries.
+fn settings(text: &mut String, item: &Value) {
     if let Some(expiry) = item
         .get("default_expiry")
         .filter(|expiry| !expiry.is_null())
@@ -95,6 +123,10 @@ fn set(text: &mut String, name: &str, item: &Value, entries: &Entries) {
     {
         let _ = writeln!(text, "counters: {counters}");
     }
+}
+
+fn set(text: &mut String, name: &str, item: &Value, entries: &Entries) {
+    settings(text, item);
     if entries.len() > INLINE {
         let _ = writeln!(text, "file: {}", word(&format!("{name}.txt")));
         return;
@@ -154,7 +186,7 @@ impl Files {
 
     /// Removes files of things that are gone.
     fn finish(self) -> Result<(), Failure> {
-        for kind in [Kind::Policy, Kind::Set, Kind::Group] {
+        for kind in [Kind::Policy, Kind::Set, Kind::Group, Kind::Feed] {
             let dir = self.root.join(kind.plural());
             let Ok(inside) = fs::read_dir(&dir) else {
                 continue;

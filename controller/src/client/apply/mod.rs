@@ -46,15 +46,17 @@ pub struct Export {
     /// The directory; it is made, or is empty
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Take a directory that has files; those of things that are gone are removed from policies, sets and groups
+    /// Take a directory that has files; those of things that are gone are removed from policies, sets, groups and feeds
     #[arg(long)]
     pub replace: bool,
 }
 
 pub(super) const APPLY_HELP: &str = "\
-A file has documents of YAML, with --- between them: `kind: Policy`, `Set` or `Group`, a `name`, and then what it is made of.
+A file has documents of YAML, with --- between them: `kind: Policy`, `Set`, `Group` or `Feed`, a `name`, and then what it
+is made of.
 A policy is as in a policy file. A set has `entries`, or `file` with a list beside it; without either its entries stay as
-they are. A group has `selector`, `policies`, `rank` and `mode`. All are checked before anything is sent. What names others
+they are. A group has `selector`, `policies`, `rank` and `mode`; a feed has `source` and what `feed show --json` has under
+`content`. All are checked before anything is sent. What names others
 is changed after them, and what is deleted goes last. Each change is made whole or not at all; the first one that is refused
 ends it, and what was done is said. What is as the files say is not touched, so it can be repeated at will.
 
@@ -65,8 +67,8 @@ Examples:
   xdpgate-controller apply -f web.yaml -f bad.yaml";
 
 pub(super) const EXPORT_HELP: &str = "\
-It writes a file for each policy, set and group, in the form that `apply` takes. Sets of more than 1,000 entries have a list
-beside them. Nodes, users, history and keys are not in it: for these there is `backup`.
+It writes a file for each policy, set, group and feed, in the form that `apply` takes. Sets of more than 1,000 entries have a
+list beside them; the entries of sets that a feed fills are the feed's and are left out. Nodes, users, history and keys are not in it: for these there is `backup`.
 
 Examples:
   xdpgate-controller export -o fleet/

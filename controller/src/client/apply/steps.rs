@@ -41,7 +41,8 @@ pub(super) enum Act {
     PutEntries {
         entries: Entries,
     },
-    PutGroup {
+    /// A group or a feed.
+    Put {
         content: Value,
         version: Option<u64>,
     },
@@ -66,7 +67,7 @@ impl Step {
             self.act,
             Act::PutPolicy { version: None, .. }
                 | Act::CreateSet { .. }
-                | Act::PutGroup { version: None, .. }
+                | Act::Put { version: None, .. }
         )
     }
 
@@ -114,7 +115,7 @@ impl Step {
             Act::PatchPolicy { patch } | Act::PatchSet { patch } => {
                 send(api.patch(&path).value(patch)).await
             }
-            Act::PutGroup { content, version } => {
+            Act::Put { content, version } => {
                 send(only_if(api.put(&path), *version).value(content)).await
             }
             Act::Delete { version } => send(only_if(api.delete(&path), Some(*version))).await,

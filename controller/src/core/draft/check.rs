@@ -7,7 +7,7 @@ use xdpgate::policy::AddressSet;
 
 use super::{Drafted, invalid};
 use crate::core::effective::{Effectives, refusal};
-use crate::core::profile::holds;
+use crate::core::profile::{Hold, holds};
 use crate::core::view::Things;
 use crate::core::{Command, CommandError, ErrorKind, Options, View};
 use crate::domain::{Name, PolicyState, RuleState, set_names};
@@ -152,11 +152,16 @@ impl Drafted {
             if set.as_ref().is_some_and(|set| !set.entries.is_empty()) {
                 continue;
             }
-            let policies = after.policies.values();
-            let users: Vec<String> = policies
+            // Also those that nodes have, or go back to, by a rollout.
+            let held = after.holds.iter().flat_map(|hold| [&hold.from, &hold.to]);
+            let users: BTreeSet<String> = after
+                .policies
+                .values()
+                .chain(held)
                 .filter(|policy| policy.rules.sets().contains(name))
                 .flat_map(|policy| users_in(policy, name))
                 .collect();
+            let users = Vec::from_iter(users);
             let mut error = in_use(format!("set/{name}"), &users);
             if let (Some(error), Some(_)) = (&mut error, set) {
                 error.reason = format!("it would have no entry, and {}", error.reason);
@@ -183,20 +188,38 @@ impl Drafted {
         faults
     }
 
-    /// What is wrong with versions that a rollout keeps from nodes: later they are to get them.
+    /// What is wrong with versions that a rollout keeps from nodes: later they are to get the newest, the new one, or the one before
+    /// again.
     fn held_faults(&self, after: &View, effectives: &Effectives) -> Vec<CommandError> {
         let sets_changed = !self.sets.is_empty();
-        let held = |(name, version): &(Name, Option<u64>)| {
-            version.is_some() && (sets_changed || self.policies.contains_key(name))
+        let rollouts_changed = !self.rollouts.is_empty();
+        let touched = |policies: &[(Name, Option<u64>)]| {
+            let mut all = policies.iter();
+            policies.iter().any(|(_, version)| version.is_some())
+                && (sets_changed
+                    || rollouts_changed
+                    || all.any(|(name, _)| self.policies.contains_key(name)))
         };
         let profiles = after.profiles.nodes.keys();
-        let profiles = profiles.filter(|profile| profile.policies.iter().any(held));
         let lists: BTreeSet<Vec<&Name>> = profiles
+            .filter(|profile| touched(&profile.policies))
             .map(|profile| profile.policies.iter().map(|(name, _)| name).collect())
             .collect();
-        let made = lists.into_iter().map(|names| {
-            let states = names.iter().filter_map(|name| after.policies.get(*name));
-            effectives.make(states.cloned().collect(), &after.sets)
+        let newest = |name: &Name| after.policies.get(name);
+        let held = |name: &Name, which: fn(&Hold) -> &Arc<PolicyState>| {
+            after.hold(name).map(which).or_else(|| newest(name))
+        };
+        type Variant<'a> = &'a dyn Fn(&Name) -> Option<Arc<PolicyState>>;
+        let variants: [Variant<'_>; 3] = [
+            &|name| newest(name).cloned(),
+            &|name| held(name, |hold| &hold.from).cloned(),
+            &|name| held(name, |hold| &hold.to).cloned(),
+        ];
+        let made = lists.iter().flat_map(|names| {
+            variants.iter().map(|variant| {
+                let states = names.iter().filter_map(|name| variant(name));
+                effectives.make(states.collect(), &after.sets)
+            })
         });
         made.filter_map(Result::err).collect()
     }

@@ -58,8 +58,8 @@ impl Draft<'_> {
                 .field("policy")
                 .mend("abort it first, or wait for its end"));
         }
-        let from = other.map(|other| other.from);
-        let from = from.or(before.map(|policy| policy.version));
+        // What nodes have, also where the same request has released it: never what was rolled back.
+        let from = ground.view.released(policy);
         let Some(from) = from else {
             let reason = format!("policy {policy} is new, so there is no version to go back to");
             return Err(invalid(object(), "policy", reason).mend("create it without a rollout"));

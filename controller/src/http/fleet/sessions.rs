@@ -1,45 +1,41 @@
 //! The sessions of this controller as a [`FleetView`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
+use xdpgate_api::v1::{WatchEventsRequest, WatchEventsResponse};
 
 use super::{FleetError, FleetView, Scope};
+use crate::core::View;
 use crate::domain::{Name, NodeId};
-use crate::fleet::{self, AskError, Delivery, Fleet, State, Steps};
-
-/// For lists.
-#[derive(Serialize)]
-struct Short {
-    state: State,
-    #[serde(flatten)]
-    delivery: Delivery,
-}
+use crate::fleet::{AskError, Filter, Fleet, Found, Part, Steps};
+use crate::peers::Answered;
 
 #[async_trait]
 impl FleetView for Fleet {
-    fn status(&self, node: &NodeId) -> Option<Value> {
+    async fn status(&self, node: &NodeId) -> Option<Value> {
         Self::status(self, node).map(|status| value(&status))
     }
 
-    fn state(&self, node: &NodeId) -> Option<Value> {
-        let (state, delivery) = Self::state(self, node)?;
-        Some(value(&Short { state, delivery }))
+    async fn find(&self, view: Arc<View>, filter: Filter) -> (Found, Option<Answered>) {
+        let fleet = self.clone();
+        let look = move || Self::find(&fleet, &view, &filter, &Part::default());
+        let found = tokio::task::spawn_blocking(look).await;
+        (found.unwrap_or_default(), None)
     }
 
-    fn version(&self, node: &NodeId) -> Option<String> {
-        Self::status(self, node).map(|status| status.version)
-    }
-
-    fn overview(&self) -> Value {
+    async fn overview(&self) -> Value {
         value(&*Self::overview(self))
     }
 
-    fn overview_of(&self, group: &Name) -> Option<Value> {
-        Self::overview_of(self, group).map(|overview| value(&overview))
+    async fn overview_of(&self, group: &Name) -> Option<Value> {
+        let (fleet, group) = (self.clone(), group.clone());
+        let sum = tokio::task::spawn_blocking(move || Self::overview_of(&fleet, &group)).await;
+        sum.ok().flatten().map(|overview| value(&overview))
     }
 
     fn history(&self, coarse: bool) -> Value {
@@ -48,22 +44,18 @@ impl FleetView for Fleet {
         json!({ "step_seconds": step, "samples": Self::history(self, steps) })
     }
 
-    fn sync(&self, node: &NodeId) -> bool {
+    async fn sync(&self, node: &NodeId) -> bool {
         Self::sync(self, node)
     }
 
-    fn sync_all(&self) -> usize {
-        Self::sync_all(self)
+    async fn sync_all(&self) -> (usize, Option<Answered>) {
+        (Self::sync_all(self), None)
     }
 
     async fn progress(&self, scope: &Scope, wait: Option<(f64, Duration)>) -> Value {
-        let scope = match scope {
-            Scope::Revision(revision) => fleet::Scope::Revision(*revision),
-            Scope::Policy(name, version) => fleet::Scope::Policy(name.clone(), *version),
-        };
         let progress = match wait {
-            None => Self::progress(self, &scope),
-            Some((share, within)) => self.wait(&scope, share, within).await,
+            None => Self::progress(self, scope),
+            Some((share, within)) => self.wait(scope, share, within).await,
         };
         value(&progress)
     }
@@ -75,12 +67,7 @@ impl FleetView for Fleet {
         within: Duration,
     ) -> Result<Value, FleetError> {
         let counters = Self::rule_counters(self, node, ids, within).await;
-        let counters = counters.map_err(|error| match error {
-            AskError::TooMany(_) => FleetError::Invalid(error.to_string()),
-            AskError::Silent(..) => FleetError::Timeout(error.to_string()),
-            _ => FleetError::Unavailable(error.to_string()),
-        })?;
-        let counters = counters.into_iter().map(|rule| {
+        let counters = counters?.into_iter().map(|rule| {
             json!({
                 "id": rule.id,
                 "packets": rule.packets,
@@ -93,8 +80,31 @@ impl FleetView for Fleet {
         Ok(json!({ "rules": counters.collect::<Vec<_>>() }))
     }
 
+    fn drops(
+        &self,
+        node: &NodeId,
+        request: WatchEventsRequest,
+    ) -> Result<BoxStream<'static, WatchEventsResponse>, FleetError> {
+        Ok(self.watch_events(node, request)?.boxed())
+    }
+
     fn events(&self) -> BoxStream<'static, Value> {
         Self::events(self).map(|event| value(&event)).boxed()
+    }
+
+    async fn controllers(&self) -> Vec<Value> {
+        Vec::new()
+    }
+}
+
+impl From<AskError> for FleetError {
+    fn from(error: AskError) -> Self {
+        let text = error.to_string();
+        match error {
+            AskError::TooMany(_) => Self::Invalid(text),
+            AskError::Silent(..) => Self::Timeout(text),
+            _ => Self::Unavailable(text),
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub(in crate::http) struct MadeJoinToken {
     token: JoinToken,
     /// The token itself, told this once.
     secret: String,
+    /// Hosts and ports under which nodes dial controllers.
+    dial: Vec<String>,
 }
 
 /// All tokens, without their secrets.
@@ -91,6 +93,7 @@ pub(in crate::http) async fn create(
     let made = MadeJoinToken {
         token,
         secret: secret.reveal().to_owned(),
+        dial: app.0.options.dial.clone(),
     };
     Ok((StatusCode::CREATED, Answer(made)).into_response())
 }

@@ -16,9 +16,9 @@ use crate::http::events::{Listening, Numbered};
 use crate::http::problem::{Problem, Refusals};
 
 /// How often it is asked whether the session still is good.
-const CHECK: Duration = Duration::from_secs(15);
+pub(super) const CHECK: Duration = Duration::from_secs(15);
 /// A comment, so that what is between knows that the stream lives.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A stream and where it is.
 struct Reader {
@@ -34,7 +34,7 @@ struct Reader {
 }
 
 /// What happens, as server-sent events: `change` (a new revision), `online`, `offline`, `applied`, `refused`, `silent`, `drift`,
-/// `progress`, `import`. After `Last-Event-ID` what came meanwhile is sent; `lost` says that some of it is not kept any more. The stream
+/// `progress`, `import`, `feed`. After `Last-Event-ID` what came meanwhile is sent; `lost` says that some of it is not kept any more. The stream
 /// ends when the session or the token does.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events",
     responses((status = 200, body = String, content_type = "text/event-stream"), Refusals))]
@@ -43,10 +43,7 @@ pub(in crate::http) async fn events(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let place = app.0.hub.listen(&caller.identity.user).ok_or_else(|| {
-        let detail = "too many streams of events are open: close one";
-        Problem::too_many(detail, Duration::from_secs(5))
-    })?;
+    let place = place(&app, &caller)?;
     let news = app.0.hub.watch();
     let last = headers
         .get("last-event-id")
@@ -76,6 +73,14 @@ pub(in crate::http) async fn events(
     });
     let alive = KeepAlive::new().interval(HEARTBEAT).text("alive");
     Ok(Sse::new(stream).keep_alive(alive).into_response())
+}
+
+/// A place for one more stream.
+pub(super) fn place(app: &App, caller: &Caller) -> Result<Listening, Problem> {
+    app.0.hub.listen(&caller.identity.user).ok_or_else(|| {
+        let detail = "too many streams of events are open: close one";
+        Problem::too_many(detail, Duration::from_secs(5))
+    })
 }
 
 impl Reader {

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::policies::waiting;
+use crate::core::EntryFilter;
+use crate::domain::Name;
 use crate::http::App;
 use crate::http::extract::Params;
-use crate::http::find::{entries_with, touches};
+use crate::http::find::touches;
 use crate::http::problem::{Problem, Refusals};
 use crate::http::routes::sets::Entry;
 
@@ -79,12 +81,18 @@ pub(in crate::http) async fn lookup(
             .sets()
             .values()
             .filter(|set| set.entries.contains(address));
+        let filter = EntryFilter {
+            address: Some(address),
+            expired: None,
+        };
+        let entries = |set: &Name| {
+            let found = view.find_entries(set, &filter, None, MOST);
+            let items = found.into_iter().flat_map(|found| found.items);
+            items.map(Entry::from).collect()
+        };
         let sets = sets.map(|set| InSet {
             set: set.name.to_string(),
-            entries: entries_with(set, address)
-                .into_iter()
-                .map(Entry::from)
-                .collect(),
+            entries: entries(&set.name),
             now: set.entries.contains_at(address, now),
         });
         let rules = view.policies().values().flat_map(|policy| {

@@ -46,12 +46,23 @@ pub(in crate::http) async fn ready(State(app): State<App>) -> Result<Json<Value>
     }
 }
 
+/// The controllers of this fleet, each with its `state`: `here` (it answers this), `connected`, `unreachable` (it is there and does not
+/// answer this one), `gone`. There are none where the store is a file of its own.
+#[utoipa::path(get, path = "/api/v1/controllers", tag = "about", responses((status = 200, body = Object), Refusals))]
+pub(in crate::http) async fn controllers(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "items": app.fleet().controllers().await }))
+}
+
 /// Metrics of the controller, for Prometheus.
 #[utoipa::path(get, path = "/api/v1/metrics", tag = "about", responses((status = 200, body = String, content_type = "text/plain"), Refusals))]
 pub(in crate::http) async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
-    let Some(handle) = app.0.metrics.clone() else {
-        return Err(Problem::not_found("metrics").mend("set metrics = true"));
-    };
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((kind, handle.render()).into_response())
+    let metrics = app.0.metrics.clone();
+    let metrics = metrics.ok_or_else(|| Problem::not_found("metrics"))?;
+    let page = tokio::task::spawn_blocking(move || metrics.page()).await;
+    let page = page.map_err(|_| Problem::unavailable("the metrics could not be read"))?;
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    Ok((kind, page).into_response())
 }

@@ -3,12 +3,14 @@
 pub(super) mod audit;
 pub(super) mod authority;
 pub(super) mod changes;
+pub(super) mod drops;
 pub(super) mod evaluate;
 pub(super) mod feeds;
 pub(super) mod groups;
 pub(super) mod import;
 pub(super) mod join_tokens;
 pub(super) mod live;
+pub(super) mod login;
 pub(super) mod lookup;
 pub(super) mod meta;
 pub(super) mod mode;
@@ -17,6 +19,7 @@ pub(super) mod policies;
 pub(super) mod rollouts;
 pub(super) mod rules;
 pub(super) mod session;
+pub(super) mod sessions;
 pub(super) mod sets;
 pub(super) mod stats;
 pub(super) mod tokens;
@@ -62,9 +65,14 @@ pub(super) fn all() -> OpenApiRouter<App> {
         .routes(routes!(meta::metrics))
         .routes(routes!(session::login, session::me, session::logout))
         .routes(routes!(session::password))
+        .routes(routes!(sessions::own))
+        .routes(routes!(sessions::end))
+        .routes(routes!(login::methods))
+        .routes(routes!(login::start))
+        .routes(routes!(login::callback))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::get, users::patch, users::remove))
-        .routes(routes!(users::end_sessions))
+        .routes(routes!(sessions::of_user, users::end_sessions))
         .routes(routes!(users::reset_password))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::remove))
@@ -110,6 +118,7 @@ pub(super) fn all() -> OpenApiRouter<App> {
         .routes(routes!(feeds::get, feeds::put, feeds::remove))
         .routes(routes!(feeds::run))
         .routes(routes!(feeds::accept))
+        .routes(routes!(meta::controllers))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::get, nodes::patch, nodes::remove))
         .routes(routes!(nodes::sync))
@@ -132,4 +141,6 @@ pub(super) fn all() -> OpenApiRouter<App> {
         .routes(routes!(mode::get, mode::put))
         .routes(routes!(audit::list))
         .routes(routes!(live::events))
+        .routes(routes!(drops::live))
+        .routes(routes!(drops::capture))
 }

@@ -15,14 +15,15 @@ use serde_json::{Value, json};
 use super::policies::waiting;
 use crate::core::{Command, NodePatch, View};
 use crate::domain::{Labels, Mode, Name, NodeRecord, Selector};
+use crate::fleet::{Filter, Spot};
 use crate::http::access::Caller;
 use crate::http::extract::{Change, ChangeParams, Json, MergePatch, Params, Target};
 use crate::http::find::word;
-use crate::http::fleet::FleetError;
-use crate::http::page::{Page, limit, page, place};
+use crate::http::page::{Page, cursor, limit, place};
 use crate::http::problem::{Problem, Refusals};
 use crate::http::rules::Touched;
 use crate::http::{App, Changed, tagged};
+use crate::peers::Answered;
 
 /// A node has this long to answer a question.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -87,6 +88,16 @@ pub(in crate::http) struct NodeInfo {
     created: Touched,
     /// Who changed it last.
     updated: Touched,
+}
+
+/// A page of nodes.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(in crate::http) struct NodePage {
+    #[serde(flatten)]
+    page: Page<NodeInfo>,
+    /// Of how many controllers the states are, where there may be several: nodes of those that do not answer are in state `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    controllers: Option<Answered>,
 }
 
 /// What a node shall have.
@@ -168,29 +179,22 @@ impl NodeInfo {
 }
 
 impl NodeParams {
-    fn holds(&self, app: &App, node: &NodeRecord) -> bool {
-        let labels = node.labels();
-        let q = self.q.as_ref().is_none_or(|q| {
-            let q = q.to_lowercase();
-            let has = |text: &str| text.to_lowercase().contains(&q);
-            has(node.id.as_str())
-                || has(&node.name)
-                || labels.iter().any(|(k, v)| has(&format!("{k}={v}")))
-        });
-        let state = || app.fleet().state(&node.id).unwrap_or_else(unknown);
-        q && self
-            .selector
-            .as_ref()
-            .is_none_or(|selector| selector.holds(&labels))
-            && self.maintenance.is_none_or(|is| is == node.maintenance)
-            && self
-                .state
-                .as_ref()
-                .is_none_or(|s| state()["state"] == s.as_str())
-            && self
-                .version
-                .as_ref()
-                .is_none_or(|v| app.fleet().version(&node.id).as_ref() == Some(v))
+    fn filter(self) -> Result<Filter, Problem> {
+        let sort = ["id", "-id", "name", "-name"];
+        word("sort", self.sort.as_deref(), &sort)?;
+        let sort = self.sort.as_deref().unwrap_or("id");
+        Ok(Filter {
+            by_name: sort.ends_with("name"),
+            descends: sort.starts_with('-'),
+            limit: limit(self.limit)?,
+            after: place(self.cursor.as_deref())?,
+            text: self.q,
+            selector: self.selector,
+            group: self.group,
+            state: self.state,
+            version: self.version,
+            maintenance: self.maintenance,
+        })
     }
 }
 
@@ -199,48 +203,35 @@ fn unknown() -> Value {
 }
 
 /// The nodes: filtered, sorted, one page of them.
-#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(NodeParams), responses((status = 200, body = Page<NodeInfo>), Refusals))]
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(NodeParams), responses((status = 200, body = NodePage), Refusals))]
 pub(in crate::http) async fn list(
     State(app): State<App>,
     Params(params): Params<NodeParams>,
-) -> Result<Answer<Page<NodeInfo>>, Problem> {
-    word(
-        "sort",
-        params.sort.as_deref(),
-        &["id", "-id", "name", "-name"],
-    )?;
-    let (limit, after) = (
-        limit(params.limit)?,
-        place::<(String, String)>(params.cursor.as_deref())?,
-    );
+) -> Result<Answer<NodePage>, Problem> {
+    let filter = params.filter()?;
     let view = app.core().view();
-    let group = params.group.as_ref().map(|name| {
-        view.groups()
-            .get(name)
-            .cloned()
-            .ok_or_else(|| Problem::invalid("group", "there is no such group"))
-    });
-    let group = group.transpose()?;
+    let is_there = |group| view.groups().contains_key(group);
+    if !filter.group.as_ref().is_none_or(is_there) {
+        return Err(Problem::invalid("group", "there is no such group"));
+    }
+    let (found, controllers) = app.fleet().find(Arc::clone(&view), filter).await;
+    let last = found.nodes.last().filter(|_| found.more);
+    let next = last.map(|(spot, _)| cursor(spot));
     let work = move || {
-        let sort = params.sort.as_deref().unwrap_or("id");
-        let all = view.nodes().values();
-        let within = |node: &NodeRecord| {
-            group
-                .as_ref()
-                .is_none_or(|g| g.selector.holds(&node.labels()))
+        let info = |((_, id), status): (Spot, Value)| {
+            let node = view.nodes().get(id.as_str())?;
+            Some(NodeInfo::new(&view, node, status))
         };
-        let all = all.filter(|node| within(node) && params.holds(&app, node));
-        let key = |node: &&Arc<NodeRecord>| match sort.ends_with("name") {
-            true => (node.name.clone(), node.id.to_string()),
-            false => (String::new(), node.id.to_string()),
-        };
-        let found = page(all.collect(), after, limit, sort.starts_with('-'), key);
-        Ok(found.map(|node| {
-            let status = app.fleet().state(&node.id).unwrap_or_else(unknown);
-            NodeInfo::new(&view, node, status)
-        }))
+        Ok(found.nodes.into_iter().filter_map(info).collect())
     };
-    Ok(Answer(waiting(work).await?))
+    Ok(Answer(NodePage {
+        page: Page {
+            total: Some(found.total),
+            next,
+            items: waiting(work).await?,
+        },
+        controllers,
+    }))
 }
 
 /// One node, with all that is known of it.
@@ -252,7 +243,7 @@ pub(in crate::http) async fn get(
 ) -> Result<Response, Problem> {
     let view = app.core().view();
     let node = found(&view, &id)?;
-    let status = app.fleet().status(&id).unwrap_or_else(unknown);
+    let status = app.fleet().status(&id).await.unwrap_or_else(unknown);
     // No 304 here: what is known of it changes without the version.
     Ok(tagged(
         &HeaderMap::new(),
@@ -301,7 +292,7 @@ pub(in crate::http) async fn sync(
     Target(id): Target<Name>,
 ) -> Result<(StatusCode, Answer<Value>), Problem> {
     found(&app.core().view(), &id)?;
-    if !app.fleet().sync(&id) {
+    if !app.fleet().sync(&id).await {
         let problem = Problem::new(
             StatusCode::CONFLICT,
             "offline",
@@ -315,8 +306,12 @@ pub(in crate::http) async fn sync(
 /// Sends all nodes that are here all that they shall have.
 #[utoipa::path(post, path = "/api/v1/sync", tag = "nodes", responses((status = 202, body = Object), Refusals))]
 pub(in crate::http) async fn sync_all(State(app): State<App>) -> (StatusCode, Answer<Value>) {
-    let nodes = app.fleet().sync_all();
-    (StatusCode::ACCEPTED, Answer(json!({ "nodes": nodes })))
+    let (nodes, controllers) = app.fleet().sync_all().await;
+    let mut answer = json!({ "nodes": nodes });
+    if let Some(controllers) = controllers {
+        answer["controllers"] = json!(controllers);
+    }
+    (StatusCode::ACCEPTED, Answer(answer))
 }
 
 /// Shuts a node out, or revokes one of its certificates. A token made for it lets it back in.
@@ -400,14 +395,10 @@ pub(in crate::http) async fn counters(
         .filter(|id| !id.is_empty());
     let ids: Vec<String> = ids.map(str::to_owned).collect();
     let counters = app.fleet().rule_counters(&id, ids, ANSWER).await;
-    counters.map(Answer).map_err(|error| match error {
-        FleetError::Invalid(text) => Problem::invalid("rules", text),
-        FleetError::Unavailable(text) => Problem::new(StatusCode::CONFLICT, "offline", text),
-        FleetError::Timeout(text) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", text),
-    })
+    Ok(Answer(counters?))
 }
 
-fn found<'v>(view: &'v View, id: &Name) -> Result<&'v Arc<NodeRecord>, Problem> {
+pub(super) fn found<'v>(view: &'v View, id: &Name) -> Result<&'v Arc<NodeRecord>, Problem> {
     view.nodes()
         .get(id)
         .ok_or_else(|| Problem::not_found(format!("node/{id}")))

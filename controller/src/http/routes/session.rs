@@ -144,7 +144,7 @@ pub(in crate::http) async fn password(
     Ok((StatusCode::NO_CONTENT, set_cookie("", "; Max-Age=0")).into_response())
 }
 
-fn set_cookie(value: &str, more: &str) -> [(header::HeaderName, HeaderValue); 1] {
+pub(super) fn set_cookie(value: &str, more: &str) -> [(header::HeaderName, HeaderValue); 1] {
     let text = format!("{COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Strict{more}");
     let mut value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
     value.set_sensitive(true);

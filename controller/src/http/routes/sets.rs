@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use xdpgate::policy::{AddressSetBuilder, EntryCounters, Prefix};
 
 use super::policies::{DiffParams, ListParams, Revert, VersionParams, versions_page, waiting};
-use crate::core::{Command, Patch, SetContent, SetPatch, View};
+use crate::core::{Command, EntryFilter, FoundEntry, Patch, SetContent, SetPatch, View};
 use crate::domain::{Name, SetState};
 use crate::http::extract::{Change, ChangeParams, Json, MergePatch, Params, Target, patch as tri};
-use crate::http::find::{entries_with, sets_of};
+use crate::http::find::sets_of;
 use crate::http::page::{Page, cursor, limit, place};
 use crate::http::problem::{Problem, Refusals};
 use crate::http::rules::Touched;
@@ -170,11 +170,11 @@ pub(in crate::http) struct SetDiffBody {
     removed_count: usize,
 }
 
-impl From<(Prefix, Option<Timestamp>)> for Entry {
-    fn from((prefix, expires): (Prefix, Option<Timestamp>)) -> Self {
+impl From<FoundEntry> for Entry {
+    fn from(found: FoundEntry) -> Self {
         Self {
-            address: prefix.to_string(),
-            expires,
+            address: found.prefix.to_string(),
+            expires: found.expires,
         }
     }
 }
@@ -310,44 +310,21 @@ pub(in crate::http) async fn entries(
     Params(params): Params<EntryParams>,
 ) -> Result<Answer<Page<Entry>>, Problem> {
     let limit = limit(params.limit)?;
-    // The place, and the entry that was there: others may have come or gone before it.
-    let after: Option<(usize, String)> = place(params.cursor.as_deref())?;
-    let set = found(&app.core().view(), &name)?.clone();
+    let after = place::<String>(params.cursor.as_deref())?;
+    let after = after.map(|text| text.parse::<Prefix>()).transpose();
+    let after = after.map_err(|error| Problem::invalid("cursor", error.to_string()))?;
+    let view = app.core().view();
+    let filter = EntryFilter {
+        address: params.address,
+        expired: None,
+    };
     let work = move || {
-        if let Some(address) = params.address {
-            let found = entries_with(&set, address);
-            let items: Vec<Entry> = found.into_iter().map(Entry::from).collect();
-            let total = Some(items.len());
-            return Ok(Page {
-                items,
-                next: None,
-                total,
-            });
-        }
-        let start = match after {
-            None => 0,
-            Some((place, text)) => {
-                let last: Option<Prefix> = text.parse().ok();
-                let at = |i: usize| set.entries.iter().nth(i);
-                let moved = last.filter(|last| at(place) != Some(*last));
-                let moved = moved.and_then(|last| set.entries.iter().position(|p| p == last));
-                moved.unwrap_or(place) + 1
-            }
-        };
-        let items: Vec<Entry> = set
-            .entries
-            .entries()
-            .skip(start)
-            .take(limit)
-            .map(Entry::from)
-            .collect();
-        let end = start + items.len();
-        let last = items.last().filter(|_| end < set.entries.len());
-        let next = last.map(|entry| cursor(&(end - 1, &entry.address)));
+        let found = view.find_entries(&name, &filter, after, limit);
+        let found = found.ok_or_else(|| Problem::not_found(format!("set/{name}")))?;
         Ok(Page {
-            items,
-            next,
-            total: Some(set.entries.len()),
+            items: found.items.into_iter().map(Entry::from).collect(),
+            next: found.next.map(|prefix| cursor(&prefix.to_string())),
+            total: Some(found.total),
         })
     };
     Ok(Answer(waiting(work).await?))
@@ -415,7 +392,7 @@ pub(in crate::http) async fn diff(
             .added
             .into_iter()
             .take(1_000)
-            .map(Entry::from)
+            .map(|(prefix, expires)| Entry::from(FoundEntry { prefix, expires }))
             .collect(),
         removed: diff
             .removed

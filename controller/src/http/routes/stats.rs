@@ -23,7 +23,7 @@ pub(in crate::http) struct HistoryParams {
 /// Totals, rates, top rules, and how many nodes are in each state. What is not known is absent, never 0.
 #[utoipa::path(get, path = "/api/v1/stats", tag = "stats", responses((status = 200, body = Object), Refusals))]
 pub(in crate::http) async fn overview(State(app): State<App>) -> Answer<Value> {
-    Answer(app.fleet().overview())
+    Answer(app.fleet().overview().await)
 }
 
 /// Rates over time.
@@ -50,11 +50,8 @@ pub(in crate::http) async fn group(
     if !app.core().view().groups().contains_key(&name) {
         return Err(Problem::not_found(object));
     }
-    // Looks at every node.
-    let work = move || {
-        app.fleet()
-            .overview_of(&name)
-            .ok_or_else(|| Problem::not_found(object))
-    };
-    Ok(Answer(super::policies::waiting(work).await?))
+    let overview = app.fleet().overview_of(&name).await;
+    overview
+        .map(Answer)
+        .ok_or_else(|| Problem::not_found(object))
 }

@@ -9,7 +9,6 @@
 mod accept;
 mod audit;
 mod connections;
-mod files;
 mod identify;
 mod layer;
 mod limit;
@@ -21,7 +20,6 @@ mod token_command;
 mod tokens;
 
 pub(crate) use audit::{AuditNote, TARGET as AUDIT};
-pub(crate) use files::{Others, read as read_private};
 pub(in crate::agent) use layer::Standing;
 pub(in crate::agent) use reach::warnings;
 pub(in crate::agent) use token_command::TokenCommand;

@@ -12,8 +12,8 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, version};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use xdpgate_service::files::{self, Others};
 
-use super::files::{self, Others};
 use crate::agent::config::Tls;
 
 /// What a connection is accepted with.

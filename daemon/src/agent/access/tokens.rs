@@ -7,9 +7,9 @@ use std::path::Path;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use xdpgate_service::files;
 
 use super::Role;
-use super::files;
 
 /// The tokens that let somebody in.
 #[derive(Debug, Default)]

@@ -122,7 +122,8 @@ impl Node {
             return None;
         }
         let hash = target.hash().map(|hash| hash.to_string());
-        Some(self.status.message(&target.held(), hash))
+        let panic_off = target.is_panic_off();
+        Some(self.status.message(&target.held(), hash, panic_off))
     }
 
     /// Whether changes of the policy by the API of the node are refused.

@@ -9,9 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use xdpgate_service::files::{self, Others};
 
 use super::token::JoinToken;
-use crate::agent::access::{Others, read_private};
 use crate::endpoint::Endpoint;
 
 /// The fleet whose controllers say what is in force here; docs/fleet.md explains it. All of it takes
@@ -129,7 +129,7 @@ impl Fleet {
     pub(super) fn settings(&self) -> Result<Settings, String> {
         let mut settings = self.without_files()?;
         if let Some(file) = &self.trusted_key_file {
-            let text = read_private(file, Others::MayRead)
+            let text = files::read(file, Others::MayRead)
                 .map_err(|reason| format!("fleet.trusted_key_file: {reason}"))?;
             settings.trusted = Some(key("trusted_key_file", text.trim())?);
         }
@@ -188,7 +188,7 @@ impl Fleet {
 
 fn read_token(file: &Path) -> Result<JoinToken, String> {
     let of = |reason| format!("fleet.token_file: {reason}");
-    let text = read_private(file, Others::MayNothing).map_err(of)?;
+    let text = files::read(file, Others::MayNothing).map_err(of)?;
     JoinToken::parse(text.trim())
         .map_err(|reason| format!("fleet.token_file: {}: {reason}", file.display()))
 }

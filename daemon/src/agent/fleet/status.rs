@@ -19,6 +19,8 @@ struct Inner {
     node_id: String,
     controller: Option<String>,
     since: Timestamp,
+    /// When a controller was connected last, if it is not now.
+    contact: Option<Timestamp>,
     problem: Option<String>,
     /// Of the last look at the memory of the policy.
     memory: Option<String>,
@@ -33,6 +35,7 @@ impl Default for Inner {
             node_id: String::new(),
             controller: None,
             since: Timestamp::now(),
+            contact: None,
             problem: None,
             memory: None,
             refusal: None,
@@ -43,6 +46,7 @@ impl Default for Inner {
 }
 
 const CONNECTED: &str = "xdpgate_fleet_connected";
+const CONTACT: &str = "xdpgate_fleet_last_contact_timestamp_seconds";
 const STATES: &str = "xdpgate_fleet_states_total";
 const EXPIRES: &str = "xdpgate_fleet_certificate_expiry_timestamp_seconds";
 const SEQUENCE: &str = "xdpgate_fleet_sequence";
@@ -51,6 +55,11 @@ const REPAIRS: &str = "xdpgate_fleet_memory_repairs_total";
 /// Says what the metrics are.
 pub(in crate::agent) fn describe_metrics() {
     metrics::describe_gauge!(CONNECTED, Unit::Count, "Whether a controller is connected.");
+    metrics::describe_gauge!(
+        CONTACT,
+        Unit::Seconds,
+        "When a controller was connected last since the daemon began, in seconds since 1970; 0 if none was."
+    );
     metrics::describe_counter!(
         STATES,
         Unit::Count,
@@ -96,6 +105,7 @@ impl Status {
         let mut inner = self.lock();
         if inner.controller.take().is_some() {
             inner.since = Timestamp::now();
+            inner.contact = Some(inner.since);
         }
         if inner.problem.as_deref() != Some(problem) {
             log::warn!("fleet: {problem}");
@@ -105,7 +115,7 @@ impl Status {
 
     pub(super) fn applied(&self, state: Option<&State>) {
         metrics::counter!(STATES, "outcome" => "applied").increment(1);
-        if let Some(state) = state {
+        if let Some(state) = state.filter(|state| state.sequence > 0) {
             let (sequence, hash) = (state.sequence, hex(&state.hash));
             log::info!(sequence, hash = hash.as_str(); "fleet: state {sequence} is in force");
         }
@@ -147,6 +157,11 @@ impl Status {
         let inner = self.lock();
         let connected = inner.controller.is_some();
         metrics::gauge!(CONNECTED).set(f64::from(u8::from(connected)));
+        let contact = match connected {
+            true => Some(Timestamp::now()),
+            false => inner.contact,
+        };
+        metrics::gauge!(CONTACT).set(contact.map_or(0.0, |at| at.as_second() as f64));
         let sequence = held.state.as_ref().map_or(0, |state| state.sequence);
         metrics::gauge!(SEQUENCE).set(sequence as f64);
         if let Some(expires) = inner.expires {
@@ -156,7 +171,12 @@ impl Status {
         metrics::counter!(STATES, "outcome" => "applied").increment(0);
     }
 
-    pub(super) fn message(&self, held: &Held, hash: Option<String>) -> FleetStatus {
+    pub(super) fn message(
+        &self,
+        held: &Held,
+        hash: Option<String>,
+        panic_off: bool,
+    ) -> FleetStatus {
         let inner = self.lock();
         let state = held.state.as_ref();
         FleetStatus {
@@ -176,6 +196,7 @@ impl Status {
                 .expires
                 .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
             signed: inner.signed,
+            panic_off,
         }
     }
 }

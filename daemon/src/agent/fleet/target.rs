@@ -137,6 +137,9 @@ impl Target {
         let _turn = lock(&self.turn);
         let promised = lock(&self.held).check(state, trusted)?;
         let mode = mode(state.mode)?;
+        if state.sequence == 0 {
+            return self.put_mode(mode, promised);
+        }
         let in_force = self.firewall.in_force();
         let hash = in_force.as_ref().map(|(policy, generation)| {
             let known = *lock(&self.hash);
@@ -168,6 +171,24 @@ impl Target {
         let after = self.held().after(state, jiff::Timestamp::now());
         self.keep(after);
         Ok(())
+    }
+
+    /// The mode alone: the node keeps its own policy, and is not taken for one that has had a state.
+    fn put_mode(&self, mode: Option<Enforcement>, promised: PolicyHash) -> Result<(), Refusal> {
+        if self.hash() != Some(promised) {
+            let error = "hash: another policy is in force: send what is meant for that one";
+            return Err(Refusal::new(Reason::Base, error));
+        }
+        mode.map_or(Ok(()), |mode| self.set_mode(mode))
+    }
+
+    /// Whether pass mode was set at the node. It holds until it is taken back there.
+    pub(super) fn is_panic_off(&self) -> bool {
+        let by_fleet = |held: &Held| {
+            let state = held.state.as_ref();
+            state.is_some_and(|state| state.mode == i32::from(Mode::Pass))
+        };
+        self.firewall.enforcement() == Enforcement::Pass && !by_fleet(&lock(&self.held))
     }
 
     /// Nothing is put in force unless it is what was promised, in place of what it was made from.
@@ -206,6 +227,10 @@ impl Target {
 
     fn set_mode(&self, mode: Enforcement) -> Result<(), Refusal> {
         if self.firewall.enforcement() == mode {
+            return Ok(());
+        }
+        if self.is_panic_off() {
+            log::info!("the fleet wants mode {mode}: pass mode was set here and holds");
             return Ok(());
         }
         log::info!("the fleet sets mode {mode}");

@@ -93,6 +93,69 @@ fn delta(sequence: u64) -> Delta {
 
 use xdpgate_api::fleet::v1 as v1_fleet;
 
+/// What sets the mode of a node that has this policy, and nothing else.
+fn mode_alone(text: &str, mode: Mode) -> Delta {
+    let to = state(0, text, mode);
+    Delta {
+        from_hash: to.hash.clone(),
+        to: Some(to),
+        changes: Vec::new(),
+    }
+}
+
+#[test]
+fn a_state_about_the_mode_alone_leaves_the_policy_and_is_not_kept() {
+    let Bench { target, .. } = bench();
+    target.firewall.apply(&policy(BASE)).expect("room");
+    let enforce = target.firewall.set_enforcement(Enforcement::Enforce, None);
+    enforce.expect("nothing waits");
+    let dry = mode_alone(BASE, Mode::DryRun);
+    target.delta(&dry, None).expect("taken");
+    assert_eq!(target.firewall.enforcement(), Enforcement::DryRun);
+    assert_eq!(target.hash(), Some(policy(BASE).hash()));
+    assert_eq!(
+        (target.held_message().state, target.held()),
+        (None, Held::default())
+    );
+    // Meant for a node that has another policy.
+    let other = mode_alone(NEXT, Mode::Enforce);
+    let refusal = target.delta(&other, None).expect_err("another policy");
+    assert_eq!(refusal.reason, Reason::Base);
+    assert_eq!(target.firewall.enforcement(), Enforcement::DryRun);
+    // Once the fleet has given it a policy, it is older than that.
+    target.delta(&delta(3), None).expect("taken");
+    let refusal = target.delta(&mode_alone(NEXT, Mode::Enforce), None);
+    assert_eq!(refusal.expect_err("old").reason, Reason::Stale);
+}
+
+#[test]
+fn pass_mode_that_was_set_here_holds_and_states_are_taken() {
+    let Bench { target, .. } = bench();
+    target.firewall.apply(&policy(BASE)).expect("room");
+    let set = |mode| {
+        target
+            .firewall
+            .set_enforcement(mode, None)
+            .expect("nothing waits")
+    };
+    set(Enforcement::Pass);
+    let mut enforced = delta(3);
+    enforced.to.as_mut().expect("one").mode = Mode::Enforce.into();
+    target.delta(&enforced, None).expect("taken");
+    assert!(target.is_panic_off());
+    assert_eq!(target.firewall.enforcement(), Enforcement::Pass);
+    assert_eq!(target.hash(), Some(policy(NEXT).hash()));
+    let held = target.held_message();
+    assert_eq!(held.mode(), Mode::Pass);
+    assert_eq!(held.state.expect("kept").mode(), Mode::Enforce);
+    // Taken back here, the fleet's word counts again.
+    set(Enforcement::DryRun);
+    assert!(!target.is_panic_off());
+    enforced.from_hash = policy(NEXT).hash().as_bytes().to_vec();
+    target.delta(&enforced, None).expect("taken");
+    assert_eq!(target.firewall.enforcement(), Enforcement::Enforce);
+}
+
 /// A snapshot of `NEXT`, and the contents of its chunks.
 fn snapshot(sequence: u64) -> (Snapshot, Vec<Vec<u8>>) {
     let next = policy(NEXT);

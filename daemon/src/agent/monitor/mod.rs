@@ -3,7 +3,6 @@
 
 mod connections;
 mod pages;
-mod process;
 mod section;
 
 pub(super) use section::Metrics;

@@ -11,8 +11,9 @@ use axum::routing::get;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 use xdpgate::Firewall;
+use xdpgate_service::process;
 
-use super::{State, process};
+use super::State;
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";

@@ -1,4 +1,4 @@
-//! Events as a pcapng file.
+//! Sampled frames as a pcapng file.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,8 +14,8 @@ use pcap_file::pcapng::blocks::interface_description::{
 };
 use pcap_file::{DataLink, PcapError};
 
-use super::event::Event;
-use crate::kernel::layout::EVENT_BYTES;
+#[cfg(feature = "kernel")]
+use crate::Event;
 
 /// Writes sampled drops as a pcapng file, which Wireshark and tshark open.
 ///
@@ -24,6 +24,8 @@ use crate::kernel::layout::EVENT_BYTES;
 /// first frame is written.
 ///
 /// ```no_run
+/// # #[cfg(feature = "kernel")]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::fs::File;
 /// use std::io::BufWriter;
 ///
@@ -35,14 +37,17 @@ use crate::kernel::layout::EVENT_BYTES;
 ///     file.write(&event)?;
 /// }
 /// file.flush()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "kernel"))]
+/// # fn main() {}
 /// ```
 pub struct PcapngWriter<W: Write> {
     writer: PcapNgWriter<W>,
     interfaces: HashMap<(u32, Option<String>), u32>,
 }
 
-/// A sampled frame that did not come as an [`Event`] of this process: over an API, say.
+/// A sampled frame that did not come as an event of this process: over an API, say.
 #[derive(Debug, Clone)]
 pub struct PcapngFrame<'a> {
     /// When it was judged.
@@ -61,6 +66,8 @@ pub struct PcapngFrame<'a> {
 
 /// 10^-9 seconds.
 const NANOSECONDS: u8 = 9;
+/// So many bytes of a frame are sampled at most.
+pub(crate) const SAMPLED: u32 = 128;
 /// `epb_flags`: came in.
 const INBOUND: u32 = 1;
 
@@ -80,6 +87,7 @@ impl<W: Write> PcapngWriter<W> {
     ///
     /// # Errors
     /// The writer's.
+    #[cfg(feature = "kernel")]
     pub fn write(&mut self, event: &Event) -> io::Result<()> {
         self.write_frame(&PcapngFrame {
             time: event.time,
@@ -91,7 +99,7 @@ impl<W: Write> PcapngWriter<W> {
         })
     }
 
-    /// Writes one frame that is no [`Event`].
+    /// Writes one frame that is no event of this process.
     ///
     /// # Errors
     /// The writer's.
@@ -137,7 +145,7 @@ impl<W: Write> PcapngWriter<W> {
         };
         let block = InterfaceDescriptionBlock {
             linktype: DataLink::ETHERNET,
-            snaplen: EVENT_BYTES as u32,
+            snaplen: SAMPLED,
             options: vec![
                 InterfaceDescriptionOption::IfName(name.into()),
                 InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
@@ -159,8 +167,10 @@ impl<W: Write> fmt::Debug for PcapngWriter<W> {
 }
 
 /// What the packet comment says.
+#[cfg(feature = "kernel")]
 struct Comment<'e>(&'e Event);
 
+#[cfg(feature = "kernel")]
 impl fmt::Display for Comment<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = self.0;

@@ -11,7 +11,7 @@ use std::io;
 use nix::unistd::{SysconfVar, sysconf};
 
 /// All of them in the text format. Those that cannot be read are left out.
-pub(super) fn exposition() -> String {
+pub fn exposition() -> String {
     let mut out = String::new();
     for (name, kind, help, value) in [
         (
