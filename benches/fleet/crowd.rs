@@ -69,6 +69,7 @@ impl Crowd {
             crowd.wires.push(Arc::clone(&wire));
             let node = Node::new(member.id.clone(), &shared).with(Manners {
                 says: Some(says.clone()),
+                fetches: true,
                 ..Manners::default()
             });
             let (seen, mut changes) = watch::channel(node.seen().clone());
@@ -182,7 +183,10 @@ async fn live(
     }
 }
 
-/// A connection. One source address has too few ports for many nodes.
+/// Nodes of one address: more would be taken for one who floods the controller.
+const OF_ADDRESS: usize = 100;
+
+/// A connection.
 pub async fn dial(
     place: usize,
     tls: Arc<ClientConfig>,
@@ -193,8 +197,9 @@ pub async fn dial(
         let (tls, wire) = (TlsConnector::from(tls.clone()), wire.clone());
         async move {
             let socket = TcpSocket::new_v4()?;
-            let last = u8::try_from(place / 4_000 + 1).unwrap_or(1);
-            socket.bind((Ipv4Addr::new(127, 0, 1, last), 0).into())?;
+            let network = u32::from(Ipv4Addr::new(127, 0, 1, 0));
+            let address = Ipv4Addr::from(network + u32::try_from(place / OF_ADDRESS).unwrap_or(0));
+            socket.bind((address, 0).into())?;
             let stream = socket.connect(to).await?;
             stream.set_nodelay(true)?;
             let name = ServerName::from(to.ip());

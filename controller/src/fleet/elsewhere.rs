@@ -182,8 +182,7 @@ impl Inner {
     ) -> Box<dyn Iterator<Item = (&'a NodeId, Target<'a>, Place)> + 'a> {
         match part {
             Part::Own => Box::new(self.own().into_iter().filter_map(|node| {
-                let (id, _) = targets.nodes.get_key_value(&node.id)?;
-                let target = targets.get(id)?;
+                let (id, target) = targets.entry(&node.id)?;
                 Some((id, target, Place::Here(node)))
             })),
             Part::Rest(others) => {

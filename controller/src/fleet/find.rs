@@ -212,7 +212,7 @@ impl Inner {
             Place::Silent | Place::Answered => json!({ "state": "unknown" }),
             Place::Gone | Place::Nowhere => {
                 let was_there = matches!(place, Place::Gone);
-                let state = State::absent(&target.record, was_there);
+                let state = State::absent(target.record, was_there);
                 short(state, &Node::new(id.clone()))
             }
         }

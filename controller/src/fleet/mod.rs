@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `service` | the gRPC calls; who may; how many at once |
 //! | `session` | one task for each node that is here |
+//! | `messages` | what a node says, out of the body of its call |
 //! | `node` | what is known of a node, and what it gets next |
 //! | `targets` | what each node shall have |
 //! | `past` | what nodes had before this controller knew them |
@@ -28,6 +29,7 @@ mod health;
 mod history;
 mod identity;
 mod limits;
+mod messages;
 mod node;
 mod past;
 mod progress;

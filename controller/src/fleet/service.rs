@@ -30,8 +30,9 @@ use xdpgate_api::fleet::v1::{
 };
 
 use super::frame::{self, Decode};
+use super::messages::Messages;
 use super::node::Link;
-use super::session::{self, Session};
+use super::session::Session;
 use super::{Fleet, Identify, Identity, Inner, lock};
 use crate::domain::NodeId;
 use crate::metrics::{MEMBERS, SENT_BYTES, SESSIONS_REFUSED};
@@ -244,7 +245,7 @@ impl Calls {
                 since: jiff::Timestamp::now(),
             },
             serial: identity.serial,
-            up: session::messages(body, packed, fleet.config.message),
+            up: Messages::new(body, packed, fleet.config.message),
             down,
             control: orders,
             zstd,

@@ -4,7 +4,6 @@
 //! so one that is slow or hangs costs this task and delays nobody.
 
 use std::collections::HashMap;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::codec::Streaming;
 use tonic::{Code, Status};
 use xdpgate::policy::PolicyHash;
 use xdpgate_api::fleet::v1::{
@@ -20,8 +18,9 @@ use xdpgate_api::fleet::v1::{
 };
 use xdpgate_api::v1::WatchEventsResponse;
 
-use super::frame::{Decode, Frame};
+use super::frame::Frame;
 use super::limits::Budget;
+use super::messages::Messages;
 use super::node::{About, Held, Link, Next, Node, Sent, mode_number};
 use super::states::Outgoing;
 use super::{Desired, Inner};
@@ -58,19 +57,6 @@ pub(super) enum Reply {
     },
 }
 
-/// The messages of a node.
-pub(super) type Messages = Streaming<v1::FromNode>;
-
-/// Reads messages up to a size.
-pub(super) fn messages<B>(body: B, zstd: bool, most: usize) -> Messages
-where
-    B: http_body::Body + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let encoding = zstd.then_some(tonic::codec::CompressionEncoding::Zstd);
-    Streaming::new_request(Decode(PhantomData), body, encoding, Some(most))
-}
-
 /// A session that has begun.
 pub(super) struct Session {
     pub fleet: Arc<Inner>,
@@ -79,7 +65,7 @@ pub(super) struct Session {
     pub link: Link,
     /// Of the node's certificate.
     pub serial: Option<String>,
-    pub up: Messages,
+    pub up: Messages<v1::FromNode>,
     pub down: mpsc::Sender<Result<Bytes, Status>>,
     pub control: mpsc::Receiver<Control>,
     pub zstd: bool,
@@ -90,7 +76,7 @@ type Making = BoxFuture<'static, (Sent, Outgoing)>;
 
 impl Session {
     /// Until it ends, by either side.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let (node, number, fleet) = (self.node.clone(), self.number, self.fleet.clone());
         let down = self.down.clone();
         let Err(status) = self.talk().await;
@@ -103,7 +89,7 @@ impl Session {
         }
     }
 
-    async fn talk(mut self) -> Result<std::convert::Infallible, Status> {
+    async fn talk(&mut self) -> Result<std::convert::Infallible, Status> {
         let hello = match timeout(HELLO, self.up.message()).await {
             Err(_) => return Err(Status::deadline_exceeded("no hello came within 10 s")),
             Ok(message) => match message?.and_then(|message| message.message) {
@@ -145,7 +131,7 @@ impl Session {
         }
     }
 
-    async fn serve(mut self) -> Result<std::convert::Infallible, Status> {
+    async fn serve(&mut self) -> Result<std::convert::Infallible, Status> {
         let mut targets = self.fleet.targets.clone();
         let config = &self.fleet.config;
         let mut budget = Budget::new(config.messages_per_second, config.messages_burst);
@@ -161,18 +147,17 @@ impl Session {
                 let seen = targets.borrow_and_update().clone();
                 self.fleet
                     .membership(&seen, &self.node.id, self.serial.as_deref())?;
-                if let Some(desired) = seen
-                    .get(&self.node.id)
-                    .and_then(|target| target.desired.cloned())
+                if let Some(target) = seen.get(&self.node.id)
+                    && let Some(desired) = target.desired.cloned()
                 {
                     let mut node = self.node.lock();
+                    let sequence = node.held.sequence;
                     let news = seen.at.filter(|at| *at > began);
                     changed = changed.or(news).filter(|_| node.wants(&desired));
                     let next = match making {
                         Some(_) => Next::Nothing,
                         None => node.next(&desired, now),
                     };
-                    let sequence = node.held.sequence;
                     drop(node);
                     match next {
                         Next::Nothing => (),

@@ -329,7 +329,7 @@ impl Inner {
                 Place::Here(known) => known,
                 Place::Gone | Place::Nowhere => {
                     let was_there = matches!(place, Place::Gone);
-                    of_state(State::absent(&target.record, was_there));
+                    of_state(State::absent(target.record, was_there));
                     continue;
                 }
                 // Who answers for it says its state.

@@ -39,7 +39,7 @@ pub struct Target<'a> {
 }
 
 impl Targets {
-    /// Of a view. It looks at profiles, not at nodes.
+    /// Of a view that came at this time. It looks at profiles, not at nodes.
     pub fn new(view: Arc<View>, at: Instant) -> Self {
         let desired = view.desired_of_profiles();
         let desired = desired.map(|(profile, desired)| (Arc::clone(profile), Arc::clone(desired)));
@@ -56,7 +56,13 @@ impl Targets {
 
     /// What is known of a node; `None` if it is not registered.
     pub fn get(&self, node: &NodeId) -> Option<Target<'_>> {
-        Some(self.target(node, self.nodes.get(node)?))
+        Some(self.entry(node)?.1)
+    }
+
+    /// As [`Targets::get`], and the node as it is kept here.
+    pub(super) fn entry(&self, node: &NodeId) -> Option<(&NodeId, Target<'_>)> {
+        let (node, record) = self.nodes.get_key_value(node)?;
+        Some((node, self.target(node, record)))
     }
 
     /// All registered nodes.

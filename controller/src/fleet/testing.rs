@@ -116,6 +116,8 @@ pub struct Manners {
     pub key: Option<[u8; 32]>,
     /// It keeps the chunks of the last snapshot.
     pub keeps_chunks: bool,
+    /// It fetches all chunks of a snapshot also where another node of this process has that policy.
+    pub fetches: bool,
     /// How long it takes to apply a state.
     pub takes: Duration,
     /// What its heartbeats say but for `held`.
@@ -441,7 +443,12 @@ impl Node {
                 (
                     to,
                     match known {
-                        Ok(Some(known)) if !self.manners.keeps_chunks => Ok(known),
+                        Ok(Some(known)) if !self.manners.keeps_chunks => {
+                            match self.manners.fetches {
+                                true => self.fetch(&snapshot, line).await.map(|_| known),
+                                false => Ok(known),
+                            }
+                        }
                         Ok(_) => self.whole(&snapshot, line).await,
                         Err(refusal) => Err(refusal),
                     },
@@ -563,6 +570,21 @@ impl Node {
     }
 
     async fn whole(&mut self, snapshot: &v1::Snapshot, line: &mut Line) -> Made {
+        let chunks = self.fetch(snapshot, line).await?;
+        let made =
+            build(snapshot, &chunks).and_then(|policy| self.keep(policy, snapshot.to.as_ref()));
+        if self.manners.keeps_chunks {
+            self.chunks = chunks;
+        }
+        made
+    }
+
+    /// The chunks of a snapshot: those that it kept, and those that it fetches.
+    async fn fetch(
+        &mut self,
+        snapshot: &v1::Snapshot,
+        line: &mut Line,
+    ) -> Made<HashMap<Digest, Vec<u8>>> {
         let sets = snapshot.sets.iter().flat_map(|set| &set.chunks);
         let mut wanted: Vec<Vec<u8>> = snapshot
             .rules
@@ -592,12 +614,7 @@ impl Node {
                 chunks.insert(Digest::of(&chunk.content), chunk.content);
             }
         }
-        let made =
-            build(snapshot, &chunks).and_then(|policy| self.keep(policy, snapshot.to.as_ref()));
-        if self.manners.keeps_chunks {
-            self.chunks = chunks;
-        }
-        made
+        Ok(chunks)
     }
 
     async fn answer(&mut self, question: v1::Ask, line: &Line) -> Result<(), Status> {

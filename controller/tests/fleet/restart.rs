@@ -63,6 +63,10 @@ impl Controller {
     }
 }
 
+fn looked_at(core: &core::Fleet) -> Targets {
+    Targets::new(core.core.view(), tokio::time::Instant::now())
+}
+
 fn put(policy: &str, rule: &str) -> Command {
     Command::PutRule {
         policy: core::name(policy),
@@ -154,14 +158,14 @@ async fn a_change_of_a_rule_looks_at_profiles_and_not_at_nodes() {
         let role = ["web", "mail", "dns"][n % 3];
         core.node(&format!("n-{n}"), &[("role", role)]).await;
     }
-    let before = Targets::new(core.core.view(), tokio::time::Instant::now());
+    let before = looked_at(&core);
     core.run(put(
         "web",
         "{ id: base, match: { dport: 443 }, action: pass }",
     ))
     .await
     .unwrap();
-    let after = Targets::new(core.core.view(), tokio::time::Instant::now());
+    let after = looked_at(&core);
     let desired =
         |targets: &Targets, node: &str| targets.get(&id(node)).unwrap().desired.unwrap().hash;
     assert_ne!(desired(&before, "n-0"), desired(&after, "n-0"));
@@ -182,7 +186,7 @@ async fn a_change_of_a_rule_looks_at_profiles_and_not_at_nodes() {
         profiles: 3,
     };
     assert_eq!(core.core.view().work(), work);
-    let after = Targets::new(core.core.view(), tokio::time::Instant::now());
+    let after = looked_at(&core);
     assert_eq!(desired(&after, "n-0"), desired(&after, "n-2"));
     // Only a group concerns all of them.
     core.group("web", "role=web", &["dns"]).await;
