@@ -138,7 +138,7 @@ pub(super) fn is_taken(rollout: &Rollout, observed: &Observed) -> bool {
     observed.pending == 0 && (observed.applied > 0 || is_last)
 }
 
-/// What comes next of a rollout that runs, at a time. `taken` is since when [`is_taken`] holds: baking begins then.
+/// What comes next of a rollout that runs, at a time. `taken` is since when `is_taken` holds: baking begins then.
 pub fn step(
     rollout: &Rollout,
     observed: &Observed,
